@@ -1,0 +1,3 @@
+//! Evidence: the record of a session, the chain that makes it tamper-evident, and the proofs drawn from it.
+
+pub mod record;

@@ -1,0 +1,305 @@
+//! The audit record as it is stored and published.
+//!
+//! The schema is `proto/countersign/audit/v1/audit.proto`; this is its proto3 JSON form (lowerCamelCase names, 64-bit
+//! integers as strings, timestamps in RFC 3339), so that any protobuf JSON parser reads what is on the topic.
+//! A record is serialised once, by the ledger as it appends; nothing ever re-serialises one to verify it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A record without the position in its chain, which only the ledger can give.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The session this belongs to; empty for records about the gateway itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub session: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened: the `oneof event` of the schema.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Event {
+    /// First record of a chain.
+    Genesis(Genesis),
+    /// A request was permitted and is about to be forwarded.
+    Opened(Box<Opened>),
+    /// A part of the answer was let out.
+    Delivered(Delivered),
+    /// The session is over.
+    Closed(Box<Closed>),
+    /// A request of a verified caller was refused before anything was forwarded.
+    Refused(Box<Refused>),
+    /// Requests refused before authentication since the last such record, counted.
+    Unauthenticated(Unauthenticated),
+    /// A configuration was loaded or rejected.
+    Config(ConfigLoaded),
+    /// The gateway stopped in good order; last record of a chain that ended clean.
+    Shutdown(Shutdown),
+}
+
+/// Where a chain comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Genesis {
+    /// Name of the deployment.
+    pub deployment: String,
+    /// Name of the replica.
+    pub replica: String,
+    /// The replica's previous chain, hex; empty where there is none.
+    pub previous_chain: String,
+    /// Number of records in the previous chain.
+    #[serde(with = "decimal")]
+    pub previous_size: u64,
+    /// Hash of the previous chain's last record, hex.
+    pub previous_head: String,
+    /// The previous chain's last signed checkpoint, verbatim; empty where there is none.
+    pub previous_checkpoint: String,
+    /// Whether the previous chain ended with a `shutdown` record.
+    pub previous_clean: bool,
+    /// Bytes cut from the previous chain's end because a crash had torn them.
+    #[serde(with = "decimal")]
+    pub previous_torn_bytes: u64,
+    /// Version of the program.
+    pub build: String,
+}
+
+/// The verified caller, as recorded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Identity {
+    /// `iss`.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: String,
+    /// Values of the groups claim.
+    pub groups: Vec<String>,
+    /// Allow-listed claims.
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// `oidc_jwt`.
+    pub auth_method: String,
+    /// SHA-256 of the token, hex.
+    pub token_hash: String,
+}
+
+/// What was called.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    /// Name of the connection.
+    pub connection: String,
+    /// `:authority`.
+    pub authority: String,
+    /// HTTP method.
+    pub method: String,
+    /// Path; a query is recorded masked.
+    pub path: String,
+    /// The dialect's endpoint name.
+    pub endpoint: String,
+    /// Envoy's route name.
+    pub route: String,
+    /// Envoy's cluster name.
+    pub cluster: String,
+    /// Peer address as Envoy saw it.
+    pub source_address: String,
+    /// W3C trace id, where the caller sent one.
+    pub trace_id: String,
+}
+
+/// The request, as far as the payload mode lets it be readable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestRecord {
+    /// `masked` or `omit`.
+    pub payload: String,
+    /// The masked body; empty with `omit`. A body over one record's size is continued in `body_parts` more records.
+    pub body: String,
+    /// Length of the body as received, in bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// SHA-256 of the body as forwarded, hex. Only of bytes the record may show (masked); empty otherwise.
+    pub forwarded_sha256: String,
+    /// How often each entity was found.
+    pub findings: BTreeMap<String, u32>,
+    /// Entities masked in what was forwarded, each with its operator.
+    pub masked: BTreeMap<String, String>,
+    /// The model asked for.
+    pub model: String,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// Parts that no detector could look into, by kind.
+    pub unscanned: Vec<String>,
+}
+
+/// What policy decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Decision {
+    /// `allow` or `deny`.
+    pub verdict: String,
+    /// Policies that decided, in chain order.
+    pub policies: Vec<String>,
+    /// SHA-256 of the configuration the decision was made under, hex.
+    pub policy_digest: String,
+    /// Stable code of the refusal, empty when allowed.
+    pub code: String,
+    /// The refusal's reason as told to the caller, empty when allowed.
+    pub reason: String,
+}
+
+/// A request was permitted and is about to be forwarded. Durable before anything goes upstream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Opened {
+    /// Who.
+    pub identity: Identity,
+    /// What was called.
+    pub endpoint: Endpoint,
+    /// The request.
+    pub request: RequestRecord,
+    /// The decision.
+    pub decision: Decision,
+}
+
+/// A request of a verified caller was refused before anything was forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Refused {
+    /// Who.
+    pub identity: Identity,
+    /// What was called.
+    pub endpoint: Endpoint,
+    /// The request, as far as it was read.
+    pub request: RequestRecord,
+    /// The decision.
+    pub decision: Decision,
+    /// HTTP status of the refusal.
+    pub status: u32,
+}
+
+/// Continues a body or an answer: what was let out since the previous such record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Delivered {
+    /// Position of this part among the session's parts, from 0.
+    pub part: u32,
+    /// Whether this continues the request's body (true) or the answer (false).
+    pub of_request: bool,
+    /// The masked text by channel (`0.content`), or under `body` for a part of a body.
+    pub text: BTreeMap<String, String>,
+    /// Milliseconds from the session's start, and bytes let out, for each piece in this part.
+    pub timing: Vec<Timing>,
+}
+
+/// When a piece of the answer was let out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timing {
+    /// Milliseconds since the request's headers arrived.
+    pub at_ms: u32,
+    /// Bytes let out.
+    pub bytes: u32,
+}
+
+/// The session is over. Durable before the end of the stream is released.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Closed {
+    /// `completed`, `upstream_error`, `refused_response`, `caller_gone`, `upstream_reset`, `shutdown` or `unknown` (written by
+    /// recovery after a crash).
+    pub outcome: String,
+    /// HTTP status of the answer; 0 where none came.
+    pub status: u32,
+    /// The masked answer of a document that was not streamed; empty with `omit`.
+    pub body: String,
+    /// Length of the answer as received, in bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// Records of kind `delivered` in this session.
+    pub parts: u32,
+    /// How often each entity was found in the answer.
+    pub findings: BTreeMap<String, u32>,
+    /// Entities masked in the answer, each with its operator.
+    pub masked: BTreeMap<String, String>,
+    /// The model that answered.
+    pub model: String,
+    /// The provider's version mark of the model.
+    pub system_fingerprint: String,
+    /// The answer's id.
+    pub response_id: String,
+    /// Why each choice ended.
+    pub finish_reasons: Vec<String>,
+    /// Tokens of the prompt.
+    #[serde(with = "decimal")]
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    #[serde(with = "decimal")]
+    pub output_tokens: u64,
+    /// Parts that no detector could look into, by kind.
+    pub unscanned: Vec<String>,
+    /// Milliseconds from the request's headers to this record.
+    pub duration_ms: u32,
+    /// Stable code where the outcome is a refusal or a failure.
+    pub code: String,
+    /// SHA-256 over the masked request and the masked answer as recorded, hex.
+    pub transaction_sha256: String,
+}
+
+/// Requests refused before authentication, counted so that strangers cannot fill the disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Unauthenticated {
+    /// Refusals by stable code.
+    pub by_code: BTreeMap<String, u32>,
+    /// Length of the window counted, in milliseconds.
+    pub window_ms: u32,
+}
+
+/// A configuration was loaded or rejected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigLoaded {
+    /// SHA-256 of the file, hex.
+    pub digest: String,
+    /// Whether it is now in force.
+    pub accepted: bool,
+    /// Number of faults of a rejected file.
+    pub faults: u32,
+    /// SHA-256 of the file that stays in force when this one was rejected, hex.
+    pub in_force: String,
+}
+
+/// The gateway stopped in good order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Shutdown {
+    /// Sessions that were closed by the shutdown rather than by their ends.
+    pub cut_sessions: u32,
+}
+
+/// 64-bit integers as decimal strings, as proto3 JSON writes them; numbers are read too.
+mod decimal {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Number(u64),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        match Written::deserialize(from)? {
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+            Written::Number(number) => Ok(number),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Where text lives: how each provider's requests, answers and errors are shaped.
+//!
+//! A dialect reads a request so that what policy decides on is what the upstream will read, and rewrites only the
+//! text that changed: every other byte is forwarded as received. Shapes it does not know are errors, never passed.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// A provider's wire format. One value per provider, shared by all streams.
+pub trait Dialect: Send + Sync + fmt::Debug {
+    /// The name used in the configuration and in records, such as `openai`.
+    fn name(&self) -> &'static str;
+
+    /// Every endpoint this dialect understands.
+    fn endpoints(&self) -> &'static [Endpoint];
+
+    /// Reads a whole request body.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where the body is not exactly what the upstream would read: malformed, duplicate or case-variant
+    /// keys, an unknown shape, a content type that is not the endpoint's.
+    fn read_request(
+        &self,
+        endpoint: &Endpoint,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Box<dyn RequestBody>, ShapeError>;
+
+    /// A reader for the answer to `endpoint`, by the answer's status and content type.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where the content type is none the endpoint answers with.
+    fn read_response(
+        &self,
+        endpoint: &Endpoint,
+        status: u16,
+        content_type: Option<&str>,
+    ) -> Result<Box<dyn ResponseBody>, ShapeError>;
+
+    /// The body and content type with which this dialect reports an error, so that its SDK raises its own typed error.
+    fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes);
+
+    /// The same error as an event in a stream that has already begun, framing included.
+    fn error_event(&self, error: &ErrorShape<'_>) -> Bytes;
+}
+
+/// One endpoint of a dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The name used in the configuration, such as `chat_completions`.
+    pub name: &'static str,
+    /// HTTP method, upper case.
+    pub method: &'static str,
+    /// The path's end, such as `/chat/completions`, matched after the connection's path prefix.
+    pub path: &'static str,
+}
+
+/// A request body that was read whole.
+pub trait RequestBody: Send + fmt::Debug {
+    /// The model asked for, exactly as written.
+    fn model(&self) -> &str;
+    /// Whether a streamed answer is asked for.
+    fn stream(&self) -> bool;
+    /// Whether tools are offered to the model.
+    fn tools(&self) -> bool;
+    /// Every text of the request in document order, decoded; adjacent text parts of one message count as one text.
+    fn texts(&self) -> Vec<&str>;
+    /// Why parts of the body could not be scanned, such as `image_url`; empty when all of it was.
+    fn unscanned(&self) -> &[&'static str];
+    /// The body with text `i` replaced by `replacements[i]` where that is `Some`; all else byte for byte as received.
+    fn rewrite(&self, replacements: &[Option<String>]) -> Bytes;
+}
+
+/// Which text of an answer a piece belongs to: pieces of one channel, in order, make one text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel {
+    /// The choice (candidate, output) the text belongs to.
+    pub choice: u32,
+    /// The field, such as `content`, `refusal` or `tool_calls.0.arguments`.
+    pub field: String,
+}
+
+/// What a dialect hands each piece of an answer's text to. The exchange implements it with one masker per channel.
+pub trait TextFilter {
+    /// Takes the next piece of `channel` and returns what may leave now; the rest is held back.
+    fn push(&mut self, channel: &Channel, text: &str) -> String;
+    /// The channel's text is over: returns everything still held back.
+    fn finish(&mut self, channel: &Channel) -> String;
+}
+
+/// An answer body being read as it arrives.
+pub trait ResponseBody: Send + fmt::Debug {
+    /// Whether text may leave before the whole body was seen (an event stream), or only at the end (one document).
+    fn incremental(&self) -> bool;
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`ShapeError`] where the answer is not of a shape the dialect knows; nothing of the failing event has been let out.
+    fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError>;
+    /// The body is over: everything left, flushed.
+    ///
+    /// # Errors
+    /// [`ShapeError`] as for [`push`](Self::push), and where the body was cut short of a whole document.
+    fn finish(&mut self, filter: &mut dyn TextFilter) -> Result<Passed, ShapeError>;
+    /// What the answer has said of itself so far.
+    fn facts(&self) -> &ResponseFacts;
+    /// Bytes held in memory, for the byte budget.
+    fn held(&self) -> usize;
+}
+
+/// Bytes that passed a reader, split at the event that tells the client the answer is whole.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// May leave at once.
+    pub now: Vec<u8>,
+    /// The terminal event (`data: [DONE]`) and all after it: leaves only once the session's `closed` record is durable.
+    pub terminal: Vec<u8>,
+}
+
+/// What an answer says of itself, for the record. Names are OpenTelemetry's where it has one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ResponseFacts {
+    /// The answer's id.
+    pub id: Option<String>,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// Provider's version mark of the model.
+    pub system_fingerprint: Option<String>,
+    /// Why each choice ended, by choice.
+    pub finish_reasons: Vec<String>,
+    /// Tokens of the prompt.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<u64>,
+    /// Why parts of the answer could not be scanned; empty when all of it was.
+    pub unscanned: Vec<&'static str>,
+}
+
+/// An error to be told to a caller.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorShape<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable machine-readable code.
+    pub code: &'a str,
+    /// One sentence for a person, without secrets.
+    pub message: &'a str,
+}
+
+/// A body that is not what its dialect says it should be. Never carries any of the body.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct ShapeError {
+    /// Stable machine-readable code, such as `invalid_json` or `duplicate_key`.
+    pub code: &'static str,
+    /// One sentence that says what is wrong and where, lower case, without any of the caller's text.
+    pub reason: String,
+}

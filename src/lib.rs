@@ -1,0 +1,18 @@
+//! Countersign governs AI inference traffic from inside Envoy.
+//!
+//! The plan of the house: **a module named for an idea is pure; a module named for a technology does IO.**
+//! An idea imports no technology, no clock, no environment and no runtime: bytes, keys and `now` are passed in, and
+//! what should happen is returned. `tests/layering.rs` holds the table of who may import whom.
+//!
+//! ```text
+//! technologies   config  grpc  http  kafka  store  keys  runtime  telemetry      (app and cli know them all)
+//! ideas          exchange -> dialect, mask, policy, identity, audit
+//!                policy -> identity, detect, mask     mask -> detect     dialect, identity, detect, audit -> nothing
+//! ```
+
+pub mod audit;
+pub mod detect;
+pub mod dialect;
+pub mod identity;
+pub mod mask;
+pub mod policy;

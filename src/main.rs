@@ -1,0 +1,3 @@
+//! The `countersign` program: arguments, logging, exit code.
+
+fn main() {}

@@ -1,0 +1,97 @@
+//! Who may do what: an ordered chain of policies per connection, evaluated to a verdict.
+//!
+//! Default deny: a chain that reaches its end has denied. An expression that cannot be evaluated denies.
+
+use std::collections::BTreeMap;
+
+use crate::{detect::Entity, identity::Principal, mask::Operator};
+
+/// What policy is asked: principal, action, resource and context in one value.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The verified caller.
+    pub principal: &'a Principal,
+    /// The call as the upstream will read it.
+    pub call: &'a Call,
+    /// How often each entity was found in the prompt.
+    pub findings: &'a BTreeMap<Entity, u64>,
+    /// Name of the connection the call came in on.
+    pub connection: &'a str,
+    /// Name of that connection's dialect, such as `openai`.
+    pub dialect: &'a str,
+}
+
+/// The call itself: endpoint, model and size, read from what will be forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// HTTP method, upper case.
+    pub method: String,
+    /// `:authority` as received.
+    pub authority: String,
+    /// Path without query.
+    pub path: String,
+    /// The dialect's name of the endpoint, such as `chat_completions`.
+    pub endpoint: String,
+    /// The model asked for.
+    pub model: String,
+    /// Whether a streamed answer is asked for.
+    pub stream: bool,
+    /// Whether the request offers tools to the model.
+    pub tools: bool,
+    /// Length of the request body in bytes.
+    pub body_bytes: u64,
+}
+
+/// What a chain decided, and why.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Allow with obligations, or deny.
+    pub outcome: Outcome,
+    /// Names of the policies that decided or added an obligation, in chain order.
+    pub decided_by: Vec<String>,
+    /// Faults met while evaluating, each worded for the log; a fault always denies.
+    pub faults: Vec<String>,
+}
+
+/// The two ends of a chain.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The call may go on under the permit's obligations.
+    Allow(Permit),
+    /// The call is refused.
+    Deny(Denial),
+}
+
+/// Leave to forward a request. Only this module makes one, and forwarding asks for it.
+#[derive(Debug)]
+pub struct Permit {
+    obligations: Obligations,
+}
+
+impl Permit {
+    /// What must be done to the traffic.
+    #[must_use]
+    pub fn obligations(&self) -> &Obligations {
+        &self.obligations
+    }
+}
+
+/// What must be done to the traffic of a permitted call. Empty maps oblige to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Obligations {
+    /// Entities masked in the prompt, each with its operator.
+    pub mask_request: BTreeMap<Entity, Operator>,
+    /// Entities masked in the answer, each with its operator.
+    pub mask_response: BTreeMap<Entity, Operator>,
+}
+
+/// Why a call was denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// A policy said so, with its reason for the caller.
+    ByPolicy(String),
+    /// No policy allowed it.
+    ByDefault,
+    /// An expression could not be evaluated.
+    CannotEvaluate,
+}
