@@ -1,0 +1,171 @@
+//! The rules one exchange runs under from its first byte to its last: a snapshot that never changes beneath it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    budget::{Admission, Budget},
+    headers::Headers,
+    refusal::Refusal,
+};
+use crate::{
+    audit::Durability,
+    detect::{Catalog, Entity, Scanner},
+    dialect::{Dialect, Endpoint},
+    mask::{Operator, Plan},
+    policy::Chain,
+};
+
+/// Headers in which SDKs carry a caller's credential. All are removed before forwarding, whichever the token came in.
+pub const CREDENTIAL_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+/// Query parameters that carry a caller's credential; removed before forwarding.
+pub const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
+
+/// The response header that carries the session id.
+pub const SESSION_HEADER: &str = "countersign-session";
+
+/// Everything decided before the request arrived.
+#[derive(Debug)]
+pub struct Rules {
+    /// Connections in the order they are matched.
+    pub connections: Vec<Arc<Connection>>,
+    /// SHA-256 of the configuration file, hex: recorded with every decision.
+    pub digest: String,
+    /// Bounds.
+    pub limits: Limits,
+    /// The byte budget all exchanges share.
+    pub budget: Budget,
+    /// The places all exchanges share.
+    pub admission: Admission,
+}
+
+/// Bounds of one exchange, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest request body.
+    pub request_body: usize,
+    /// Longest answer that is one document; also the most one stream may hold back.
+    pub response_body: usize,
+}
+
+/// One upstream as callers see it: where it is, who may use it and how it is spoken to.
+#[derive(Debug)]
+pub struct Connection {
+    /// Name in the configuration and in records.
+    pub name: String,
+    /// Host patterns: `*`, a name, or `*.` and a suffix.
+    pub hosts: Vec<String>,
+    /// What the path starts with; ends in `/`.
+    pub path_prefix: String,
+    /// Envoy route names the credential may be lent on.
+    pub lend_routes: Vec<String>,
+    /// Envoy cluster names the credential may be lent to.
+    pub lend_clusters: Vec<String>,
+    /// The header the caller's token is read from.
+    pub token_header: String,
+    /// The wire format.
+    pub dialect: &'static dyn Dialect,
+    /// The dialect's endpoints that are open.
+    pub endpoints: Vec<&'static Endpoint>,
+    /// What is lent to the upstream; `None` lends nothing.
+    pub credential: Option<Credential>,
+    /// Who may do what.
+    pub chain: Chain,
+    /// Whether records show the masked text.
+    pub record_text: bool,
+    /// What an acknowledged record has survived.
+    pub durability: Durability,
+    /// Whether content that no detector can look into may pass.
+    pub allow_unscanned: bool,
+    /// Every detector there is.
+    pub catalog: Arc<Catalog>,
+    /// Finds everything any detector knows: what policy is told of, and what records never show.
+    pub everything: Arc<Scanner>,
+    /// Masks what records may not show.
+    pub record_plan: Arc<Plan>,
+}
+
+/// An upstream credential.
+#[derive(Debug)]
+pub struct Credential {
+    /// The header it is lent in, lower case.
+    pub header: String,
+    /// The whole header value, secret included.
+    pub value: SecretString,
+    /// The bare secret: masked wherever an answer repeats it.
+    pub secret: SecretString,
+}
+
+impl Rules {
+    /// The connection for `host` and `path`: the first that matches, in the configuration's order.
+    #[must_use]
+    pub fn connection(&self, host: &str, path: &str) -> Option<&Arc<Connection>> {
+        self.connections.iter().find(|connection| connection.matches(host, path))
+    }
+}
+
+impl Connection {
+    fn matches(&self, authority: &str, path: &str) -> bool {
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => authority,
+        }
+        .to_ascii_lowercase();
+        let served = self.hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {
+            _ if pattern == "*" => true,
+            Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            None => *pattern == host,
+        });
+        served && path.starts_with(&self.path_prefix)
+    }
+
+    /// The open endpoint for `method` and `path`.
+    #[must_use]
+    pub fn endpoint(&self, method: &str, path: &str) -> Option<&'static Endpoint> {
+        let rest = path.strip_prefix(self.path_prefix.trim_end_matches('/'))?;
+        self.endpoints.iter().find(|endpoint| endpoint.method == method && endpoint.path == rest).copied()
+    }
+
+    /// Whether Envoy's choice of `route` and `cluster` is one the credential may be lent to.
+    #[must_use]
+    pub fn may_lend(&self, route: &str, cluster: &str) -> bool {
+        let named = |names: &[String], name: &str| !name.is_empty() && names.iter().any(|n| n == name);
+        named(&self.lend_routes, route) || named(&self.lend_clusters, cluster)
+    }
+
+    /// A plan for a prompt under `obligations`.
+    #[must_use]
+    pub fn request_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Option<Arc<Plan>> {
+        if obligations.is_empty() {
+            return None;
+        }
+        let entities = obligations.keys().cloned().collect();
+        Some(Arc::new(Plan::new(self.catalog.scanner(&entities), obligations)))
+    }
+
+    /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
+    #[must_use]
+    pub fn response_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Option<Arc<Plan>> {
+        let Some(credential) = &self.credential else { return self.request_plan(obligations) };
+        let entities = obligations.keys().cloned().collect();
+        let scanner = self.catalog.scanner_with_secret(&entities, credential.secret.expose_secret());
+        Some(Arc::new(Plan::new(scanner, obligations)))
+    }
+}
+
+/// The token a request carries in `header`, without its scheme.
+///
+/// # Errors
+/// [`Refusal::MissingToken`] where there is none, [`Refusal::AmbiguousHeader`] where there are several.
+pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, Refusal> {
+    let value = headers.one(header).map_err(|_| Refusal::AmbiguousHeader("authorization"))?;
+    let value = value.ok_or(Refusal::MissingToken)?.trim();
+    let token = match value.split_once(' ') {
+        Some((scheme, token)) if header == "authorization" && scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        None if header != "authorization" => value,
+        _ => return Err(Refusal::MissingToken),
+    };
+    if token.is_empty() { Err(Refusal::MissingToken) } else { Ok(token.to_owned().into()) }
+}
