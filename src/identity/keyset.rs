@@ -286,12 +286,33 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     if public.is_none_or(|public| public < 65537 || public % 2 == 0) {
         return Err("has a public exponent below 65537, even, or of more than 32 bits");
     }
+    if has_roca_fingerprint(&modulus) {
+        return Err("has a modulus of the kind that can be factored (ROCA, CVE-2017-15361)");
+    }
     let material = [modulus.as_slice(), &[0], &exponent].concat();
     Ok((
         Family::Rsa,
         DecodingKey::from_rsa_raw_components(&modulus, &exponent),
         material,
     ))
+}
+
+/// Moduli made by a faulty smartcard library are powers of 65537 modulo every small prime; any other modulus is so modulo
+/// these 17 with a chance of about 2^-28 (Nemec et al., "The Return of Coppersmith's Attack", 2017).
+fn has_roca_fingerprint(modulus: &[u8]) -> bool {
+    const PRIMES: [u32; 17] = [
+        11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,
+    ];
+    PRIMES.into_iter().all(|prime| {
+        let residue = modulus
+            .iter()
+            .fold(0, |sum, byte| (sum * 256 + u32::from(*byte)) % prime);
+        let mut power = 1;
+        (0..prime).any(|_| {
+            power = power * 65537 % prime;
+            power == residue
+        })
+    })
 }
 
 fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {

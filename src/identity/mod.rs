@@ -163,4 +163,6 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
