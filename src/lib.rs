@@ -14,5 +14,7 @@ pub mod audit;
 pub mod detect;
 pub mod dialect;
 pub mod identity;
+pub mod keys;
 pub mod mask;
 pub mod policy;
+pub mod runtime;

@@ -1,0 +1,4 @@
+//! Live handles: what is current right now, swapped while the service runs. The clock is here too.
+
+pub mod authenticator;
+pub mod clock;
