@@ -97,6 +97,8 @@ share.coordinator.state.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=2000
 controlled.shutdown.enable=false
 """)
         with open(self.log, "ab") as log:

@@ -29,6 +29,7 @@ function serve(issuer) {
       redirect_uris: [],
       response_types: [],
       token_endpoint_auth_method: 'client_secret_basic',
+      id_token_signed_response_alg: keys[0].alg,
     })),
     scopes: ['openid', 'chat'],
     features: {
