@@ -173,6 +173,8 @@ def through(tmp_path, model):
         return envoy, service
 
     yield start
+    envoys = [part for part in parts if isinstance(part, Envoy)]
+    assert [envoy.stop() for envoy in envoys] == [0] * len(envoys), "Envoy did not end cleanly"
     for part in parts:
         part.__exit__()
 
