@@ -9,7 +9,7 @@ import yaml
 from compose_spec import PyCompose
 from openai import OpenAI
 from stack import ROOT, Answer, ModelSim, OidcProvider, RealModel
-from stack.envoy import SHIPPED, http_filter, shipped, validate
+from stack.envoy import SHIPPED, cluster, http_filter, http_manager, shipped, validate
 from stack.model import says
 from stack.oidc import AUDIENCE, claims
 from stack.process import fetch
@@ -140,18 +140,33 @@ def test_the_shipped_filter_governs_everything_and_fails_closed():
 
 def test_the_compose_file_is_valid_and_every_image_is_pinned():
     text = (ROOT / "docker-compose.yml").read_text()
-    compose = PyCompose.from_yaml(text)
-    compose.validate()
-    services = yaml.safe_load(text)["services"]
+    PyCompose.from_yaml(text).validate()
+
+    compose = yaml.safe_load(text)
+    services = compose["services"]
     assert set(services) >= {"envoy", "countersign", "kafka", "oidc", "model", "topics"}
     for name, service in services.items():
         assert "healthcheck" in service, f"{name} has no health check"
-        if "build" not in service:
-            tag = service["image"].rpartition(":")[2]
-            assert any(c.isdigit() for c in tag), f"{name} is not pinned: {service['image']}"
+        assert service.get("build") == "." or any(c.isdigit() for c in service["image"].rpartition(":")[2]), f"{name} is not pinned"
+        # The validator does not look at these.
+        assert set(service.get("depends_on", {})) <= set(services)
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            assert not source.startswith(".") or (ROOT / source).exists(), f"{name} mounts {source}, which is not there"
+            there = (ROOT / source).is_file() if source.startswith("./") else source in compose["volumes"]
+            assert there, f"{name} mounts {source}, which is not there"
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), f"{name} publishes {port} to everyone"
+    assert services["envoy"]["user"] == "10001:10001" and "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_compose_parts_agree_on_names_and_addresses():
+    config = yaml.safe_load((ROOT / "examples/compose/countersign.yaml").read_text())
+    sockets = cluster(shipped(), "countersign")["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert config["listen"]["ext_proc"] == "unix:" + sockets[0]["endpoint"]["address"]["pipe"]["path"]
+    route = http_manager(shipped())["route_config"]["virtual_hosts"][0]["routes"][0]
+    assert config["connections"][0]["lend_to"] == {"routes": [route["name"]], "clusters": [route["route"]["cluster"]]}
+    realm = json.loads((ROOT / "examples/compose/realm.json").read_text())
+    assert config["identity"]["issuers"][0]["issuer"].endswith(f"/realms/{realm['realm']}")
 
 
 def test_a_compose_file_with_a_fault_is_refused():
