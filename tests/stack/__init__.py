@@ -4,8 +4,10 @@ The end-to-end tests, the demo and the benchmark use the same ones. Every part i
 is ready when `start` returns, writes its log into its work directory, and ends only what it began.
 """
 
+from .config import UPSTREAM_KEY, config
 from .countersign import Countersign
 from .envoy import Envoy
+from .gateway import Gateway
 from .kafka import Kafka, Tansu, broker
 from .model import ModelSim, RealModel
 from .oidc import OidcProvider
@@ -13,6 +15,6 @@ from .process import ROOT, TOOLS, Failed, free_port, wait_until
 from .upstream import Answer, Upstream
 
 __all__ = [
-    "ROOT", "TOOLS", "Answer", "Countersign", "Envoy", "Failed", "Kafka", "ModelSim", "OidcProvider",
-    "RealModel", "Tansu", "Upstream", "broker", "free_port", "wait_until",
+    "ROOT", "TOOLS", "UPSTREAM_KEY", "Answer", "Countersign", "Envoy", "Failed", "Gateway", "Kafka", "ModelSim", "OidcProvider",
+    "RealModel", "Tansu", "Upstream", "broker", "config", "free_port", "wait_until",
 ]

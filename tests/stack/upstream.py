@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -79,6 +80,26 @@ def chat(text: str, size: int = 7, cut: int = 0, delay: float = 0.0, model: str 
         events = [{**base, "choices": [{"index": 0, "delta": d, "finish_reason": None}]} for d in deltas]
         events.append({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         return Answer.sse(events, cut, delay)
+
+    return answer
+
+
+def relay(port: int) -> Callable[[Request], Answer]:
+    """Passes requests on to the server at this loopback port and its answers back, as they come."""
+
+    def answer(request: Request) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        hop = {"host", "connection", "transfer-encoding", "content-length", "accept-encoding"}
+        headers = {k: v for k, v in request.headers if k.lower() not in hop}
+        connection.request(request.method, request.path, request.body or None, headers)
+        response = connection.getresponse()
+
+        def pieces():
+            while piece := response.read1(65536):
+                yield piece
+            connection.close()
+
+        return Answer(response.status, {"content-type": response.getheader("content-type", "")}, pieces())
 
     return answer
 
