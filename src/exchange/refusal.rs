@@ -14,9 +14,7 @@ pub enum Refusal {
     OddPath,
     /// A header that may stand once stands twice, or is unreadable.
     AmbiguousHeader(&'static str),
-    /// No token came with the request.
-    MissingToken,
-    /// A token came and does not prove who is calling.
+    /// No token came, or one that does not prove who is calling.
     BadToken(TokenError),
     /// The connection or method would be switched to another protocol.
     Upgrade,
@@ -63,9 +61,7 @@ impl Refusal {
         match self {
             Self::UnknownConnection => 404,
             Self::OddPath | Self::AmbiguousHeader(_) | Self::RequestTrailers | Self::Shape(_) | Self::Unscannable(_) => 400,
-            Self::MissingToken => 401,
-            Self::BadToken(error) if error.is_our_trouble() => 503,
-            Self::BadToken(_) => 401,
+            Self::BadToken(error) => error.challenge().status,
             Self::Upgrade | Self::EndpointNotAllowed | Self::Denied(_) | Self::RouteNotAllowed => 403,
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
@@ -84,7 +80,6 @@ impl Refusal {
             Self::UnknownConnection => "unknown_connection",
             Self::OddPath => "odd_path",
             Self::AmbiguousHeader(_) => "ambiguous_header",
-            Self::MissingToken => "missing_token",
             Self::BadToken(error) => error.code(),
             Self::Upgrade => "upgrade_refused",
             Self::EndpointNotAllowed => "endpoint_not_allowed",
@@ -116,7 +111,6 @@ impl Refusal {
             Self::UnknownConnection => "No model is served at this host and path.".into(),
             Self::OddPath => "The path is not in its plain form: no escapes, empty or dot segments are accepted.".into(),
             Self::AmbiguousHeader(name) => format!("The header `{name}` is repeated or unreadable."),
-            Self::MissingToken => "An access token is required.".into(),
             Self::BadToken(error) => format!("The access token was not accepted: {error}."),
             Self::Upgrade => "Protocol upgrades are not accepted here.".into(),
             Self::EndpointNotAllowed => "This method and path are not open on this connection.".into(),
@@ -145,8 +139,7 @@ impl Refusal {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         match self {
-            Self::MissingToken => Some("Bearer realm=\"countersign\"".into()),
-            Self::BadToken(error) if !error.is_our_trouble() => Some(error.www_authenticate("countersign")),
+            Self::BadToken(error) if self.status() == 401 => Some(error.www_authenticate("countersign")),
             _ => None,
         }
     }
@@ -156,7 +149,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Self::TooManyStreams | Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => Some(1),
-            Self::BadToken(error) if error.is_our_trouble() => Some(5),
+            Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
             _ => None,
         }
     }

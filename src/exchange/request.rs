@@ -123,7 +123,7 @@ impl Exchange {
         if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
             return Err(Refusal::Upgrade);
         }
-        let token = rules::token(headers, &connection.token_header)?;
+        let token = rules::token(headers, &connection.token_header).map_err(Refusal::BadToken)?;
         let head = Head { connection, headers: headers.clone(), attributes, method, authority, path, query };
         Ok((head, token))
     }
@@ -458,7 +458,7 @@ fn identity(principal: &Principal) -> record::Identity {
         subject: principal.subject.clone(),
         groups: principal.groups.clone(),
         claims: principal.claims.clone(),
-        auth_method: principal.auth_method.to_string(),
+        auth_method: principal.auth_method.name().to_owned(),
         token_hash: hex::encode(principal.token_hash),
     }
 }

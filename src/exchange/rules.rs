@@ -7,12 +7,12 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     budget::{Admission, Budget},
     headers::Headers,
-    refusal::Refusal,
 };
 use crate::{
     audit::Durability,
     detect::{Catalog, Entity, Scanner},
     dialect::{Dialect, Endpoint},
+    identity::{self, TokenError},
     mask::{Operator, Plan},
     policy::Chain,
 };
@@ -158,14 +158,16 @@ impl Connection {
 /// The token a request carries in `header`, without its scheme.
 ///
 /// # Errors
-/// [`Refusal::MissingToken`] where there is none, [`Refusal::AmbiguousHeader`] where there are several.
-pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, Refusal> {
-    let value = headers.one(header).map_err(|_| Refusal::AmbiguousHeader("authorization"))?;
-    let value = value.ok_or(Refusal::MissingToken)?.trim();
-    let token = match value.split_once(' ') {
-        Some((scheme, token)) if header == "authorization" && scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        None if header != "authorization" => value,
-        _ => return Err(Refusal::MissingToken),
-    };
-    if token.is_empty() { Err(Refusal::MissingToken) } else { Ok(token.to_owned().into()) }
+/// [`TokenError`] where there is none, or several, or something else.
+pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, TokenError> {
+    let mut values = headers.iter().filter(|(name, _)| *name == header).map(|(_, value)| value);
+    if header == "authorization" {
+        return identity::from_authorization(values).map(SecretString::from);
+    }
+    let value = values.next().ok_or(TokenError::Missing)?;
+    if values.next().is_some() {
+        return Err(TokenError::Repeated);
+    }
+    let text = std::str::from_utf8(value).map_err(|_| TokenError::NotBearer)?.trim();
+    if text.is_empty() { Err(TokenError::Missing) } else { Ok(text.into()) }
 }
