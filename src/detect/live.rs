@@ -1,0 +1,280 @@
+//! Where a match may still be growing: the *earliest live start* of a text whose end is not yet known.
+//!
+//! ```text
+//!   ... my mail is jane.doe@exam|          the text so far ends at |
+//!                  ^ earliest live start   left of it all is decided, right of it nothing is
+//! ```
+//!
+//! A start is live for a detector when the text from it to the end is a *viable prefix*: one that some continuation
+//! makes a match, or that already is a match and could become a longer one. The viable prefixes of a regular language
+//! are regular, and so are they read backwards. From the Thompson automaton of all shapes a second one is built: each
+//! edge turned round, starting from each state that still waits for a byte or for an assertion, accepting at the
+//! state where the shape begins. Made deterministic lazily and walked from the end of the text backwards until it
+//! dies, it has accepted at exactly the live starts.
+//!
+//! It is minimal for the shapes, not for their checks: `999-00-` is held though no such number was ever issued.
+
+use regex_automata::{
+    Anchored, Input, MatchKind,
+    hybrid::{
+        LazyStateID,
+        dfa::{Cache, DFA},
+    },
+    nfa::thompson::{BuildError, Builder, NFA, State, Transition},
+    util::{
+        pool::Pool,
+        primitives::{PatternID, StateID},
+    },
+};
+
+use super::{
+    DetectorError,
+    pattern::{Beyond, Pattern},
+};
+
+/// Bytes of lazily built automaton kept per cache; over it the cache starts anew, at a cost in time only.
+const CACHE_BYTES: usize = 2 << 20;
+
+type NewCache =
+    Box<dyn Fn() -> Cache + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>;
+
+/// The backwards automaton. Caches are pooled, about one per thread, never one per stream.
+pub(crate) struct Live {
+    dfa: DFA,
+    caches: Pool<Cache, NewCache>,
+    /// Per detector.
+    reach: Vec<usize>,
+    beyond: Vec<Beyond>,
+    longest: usize,
+}
+
+/// Which starts a walk looks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Those of any detector that are within its reach.
+    All,
+    /// Those of detectors for which a text that outgrows its reach is found.
+    Outgrowing,
+}
+
+/// A live start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) at: usize,
+    /// The first detector in order that is live here.
+    pub(crate) pattern: usize,
+}
+
+impl Live {
+    /// `forward` is the automaton of the shapes of `patterns`, in their order.
+    pub(crate) fn new(forward: &NFA, patterns: &[Pattern]) -> Result<Self, DetectorError> {
+        let too_large = || DetectorError::TooLarge(CACHE_BYTES >> 10);
+        let backward = reverse(forward).map_err(|_| too_large())?;
+        let config = DFA::config()
+            .match_kind(MatchKind::All)
+            .cache_capacity(CACHE_BYTES)
+            .skip_cache_capacity_check(true);
+        let dfa = DFA::builder()
+            .configure(config)
+            .build_from_nfa(backward)
+            .map_err(|_| too_large())?;
+        let caches = {
+            let dfa = dfa.clone();
+            Pool::new(Box::new(move || dfa.create_cache()) as NewCache)
+        };
+        Ok(Self {
+            dfa,
+            caches,
+            reach: patterns.iter().map(|p| p.reach).collect(),
+            beyond: patterns.iter().map(|p| p.beyond).collect(),
+            longest: patterns.iter().map(|p| p.reach).max().unwrap_or(0),
+        })
+    }
+
+    /// The earliest live start in `text[from..]`, if there is any. Adds the bytes it read to `steps`.
+    ///
+    /// At most the longest reach is read. The byte before the first one is looked at, so that a word boundary there is
+    /// seen as it is.
+    pub(crate) fn earliest(
+        &self,
+        text: &[u8],
+        from: usize,
+        wanted: Wanted,
+        steps: &mut u64,
+    ) -> Option<Start> {
+        let from = from.max(text.len().saturating_sub(self.longest));
+        // Neither fault the automaton knows can occur: no byte quits (all assertions are ASCII) and a full cache is
+        // cleared without limit. Should one occur all the same, everything in reach is held.
+        let all = Some(Start {
+            at: from,
+            pattern: 0,
+        });
+        self.walk(text, from, wanted, steps)
+            .unwrap_or(if wanted == Wanted::All { all } else { None })
+    }
+
+    fn walk(
+        &self,
+        text: &[u8],
+        from: usize,
+        wanted: Wanted,
+        steps: &mut u64,
+    ) -> Result<Option<Start>, Fault> {
+        let (dfa, end) = (&self.dfa, text.len());
+        let mut guard = self.caches.get();
+        let cache = &mut *guard;
+        let mut best = None;
+        let mut state = dfa
+            .start_state_reverse(cache, &Input::new(text).anchored(Anchored::Yes))
+            .map_err(|_| Fault)?;
+        for at in (from..end).rev() {
+            state = dfa.next_state(cache, state, text[at]).map_err(|_| Fault)?;
+            if state.is_match() {
+                // The automaton reports what it accepted one byte late.
+                best = self.accepted(cache, state, at + 1, end, wanted).or(best);
+            } else if state.is_dead() {
+                *steps += (end - at) as u64;
+                return Ok(best);
+            }
+        }
+        *steps += (end - from) as u64;
+        state = match from.checked_sub(1) {
+            Some(before) => dfa.next_state(cache, state, text[before]),
+            None => dfa.next_eoi_state(cache, state),
+        }
+        .map_err(|_| Fault)?;
+        if state.is_match() {
+            best = self.accepted(cache, state, from, end, wanted).or(best);
+        }
+        Ok(best)
+    }
+
+    fn accepted(
+        &self,
+        cache: &Cache,
+        state: LazyStateID,
+        at: usize,
+        end: usize,
+        wanted: Wanted,
+    ) -> Option<Start> {
+        let patterns = (0..self.dfa.match_len(cache, state))
+            .map(|i| self.dfa.match_pattern(cache, state, i).as_usize());
+        let counts = |&pattern: &usize| match wanted {
+            Wanted::All => at < end && end - at <= self.reach[pattern],
+            Wanted::Outgrowing => at < end && self.beyond[pattern] == Beyond::Found,
+        };
+        patterns
+            .filter(counts)
+            .min()
+            .map(|pattern| Start { at, pattern })
+    }
+}
+
+/// The lazy automaton could not go on.
+struct Fault;
+
+/// The automaton of the viable prefixes of `forward`, read backwards. Linear in the size of `forward`.
+fn reverse(forward: &NFA) -> Result<NFA, BuildError> {
+    let mut builder = Builder::new();
+    builder.set_utf8(false);
+    builder.set_reverse(true);
+    builder.set_look_matcher(forward.look_matcher().clone());
+    let mut starts = Vec::new();
+    for pattern in 0..forward.pattern_len() {
+        let Some(begin) = forward.start_pattern(PatternID::must(pattern)) else {
+            continue;
+        };
+        builder.start_pattern()?;
+        let start = reverse_pattern(forward, begin, &mut builder)?;
+        builder.finish_pattern(start)?;
+        starts.push(start);
+    }
+    let start = builder.add_union(starts)?;
+    builder.build(start, start)
+}
+
+/// Adds one detector, and returns the state that begins at the end of the text.
+fn reverse_pattern(
+    forward: &NFA,
+    begin: StateID,
+    builder: &mut Builder,
+) -> Result<StateID, BuildError> {
+    let reachable = reachable(forward, begin);
+    let mut mirror = vec![None; forward.states().len()];
+    for &state in &reachable {
+        mirror[state] = Some(builder.add_union(Vec::new())?);
+    }
+    let mirrored = |state: StateID| mirror[state].unwrap_or(StateID::ZERO);
+    let mut waiting = Vec::new();
+    for &state in &reachable {
+        let here = mirrored(state);
+        if waits(forward.state(state)) {
+            waiting.push(here);
+        }
+        match forward.state(state) {
+            State::Look { look, next } => {
+                let look = builder.add_look(here, look.reversed())?;
+                builder.patch(mirrored(*next), look)?;
+            }
+            other => {
+                for (range, next) in edges(other) {
+                    let from = match range {
+                        Some((start, end)) => builder.add_range(Transition {
+                            start,
+                            end,
+                            next: here,
+                        })?,
+                        None => here,
+                    };
+                    builder.patch(mirrored(next), from)?;
+                }
+            }
+        }
+    }
+    let accept = builder.add_match()?;
+    builder.patch(mirrored(begin), accept)?;
+    builder.add_union(waiting)
+}
+
+/// Whether a text that has come to this state waits for what follows.
+pub(crate) fn waits(state: &State) -> bool {
+    matches!(
+        state,
+        State::ByteRange { .. } | State::Sparse(_) | State::Dense(_) | State::Look { .. }
+    )
+}
+
+fn reachable(nfa: &NFA, begin: StateID) -> Vec<StateID> {
+    let mut seen = vec![false; nfa.states().len()];
+    let mut found = Vec::new();
+    let mut stack = vec![begin];
+    while let Some(state) = stack.pop() {
+        if !std::mem::replace(&mut seen[state], true) {
+            found.push(state);
+            stack.extend(edges(nfa.state(state)).into_iter().map(|(_, next)| next));
+        }
+    }
+    found
+}
+
+/// Where a state leads, by which bytes; `None` where it takes no byte.
+pub(crate) fn edges(state: &State) -> Vec<(Option<(u8, u8)>, StateID)> {
+    match state {
+        State::ByteRange { trans } => vec![(Some((trans.start, trans.end)), trans.next)],
+        State::Sparse(sparse) => sparse
+            .transitions
+            .iter()
+            .map(|t| (Some((t.start, t.end)), t.next))
+            .collect(),
+        State::Dense(dense) => {
+            let to = (0..=u8::MAX).zip(dense.transitions.iter());
+            to.filter(|(_, next)| **next != StateID::ZERO)
+                .map(|(byte, next)| (Some((byte, byte)), *next))
+                .collect()
+        }
+        State::Look { next, .. } | State::Capture { next, .. } => vec![(None, *next)],
+        State::Union { alternates } => alternates.iter().map(|next| (None, *next)).collect(),
+        State::BinaryUnion { alt1, alt2 } => vec![(None, *alt1), (None, *alt2)],
+        State::Fail | State::Match { .. } => Vec::new(),
+    }
+}
