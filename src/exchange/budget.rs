@@ -35,6 +35,12 @@ impl Budget {
         Self { used: Arc::default(), cap }
     }
 
+    /// The same budget under another cap: what is in use stays counted.
+    #[must_use]
+    pub fn with_cap(&self, cap: usize) -> Self {
+        Self { used: self.used.clone(), cap }
+    }
+
     /// An empty share.
     #[must_use]
     pub fn share(&self) -> Share {
@@ -110,6 +116,12 @@ impl Admission {
     #[must_use]
     pub fn new(all: usize, each: usize) -> Self {
         Self { inside: Arc::default(), all, each }
+    }
+
+    /// The same places under other caps: who is inside stays counted.
+    #[must_use]
+    pub fn with_caps(&self, all: usize, each: usize) -> Self {
+        Self { inside: self.inside.clone(), all, each }
     }
 
     /// A place for the principal `subject` of `issuer`.

@@ -147,14 +147,15 @@ impl TextFilter for Filter {
         let mut released = String::new();
         if let Some(mut masker) = lane.traffic {
             masker.finish(&mut released);
-            add(&mut self.masked, masker.counts());
-            add(&mut self.findings, masker.counts());
+            let counts = masker.counts();
+            add(&mut self.masked, &counts);
+            add(&mut self.findings, &counts);
         }
         if let Some(mut masker) = lane.record {
             let mut shown = String::new();
             masker.push(&released, &mut shown);
             masker.finish(&mut shown);
-            add(&mut self.findings, masker.counts());
+            add(&mut self.findings, &masker.counts());
             self.show(channel, &shown);
         } else {
             self.show(channel, &released);

@@ -38,6 +38,8 @@ pub enum Refusal {
     Denied(Denial),
     /// Envoy chose a route or cluster that the connection's credential is not for.
     RouteNotAllowed,
+    /// The detectors a policy obliges to could not be put to work.
+    Unmaskable,
     /// The record could not be made durable.
     AuditUnavailable(&'static str),
     /// The gateway is shutting down.
@@ -67,6 +69,7 @@ impl Refusal {
             Self::RequestTooLarge => 413,
             Self::TooManyStreams => 429,
             Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => 503,
+            Self::Unmaskable => 500,
             Self::TimedOut => 504,
             Self::EncodedResponse | Self::ResponseTooLarge | Self::ResponseShape(_) => 502,
             Self::Upstream(status) => *status,
@@ -94,6 +97,7 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "no_policy_allows",
             Self::Denied(Denial::CannotEvaluate) => "policy_error",
             Self::RouteNotAllowed => "route_not_allowed",
+            Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
             Self::ShuttingDown => "shutting_down",
             Self::TimedOut => "request_timeout",
@@ -125,6 +129,7 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
             Self::Denied(Denial::CannotEvaluate) => "A policy could not be evaluated, so the request is denied.".into(),
             Self::RouteNotAllowed => "The route taken is not one this connection may lend its credential to.".into(),
+            Self::Unmaskable => "The masking this request needs cannot be done, so it is not forwarded.".into(),
             Self::AuditUnavailable(_) => "The request cannot be recorded, so it is not forwarded; try again shortly.".into(),
             Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
             Self::TimedOut => "The request took too long to be decided.".into(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::record,
-    detect::Entity,
+    detect::{DetectorError, Entity},
     dialect::{Endpoint, RequestBody, ShapeError},
     identity::{Principal, TokenError},
     mask,
@@ -80,6 +80,8 @@ pub(super) struct Forward {
     permit: Permit,
     head: Mutation,
     body: Bytes,
+    /// How the answer will be treated.
+    response: Response,
     caller: Box<Caller>,
 }
 
@@ -260,12 +262,16 @@ impl Exchange {
             let denied = Verdict { outcome: Outcome::Allow(permit), ..verdict };
             return self.refuse(Refusal::Unscannable(kind), Some((&denied, recorded)), out);
         }
-        let head = match caller.head.mutation() {
-            Ok(head) => head,
+        let prepared = caller.head.mutation().and_then(|head| {
+            let masked = Masked::of(&connection, &permit, &texts).map_err(|_| Refusal::Unmaskable)?;
+            let response = Response::expected(&connection, caller.endpoint, permit.obligations());
+            Ok((head, masked, response.map_err(|_| Refusal::Unmaskable)?))
+        });
+        let (head, masked, response) = match prepared {
+            Ok(prepared) => prepared,
             Err(refusal) => return self.refuse(refusal, None, out),
         };
 
-        let masked = Masked::of(&connection, &permit, &texts);
         let body = read.rewrite(&masked.texts);
         self.show(&connection, &*read, &texts, &mut recorded);
         recorded.masked = masked.operators;
@@ -280,7 +286,7 @@ impl Exchange {
             ..Default::default()
         };
         let entries = self.journal.opened(recorded, decision);
-        self.request = Request::AwaitingOpened(Box::new(Forward { permit, head, body, caller }));
+        self.request = Request::AwaitingOpened(Box::new(Forward { permit, head, body, response, caller }));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
     }
@@ -310,8 +316,8 @@ impl Exchange {
         let Request::AwaitingOpened(forward) = std::mem::replace(&mut self.request, Request::Refused) else {
             return self.end(Ending::Cut { outcome: "internal", code: "nothing_to_forward" }, out);
         };
-        let Forward { permit, head, body, caller } = *forward;
-        self.response = Response::forwarded(&caller.head.connection, caller.endpoint, permit.obligations());
+        let Forward { permit, head, body, response, caller } = *forward;
+        self.response = response;
         self.send_upstream(&permit, head, body, out);
         self.request = Request::Forwarded { _place: caller.place };
         let _ = self.share.set(0);
@@ -403,11 +409,11 @@ struct Masked {
 }
 
 impl Masked {
-    fn of(connection: &Connection, permit: &Permit, texts: &[&str]) -> Self {
+    fn of(connection: &Connection, permit: &Permit, texts: &[&str]) -> Result<Self, DetectorError> {
         let obligations = &permit.obligations().mask_request;
         let mut masked =
             Self { texts: vec![None; texts.len()], operators: BTreeMap::new(), counts: BTreeMap::new() };
-        let Some(plan) = connection.request_plan(obligations) else { return masked };
+        let Some(plan) = connection.request_plan(obligations)? else { return Ok(masked) };
         for (text, slot) in texts.iter().zip(&mut masked.texts) {
             let (replaced, counts) = masked_text(&plan, text);
             *slot = replaced;
@@ -421,7 +427,7 @@ impl Masked {
             .filter(|(entity, _)| hit(entity))
             .map(|(entity, operator)| (entity.to_string(), operator.to_string()))
             .collect();
-        masked
+        Ok(masked)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     rules::Connection,
 };
 use crate::{
-    detect::Entity,
+    detect::{DetectorError, Entity},
     dialect::{Endpoint, Passed, ResponseBody, ResponseFacts, ShapeError},
     mask::Operator,
     policy::Obligations,
@@ -73,9 +73,16 @@ enum End {
 }
 
 impl Response {
-    /// The request went out; this is how its answer will be treated.
-    pub(super) fn forwarded(connection: &Arc<Connection>, endpoint: &'static Endpoint, obliged: &Obligations) -> Self {
-        let traffic = connection.response_plan(&obliged.mask_response);
+    /// How the answer to a request to `endpoint` will be treated.
+    ///
+    /// # Errors
+    /// [`DetectorError`] where the detectors obliged to do not compile together.
+    pub(super) fn expected(
+        connection: &Arc<Connection>,
+        endpoint: &'static Endpoint,
+        obliged: &Obligations,
+    ) -> Result<Self, DetectorError> {
+        let traffic = connection.response_plan(&obliged.mask_response)?;
         // Where the traffic already hides all that records may not show, one pass does for both.
         let record = match connection.record_text {
             false => Record::Nothing,
@@ -83,7 +90,7 @@ impl Response {
             true => Record::Masked(connection.record_plan.clone()),
         };
         let filter = Filter::new(traffic, record, obliged.mask_response.clone());
-        Self::Expected(Box::new(Expected { connection: connection.clone(), endpoint, filter }))
+        Ok(Self::Expected(Box::new(Expected { connection: connection.clone(), endpoint, filter })))
     }
 
     /// Whether the answer's head was let out.
@@ -108,7 +115,7 @@ impl Response {
 }
 
 fn obliges_to_all(connection: &Connection, obliged: &BTreeMap<Entity, Operator>) -> bool {
-    connection.catalog.entities().all(|entity| obliged.get(entity) == Some(&Operator::Replace))
+    connection.catalog.entities().iter().all(|entity| obliged.get(entity) == Some(&Operator::Replace))
 }
 
 impl Exchange {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::{
     budget::{Admission, Budget},
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     audit::Durability,
-    detect::{Catalog, Entity, Scanner},
+    detect::{Catalog, DetectorError, Entity, Scanner},
     dialect::{Dialect, Endpoint},
     identity::{self, TokenError},
     mask::{Operator, Plan},
@@ -94,8 +94,10 @@ pub struct Credential {
     pub header: String,
     /// The whole header value, secret included.
     pub value: SecretString,
-    /// The bare secret: masked wherever an answer repeats it.
+    /// The bare secret: looked for in the answer's head.
     pub secret: SecretString,
+    /// Every detector and one for the secret: masks it wherever an answer repeats it.
+    pub catalog: Catalog,
 }
 
 impl Rules {
@@ -135,24 +137,32 @@ impl Connection {
         named(&self.lend_routes, route) || named(&self.lend_clusters, cluster)
     }
 
-    /// A plan for a prompt under `obligations`.
-    #[must_use]
-    pub fn request_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Option<Arc<Plan>> {
+    /// A plan for a prompt under `obligations`; `None` where they oblige to nothing.
+    ///
+    /// # Errors
+    /// [`DetectorError`] where the detectors do not compile together.
+    pub(super) fn request_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Result<Option<Arc<Plan>>, DetectorError> {
         if obligations.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let entities = obligations.keys().cloned().collect();
-        Some(Arc::new(Plan::new(self.catalog.scanner(&entities), obligations)))
+        plan(&self.catalog, obligations).map(Some)
     }
 
     /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
-    #[must_use]
-    pub fn response_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Option<Arc<Plan>> {
-        let Some(credential) = &self.credential else { return self.request_plan(obligations) };
-        let entities = obligations.keys().cloned().collect();
-        let scanner = self.catalog.scanner_with_secret(&entities, credential.secret.expose_secret());
-        Some(Arc::new(Plan::new(scanner, obligations)))
+    ///
+    /// # Errors
+    /// [`DetectorError`] where the detectors do not compile together.
+    pub(super) fn response_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Result<Option<Arc<Plan>>, DetectorError> {
+        match &self.credential {
+            Some(credential) => plan(&credential.catalog, obligations).map(Some),
+            None => self.request_plan(obligations),
+        }
     }
+}
+
+fn plan(catalog: &Catalog, obligations: &BTreeMap<Entity, Operator>) -> Result<Arc<Plan>, DetectorError> {
+    let entities = obligations.keys().cloned().collect();
+    Ok(Arc::new(Plan::new(catalog.scanner(&entities)?, obligations)))
 }
 
 /// The token a request carries in `header`, without its scheme.
