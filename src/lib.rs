@@ -11,8 +11,12 @@
 //! ```
 
 pub mod audit;
+pub mod cli;
 pub mod detect;
 pub mod dialect;
 pub mod identity;
+pub mod kafka;
 pub mod mask;
 pub mod policy;
+pub mod runtime;
+pub mod store;

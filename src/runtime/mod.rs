@@ -1,0 +1,3 @@
+//! Live handles: the state that streams share.
+
+pub mod ledger;
