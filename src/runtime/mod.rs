@@ -2,3 +2,5 @@
 
 pub mod authenticator;
 pub mod clock;
+pub mod ledger;
+pub mod snapshot;

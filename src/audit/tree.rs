@@ -1,0 +1,144 @@
+//! The Merkle tree over a chain (RFC 6962 §2.1), kept as its right edge only: O(log n) memory, amortised O(1) per record.
+
+use sha2::{Digest, Sha256};
+
+use super::chain::{ChainId, Hash};
+
+/// What a leaf commits to: small and of fixed size, so that a proof never needs the record's neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commitment {
+    /// The chain.
+    pub chain: ChainId,
+    /// The record's place in it.
+    pub seq: u64,
+    /// The record's hash.
+    pub record_hash: Hash,
+    /// Hash of the sealed payload's ciphertext; [`Hash::ZERO`] where there is none.
+    pub payload_hash: Hash,
+}
+
+impl Commitment {
+    /// The leaf's 88 bytes: chain id, u64be seq, record hash, payload hash.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 88] {
+        let mut bytes = [0; 88];
+        bytes[..16].copy_from_slice(&self.chain.0);
+        bytes[16..24].copy_from_slice(&self.seq.to_be_bytes());
+        bytes[24..56].copy_from_slice(&self.record_hash.0);
+        bytes[56..].copy_from_slice(&self.payload_hash.0);
+        bytes
+    }
+}
+
+/// The right edge of a tree: the roots of its perfect subtrees, largest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frontier {
+    size: u64,
+    /// INVARIANT: one node per set bit of `size`, from the highest.
+    nodes: Vec<Hash>,
+}
+
+impl Frontier {
+    /// Leaves in the tree.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Adds a leaf.
+    pub fn push(&mut self, leaf: &[u8]) {
+        let mut node = leaf_hash(leaf);
+        let mut carry = self.size;
+        while carry & 1 == 1 {
+            if let Some(left) = self.nodes.pop() {
+                node = node_hash(&left, &node);
+            }
+            carry >>= 1;
+        }
+        self.nodes.push(node);
+        self.size += 1;
+    }
+
+    /// The root; of an empty tree the hash of nothing.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let mut right_to_left = self.nodes.iter().rev();
+        let Some(last) = right_to_left.next() else {
+            return Hash(Sha256::digest([]).into());
+        };
+        right_to_left.fold(*last, |right, left| node_hash(left, &right))
+    }
+}
+
+fn leaf_hash(leaf: &[u8]) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([0]);
+    hasher.update(leaf);
+    Hash(hasher.finalize().into())
+}
+
+fn node_hash(left: &Hash, right: &Hash) -> Hash {
+    let mut hasher = Sha256::new();
+    hasher.update([1]);
+    hasher.update(left.0);
+    hasher.update(right.0);
+    Hash(hasher.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6962 §2.1, word for word.
+    fn mth(leaves: &[Vec<u8>]) -> Hash {
+        match leaves {
+            [] => Hash(Sha256::digest([]).into()),
+            [one] => leaf_hash(one),
+            many => {
+                let split = many.len().next_power_of_two() / 2;
+                node_hash(&mth(&many[..split]), &mth(&many[split..]))
+            }
+        }
+    }
+
+    #[test]
+    fn the_frontier_agrees_with_the_recursive_definition_at_every_size() {
+        let leaves: Vec<Vec<u8>> = (0..300_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        let mut frontier = Frontier::default();
+        for size in 0..leaves.len() {
+            assert_eq!(frontier.root(), mth(&leaves[..size]), "size {size}");
+            assert_eq!(frontier.size(), size as u64);
+            frontier.push(&leaves[size]);
+        }
+    }
+
+    /// The leaves and roots of the Certificate Transparency reference implementation's tests.
+    #[test]
+    fn the_roots_of_the_reference_implementation() {
+        let leaves = [
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        ];
+        let roots = [
+            "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+            "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+            "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+            "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+            "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+            "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+            "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+            "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+        ];
+        let mut frontier = Frontier::default();
+        for (leaf, root) in leaves.iter().zip(roots) {
+            frontier.push(&hex::decode(leaf).unwrap());
+            assert_eq!(frontier.root().to_string(), root);
+        }
+    }
+}

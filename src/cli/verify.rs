@@ -1,0 +1,351 @@
+//! `countersign verify`: is the log what was written?
+//!
+//! Exit code 0: nothing is wrong, and the output says how far a checkpoint from outside vouches for that. 1: something is,
+//! and the first bad record of every chain is named. 2: it could not be checked.
+
+use std::{fs, io::IsTerminal, path::Path, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::source::{Source, SourceArgs};
+use crate::{
+    audit::{
+        checkpoint::notes,
+        note::VerifierKey,
+        verify::{ChainReport, Holder, Order, Report, Verdict, Verifier},
+    },
+    kafka::{KafkaOptions, reader::TopicReader},
+    store::{
+        checkpoints, layout,
+        lock::DirLock,
+        reader::{ChainReader, Step},
+    },
+};
+
+/// Checks the audit log: every record, link and checkpoint.
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// A file of signed checkpoints that was kept outside; without one the log is at best "consistent, unanchored". May be
+    /// repeated.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
+    /// A file of public keys, one a line, that checkpoints must be signed with. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    trust: Vec<PathBuf>,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was checked, with what the reader noticed besides.
+#[derive(Debug)]
+struct Checked {
+    report: Report,
+    notices: Vec<String>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Where the log, a checkpoint file or a key file cannot be read: the exit code for that is 2.
+pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    match check(args) {
+        Ok((checked, json)) => {
+            print(&checked, json);
+            Ok(ExitCode::from(u8::from(
+                checked.report.verdict() == Verdict::Tampered,
+            )))
+        }
+        Err(error) => {
+            eprintln!("countersign verify: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn check(args: VerifyArgs) -> anyhow::Result<(Checked, bool)> {
+    let trusted = keys(&args.trust)?;
+    let outside = outside(&args.checkpoint)?;
+    let begin = |order| -> anyhow::Result<Verifier> {
+        let mut verifier = Verifier::new(order, trusted.clone());
+        for note in &outside {
+            verifier.checkpoint(note, Holder::Outside)?;
+        }
+        Ok(verifier)
+    };
+    let mut checked = match args.source.source() {
+        Source::Topic(options) => check_topic(begin(Order::Resent)?, &options)?,
+        Source::Dir(dir) => {
+            let live = DirLock::is_held(&dir);
+            let checked = check_dir(begin(Order::Strict)?, &dir)?;
+            if live && checked.report.verdict() == Verdict::Tampered {
+                // A write that failed is cut off and written over; whoever read it in between saw what never was.
+                check_dir(begin(Order::Strict)?, &dir)?
+            } else {
+                checked
+            }
+        }
+    };
+    if trusted.is_empty() && (checked.report.anchors > 0 || checked.report.checkpoints > 0) {
+        checked
+            .notices
+            .push("signatures of checkpoints were not looked at: no --trust was given".to_owned());
+    }
+    Ok((checked, args.json))
+}
+
+fn check_dir(mut verifier: Verifier, dir: &Path) -> anyhow::Result<Checked> {
+    let chains =
+        layout::chains(dir).with_context(|| format!("`{}` cannot be read", dir.display()))?;
+    if chains.is_empty() {
+        bail!(
+            "`{}` holds no chains; is it a ledger directory?",
+            dir.display()
+        );
+    }
+    let progress = bar(
+        layout::bytes_on_disk(dir)?,
+        "{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+    );
+    let mut notices = Vec::new();
+    let last = chains.len() - 1;
+    for (index, chain) in chains.into_iter().enumerate() {
+        // First the checkpoints, then the records: of a log being written, the records then reach at least as far.
+        for note in notes(&checkpoints::read(&chain.checkpoints())?) {
+            if let Err(error) = verifier.checkpoint(note, Holder::Inside) {
+                verifier.bad_checkpoint(chain.chain, error);
+            }
+        }
+        let mut reader = ChainReader::new(chain.clone());
+        loop {
+            match reader
+                .step()
+                .with_context(|| format!("`{}`", chain.path.display()))?
+            {
+                Step::Record(stored) => {
+                    progress.inc(stored.bytes.len() as u64);
+                    verifier.record(
+                        chain.chain,
+                        stored.seq,
+                        &stored.bytes,
+                        Some(stored.record_hash),
+                    );
+                }
+                Step::End(tail) if tail.torn == 0 => break,
+                Step::End(tail) if index == last => {
+                    notices.push(format!(
+                        "{} bytes at the end are a write in progress, or torn by a crash",
+                        tail.torn
+                    ));
+                    break;
+                }
+                Step::End(tail) => {
+                    let what = format!("{} bytes that are no record end the chain", tail.torn);
+                    verifier.damaged(chain.chain, reader.next_seq(), what);
+                    break;
+                }
+                Step::Damaged(damage) => {
+                    let place = format!(
+                        "{} (`{}`, byte {})",
+                        damage.what,
+                        damage.file.display(),
+                        damage.offset
+                    );
+                    verifier.damaged(chain.chain, damage.seq, place);
+                    break;
+                }
+            }
+        }
+    }
+    progress.finish_and_clear();
+    Ok(Checked {
+        report: verifier.finish(),
+        notices,
+    })
+}
+
+fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result<Checked> {
+    let mut notices = Vec::new();
+    let mut foreign = 0_u64;
+    // The checkpoints' end is taken first: records are published before the checkpoints that cover them.
+    match TopicReader::open(options, &options.checkpoint_topic) {
+        Ok(mut reader) => {
+            while let Some(message) = reader.next_until_end()? {
+                let note = String::from_utf8_lossy(&message.bytes);
+                match (verifier.checkpoint(&note, Holder::Inside), message.chain) {
+                    (Ok(()), _) => {}
+                    (Err(error), Some(chain)) => verifier.bad_checkpoint(chain, error),
+                    (Err(_), None) => foreign += 1,
+                }
+            }
+        }
+        Err(error) => notices.push(format!("no checkpoints were read from kafka: {error}")),
+    }
+    let mut reader = TopicReader::open(options, &options.topic)?;
+    let progress = bar(
+        u64::try_from(reader.left())?,
+        "{pos} of {len} records, {per_sec}, {eta} left",
+    );
+    while let Some(message) = reader.next_until_end()? {
+        progress.inc(1);
+        match (message.chain, message.seq) {
+            (Some(chain), Some(seq)) => {
+                verifier.record(chain, seq, &message.bytes, message.record_hash)
+            }
+            _ => foreign += 1,
+        }
+    }
+    progress.finish_and_clear();
+    if foreign > 0 {
+        notices.push(format!(
+            "{foreign} messages are no records of any chain and were passed over"
+        ));
+    }
+    Ok(Checked {
+        report: verifier.finish(),
+        notices,
+    })
+}
+
+fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
+    let mut keys = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("`{}` cannot be read", file.display()))?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            keys.push(
+                line.parse()
+                    .with_context(|| format!("`{}`", file.display()))?,
+            );
+        }
+        if keys.is_empty() {
+            bail!("`{}` holds no key", file.display());
+        }
+    }
+    Ok(keys)
+}
+
+fn outside(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(file)
+            .with_context(|| format!("`{}` cannot be read", file.display()))?;
+        let before = all.len();
+        all.extend(notes(&text).map(str::to_owned));
+        if all.len() == before {
+            bail!("`{}` holds no signed checkpoint", file.display());
+        }
+    }
+    Ok(all)
+}
+
+fn bar(length: u64, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(&format!("verifying {{bar:30}} {template}"));
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn print(checked: &Checked, json: bool) {
+    let Checked { report, notices } = checked;
+    if json {
+        println!("{:#}", as_json(report, notices));
+        return;
+    }
+    for fault in &report.faults {
+        println!("{fault}");
+    }
+    if report.more_faults > 0 {
+        println!("and {} more faults", report.more_faults);
+    }
+    for chain in &report.chains {
+        println!(
+            "chain {} of `{}`: {} records, {}",
+            chain.chain,
+            chain.replica,
+            chain.records,
+            extent(chain, report)
+        );
+    }
+    for notice in notices {
+        println!("note: {notice}");
+    }
+    println!("{}", summary(report));
+}
+
+/// How far a chain is vouched for.
+fn extent(chain: &ChainReport, report: &Report) -> String {
+    if report.faults.iter().any(|fault| fault.chain == chain.chain) {
+        return "NOT as written".to_owned();
+    }
+    match chain.whole {
+        0 => "consistent, unanchored".to_owned(),
+        whole if whole == chain.records => format!("whole up to record {}", whole - 1),
+        whole => format!("whole up to record {}, consistent beyond it", whole - 1),
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let (records, chains) = (report.records(), report.chains.len());
+    match report.verdict() {
+        Verdict::Tampered => format!(
+            "TAMPERED: {} faults in {chains} chains",
+            report.faults.len() as u64 + report.more_faults
+        ),
+        Verdict::Unanchored => {
+            format!(
+                "consistent, unanchored: {records} records in {chains} chains; give a --checkpoint kept outside to know more"
+            )
+        }
+        Verdict::Whole => {
+            let whole: u64 = report.chains.iter().map(|chain| chain.whole).sum();
+            format!(
+                "whole: {whole} of {records} records in {chains} chains are vouched for by a checkpoint from outside"
+            )
+        }
+    }
+}
+
+fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
+    let chains: Vec<_> = report
+        .chains
+        .iter()
+        .map(|chain| {
+            json!({
+                "chain": chain.chain.to_string(),
+                "replica": chain.replica,
+                "records": chain.records,
+                "whole_records": chain.whole,
+            })
+        })
+        .collect();
+    let faults: Vec<_> = report
+        .faults
+        .iter()
+        .map(|fault| json!({"chain": fault.chain.to_string(), "seq": fault.seq, "cause": fault.cause.to_string()}))
+        .collect();
+    json!({
+        "verdict": match report.verdict() {
+            Verdict::Whole => "whole",
+            Verdict::Unanchored => "consistent, unanchored",
+            Verdict::Tampered => "tampered",
+        },
+        "records": report.records(),
+        "chains": chains,
+        "faults": faults,
+        "more_faults": report.more_faults,
+        "repeats": report.repeats,
+        "outside_checkpoints": report.anchors,
+        "inside_checkpoints": report.checkpoints,
+        "notices": notices,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Kafka: publishing the log, and reading it back.
+
+use std::{collections::BTreeMap, fmt};
+
+pub mod publisher;
+pub mod reader;
+
+/// Topic of the records.
+pub const AUDIT_TOPIC: &str = "countersign.audit.v1";
+/// Topic of the signed checkpoints.
+pub const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
+
+/// How to reach Kafka.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaOptions {
+    /// `host:port`, several separated by commas.
+    pub brokers: String,
+    /// Topic of the records.
+    pub topic: String,
+    /// Topic of the checkpoints.
+    pub checkpoint_topic: String,
+    /// Further librdkafka properties, such as `security.protocol` and `sasl.mechanism`. May hold secrets.
+    pub extra: BTreeMap<String, String>,
+}
+
+impl KafkaOptions {
+    /// The default topics on these brokers.
+    #[must_use]
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topic: AUDIT_TOPIC.to_owned(),
+            checkpoint_topic: CHECKPOINT_TOPIC.to_owned(),
+            extra: BTreeMap::new(),
+        }
+    }
+}
+
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let extra: Vec<&String> = self.extra.keys().collect();
+        f.debug_struct("KafkaOptions")
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("checkpoint_topic", &self.checkpoint_topic)
+            .field("extra", &extra)
+            .finish()
+    }
+}

@@ -1,0 +1,395 @@
+//! The ledger's handle: append a record, and know when it is durable.
+//!
+//! ```text
+//! append --bounded queue--> writer thread --one write, one fdatasync a batch--> segments --> publisher thread --> Kafka
+//!    ^                         |
+//!    '------- receipt ---------'   only once durable as asked for
+//! ```
+//!
+//! Promises: a receipt means the record is durable as its [`Durability`] says; a full queue, a full disk, a disk that fails
+//! or hangs is an error with a stable code within the write deadline, and writing works again by itself once the disk
+//! does. Never does: acknowledge a record that may be lost; lose the order of one chain. An append that failed may still
+//! turn up in the log: where that was an `opened`, the ledger writes its `closed` (outcome `unknown`) itself, so the caller
+//! must not. The same holds for an append whose future was dropped.
+//!
+//! Dropping every handle without [`Ledger::shutdown`] ends the chain without a `shutdown` record: not clean, but whole.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use aws_lc_rs::rand;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::{
+    audit::{
+        ChainId, Receipt,
+        chain::{MAX_POSITION_BYTES, MAX_RECORD_BYTES},
+        note::{VerifierKey, valid_name},
+        record::{Entry, Event},
+    },
+    kafka::{
+        KafkaOptions,
+        publisher::{Published, Publisher, PublisherError},
+    },
+    store::{
+        self, StoreError,
+        disk::{Disk, RealDisk},
+        recover::Cut,
+    },
+};
+
+mod writer;
+
+use writer::{Command, Item, Writer};
+
+/// What "durable" means for one append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk: `fdatasync` has returned. Survives a power cut.
+    Disk,
+    /// Handed to the operating system; on disk within 50 ms. Survives the death of the process; a machine that dies can
+    /// lose that much.
+    Spool,
+}
+
+/// How a ledger is kept. Start from [`LedgerOptions::new`].
+#[derive(Clone, Debug)]
+pub struct LedgerOptions {
+    /// The directory; created where it is missing. One process at a time.
+    pub dir: PathBuf,
+    /// Name of the deployment: no spaces, slashes or plus signs.
+    pub deployment: String,
+    /// Name of this replica: likewise.
+    pub replica: String,
+    /// Version of the program, for the genesis record.
+    pub build: String,
+    /// The signing key's file; `None` keeps one in `dir`, drawn on the first start.
+    pub signing_key: Option<PathBuf>,
+    /// A segment is closed once it has this many bytes.
+    pub segment_bytes: u64,
+    /// Bytes the chains may take on disk; beyond, appends fail with `audit_full`.
+    pub spool_cap_bytes: u64,
+    /// How long the writer waits for more records to join a batch. Zero batches what queued up during the last sync.
+    pub group_commit_delay: Duration,
+    /// How long an append may take.
+    pub write_deadline: Duration,
+    /// A checkpoint is signed after this many records.
+    pub checkpoint_records: u64,
+    /// And after this time, if any record was written since.
+    pub checkpoint_interval: Duration,
+    /// Appends under way at once; more wait, up to the deadline.
+    pub queue_records: usize,
+    /// Bytes of appends under way at once; more wait, up to the deadline.
+    pub queue_bytes: usize,
+    /// How long shutdown waits for Kafka to take the rest.
+    pub flush_timeout: Duration,
+    /// Where to publish; `None` publishes nowhere.
+    pub kafka: Option<KafkaOptions>,
+}
+
+impl LedgerOptions {
+    /// The defaults: 64 MiB segments, 10 GiB cap, 5 s deadline, a checkpoint every 1,000 records or 10 s.
+    #[must_use]
+    pub fn new(
+        dir: impl Into<PathBuf>,
+        deployment: impl Into<String>,
+        replica: impl Into<String>,
+    ) -> Self {
+        Self {
+            dir: dir.into(),
+            deployment: deployment.into(),
+            replica: replica.into(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            signing_key: None,
+            segment_bytes: 64 << 20,
+            spool_cap_bytes: 10 << 30,
+            group_commit_delay: Duration::ZERO,
+            write_deadline: Duration::from_secs(5),
+            checkpoint_records: 1_000,
+            checkpoint_interval: Duration::from_secs(10),
+            queue_records: 4_096,
+            queue_bytes: 64 << 20,
+            flush_timeout: Duration::from_secs(5),
+            kafka: None,
+        }
+    }
+}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The publisher's options.
+    #[error(transparent)]
+    Kafka(#[from] PublisherError),
+    /// The first records could not be written.
+    #[error("the first records of the new chain could not be written: {0}")]
+    Begin(std::io::Error),
+    /// No random numbers, or no thread, to be had.
+    #[error("the system gave no {0}")]
+    System(&'static str),
+}
+
+/// Why a record is not durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The disk, or what the ledger may take of it, is full.
+    #[error("the audit log is full")]
+    Full,
+    /// The disk failed, or did not answer within the deadline.
+    #[error("the audit log cannot be written")]
+    Unavailable,
+    /// The record is larger than 960 KiB.
+    #[error("the record is too large for the audit log")]
+    TooLarge,
+    /// The ledger was shut down.
+    #[error("the audit log is closed")]
+    Closed,
+}
+
+impl LedgerError {
+    /// Stable machine-readable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Full => "audit_full",
+            Self::Unavailable | Self::Closed => "audit_unavailable",
+            Self::TooLarge => "audit_too_large",
+        }
+    }
+}
+
+/// What opening found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The new chain.
+    pub chain: ChainId,
+    /// The chain before it, where there is one.
+    pub previous: Option<ChainId>,
+    /// Whether that one ended with a `shutdown` record.
+    pub previous_clean: bool,
+    /// What a crash had torn and was cut off.
+    pub cuts: Vec<Cut>,
+    /// Sessions of earlier chains that were closed with outcome `unknown`.
+    pub orphans_closed: usize,
+    /// The key that signs the checkpoints.
+    pub verifier: VerifierKey,
+}
+
+/// How the ledger is doing, for readiness and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerHealth {
+    /// Why appends fail now; `None` while they work.
+    pub trouble: Option<LedgerError>,
+    /// Bytes the chains take on disk.
+    pub spool_bytes: u64,
+    /// Bytes they may take.
+    pub cap_bytes: u64,
+    /// Records in the current chain.
+    pub records: u64,
+    /// Of these, how many are on disk.
+    pub synced: u64,
+    /// How far publishing is; `None` without Kafka.
+    pub published: Option<Published>,
+}
+
+impl LedgerHealth {
+    /// Whether appends work.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.trouble.is_none()
+    }
+}
+
+/// A handle to the ledger; clones share it.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger")
+            .field("chain", &self.inner.opening.chain)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    records: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    queue_bytes: usize,
+    deadline: Duration,
+    flush_timeout: Duration,
+    opening: Opening,
+    state: Arc<Mutex<LedgerHealth>>,
+    publisher: Option<Publisher>,
+}
+
+impl Ledger {
+    /// Opens the ledger: takes the directory's lock, makes whole what a crash has torn, begins a new chain that links to the
+    /// last one, closes the sessions left open, starts the threads. Blocks on disk.
+    ///
+    /// # Errors
+    /// [`OpenError`], worded for the operator; nothing was changed where it is damage.
+    pub fn open(options: LedgerOptions) -> Result<Self, OpenError> {
+        Self::open_on(options, || Box::new(RealDisk))
+    }
+
+    fn open_on(
+        options: LedgerOptions,
+        disk: impl Fn() -> Box<dyn Disk>,
+    ) -> Result<Self, OpenError> {
+        for name in [&options.deployment, &options.replica] {
+            if !valid_name(name) || name.contains('/') {
+                return Err(StoreError::BadName(name.clone()).into());
+            }
+        }
+        let dir = options.dir.clone();
+        fs::create_dir_all(&dir).map_err(StoreError::io(&dir))?;
+        let lock = store::lock::DirLock::take(&dir)?;
+        let mut id = [0; 16];
+        rand::fill(&mut id).map_err(|_| OpenError::System("random numbers"))?;
+        let (writer, opening) = Writer::begin(&options, ChainId(id), lock, &disk)?;
+        let (state, live) = (writer.state(), writer.live());
+        let publisher = match options.kafka {
+            Some(kafka) => Some(Publisher::start(
+                kafka,
+                &dir,
+                &options.deployment,
+                &options.replica,
+                live,
+            )?),
+            None => None,
+        };
+        let (commands, queue) = mpsc::channel();
+        thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|_| OpenError::System("thread"))?;
+        let inner = Inner {
+            commands,
+            records: Arc::new(Semaphore::new(options.queue_records)),
+            bytes: Arc::new(Semaphore::new(options.queue_bytes)),
+            queue_bytes: options.queue_bytes,
+            deadline: options.write_deadline,
+            flush_timeout: options.flush_timeout,
+            opening,
+            state,
+            publisher,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn opening(&self) -> &Opening {
+        &self.inner.opening
+    }
+
+    /// Appends a record; returns once it is durable as asked for, or failed.
+    ///
+    /// # Errors
+    /// [`LedgerError`], at the latest when the write deadline has passed. The record may still turn up in the log; of an
+    /// `opened` the ledger then writes the `closed` itself.
+    pub async fn append(
+        &self,
+        entry: Entry,
+        durability: Durability,
+    ) -> Result<Receipt, LedgerError> {
+        let bytes = serde_json::to_vec(&entry).map_err(|_| LedgerError::TooLarge)?;
+        if bytes.len() + MAX_POSITION_BYTES > MAX_RECORD_BYTES {
+            return Err(LedgerError::TooLarge);
+        }
+        let begins_work = matches!(
+            entry.event,
+            Event::Opened(_) | Event::Refused(_) | Event::Unauthenticated(_)
+        );
+        let opened = matches!(entry.event, Event::Opened(_)).then_some(entry.session);
+        let queued = async {
+            let inner = &self.inner;
+            let weight = u32::try_from(bytes.len().min(inner.queue_bytes)).unwrap_or(u32::MAX);
+            let record = Arc::clone(&inner.records)
+                .acquire_owned()
+                .await
+                .map_err(|_| LedgerError::Closed)?;
+            let room = Arc::clone(&inner.bytes)
+                .acquire_many_owned(weight)
+                .await
+                .map_err(|_| LedgerError::Closed)?;
+            let (reply, receipt) = oneshot::channel();
+            let item = Item {
+                entry: bytes,
+                durability,
+                opened,
+                begins_work,
+                reply,
+                _room: [record, room],
+            };
+            inner
+                .commands
+                .send(Command::Append(item))
+                .map_err(|_| LedgerError::Closed)?;
+            // The writer drops a reply unanswered only when it ends.
+            receipt.await.map_err(|_| LedgerError::Closed)?
+        };
+        match tokio::time::timeout(self.inner.deadline, queued).await {
+            Ok(result) => result,
+            Err(_) => Err(LedgerError::Unavailable),
+        }
+    }
+
+    /// How the ledger is doing.
+    #[must_use]
+    pub fn health(&self) -> LedgerHealth {
+        let mut health = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        health.published = self.inner.publisher.as_ref().map(Publisher::published);
+        health
+    }
+
+    /// Ends the chain in good order: a `shutdown` record, a last checkpoint, and what Kafka takes within the flush
+    /// timeout (the rest is published by the next start). Appends after this fail.
+    ///
+    /// # Errors
+    /// [`LedgerError`] where the last records could not be made durable; the chain then counts as not clean.
+    pub async fn shutdown(self, cut_sessions: u32) -> Result<(), LedgerError> {
+        let (reply, done) = oneshot::channel();
+        let inner = &self.inner;
+        inner
+            .commands
+            .send(Command::Shutdown {
+                cut_sessions,
+                reply,
+            })
+            .map_err(|_| LedgerError::Closed)?;
+        let ended = match tokio::time::timeout(inner.deadline, done).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_)) => Err(LedgerError::Closed),
+            Err(_) => Err(LedgerError::Unavailable),
+        };
+        if let Some(publisher) = &inner.publisher {
+            publisher.stop(inner.flush_timeout);
+            let done = publisher.finished();
+            let _ = tokio::time::timeout(inner.flush_timeout * 2, done).await;
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests;

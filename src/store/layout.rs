@@ -1,0 +1,130 @@
+//! Which files are where in a ledger directory.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::audit::ChainId;
+
+/// A chain's directory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChainDir {
+    /// Place among the starts of this replica, from 1.
+    pub ordinal: u64,
+    /// The chain.
+    pub chain: ChainId,
+    /// The directory.
+    pub path: PathBuf,
+}
+
+impl ChainDir {
+    /// Where a chain of this place and id is kept in ledger directory `dir`.
+    #[must_use]
+    pub fn new(dir: &Path, ordinal: u64, chain: ChainId) -> Self {
+        Self {
+            ordinal,
+            chain,
+            path: chains_dir(dir).join(format!("{ordinal:08}-{chain}")),
+        }
+    }
+
+    /// The file of its signed checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// The mark that a later start has closed its open sessions.
+    #[must_use]
+    pub fn recovered(&self) -> PathBuf {
+        self.path.join("recovered")
+    }
+
+    /// The segment that begins with record `first_seq`.
+    #[must_use]
+    pub fn segment(&self, first_seq: u64) -> PathBuf {
+        self.path.join(format!("{first_seq:020}.seg"))
+    }
+
+    /// Its segments by first record, in order.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn segments(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            let first_seq = path.extension().filter(|end| *end == "seg").and_then(|_| {
+                let stem = path.file_stem()?.to_str()?;
+                (stem.len() == 20).then(|| stem.parse::<u64>().ok())?
+            });
+            if let Some(first_seq) = first_seq {
+                segments.push((first_seq, path));
+            }
+        }
+        segments.sort();
+        Ok(segments)
+    }
+}
+
+/// The directory of all chains of ledger directory `dir`.
+#[must_use]
+pub fn chains_dir(dir: &Path) -> PathBuf {
+    dir.join("chains")
+}
+
+/// The chains of ledger directory `dir`, oldest first; what is not named like one is passed over.
+///
+/// # Errors
+/// Those of reading the directory; a directory without chains has none, and is no error.
+pub fn chains(dir: &Path) -> io::Result<Vec<ChainDir>> {
+    let entries = match fs::read_dir(chains_dir(dir)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut chains = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let parsed = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split_once('-'));
+        if let Some((ordinal, chain)) = parsed
+            && let (Ok(ordinal), Ok(chain)) = (ordinal.parse(), chain.parse())
+        {
+            chains.push(ChainDir {
+                ordinal,
+                chain,
+                path,
+            });
+        }
+    }
+    chains.sort();
+    Ok(chains)
+}
+
+/// Bytes of all files of all chains.
+///
+/// # Errors
+/// Those of reading the directories.
+pub fn bytes_on_disk(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for chain in chains(dir)? {
+        for entry in fs::read_dir(&chain.path)? {
+            bytes += entry?.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+/// Makes a directory's entries durable.
+///
+/// # Errors
+/// Those of opening and syncing it.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
