@@ -11,6 +11,8 @@
 //! ```
 
 pub mod audit;
+pub mod cli;
+pub mod config;
 pub mod detect;
 pub mod dialect;
 pub mod identity;

@@ -56,8 +56,14 @@ impl Chain {
     /// A chain of `policies` in this order. The empty chain denies.
     #[must_use]
     pub fn new(policies: Vec<Arc<Policy>>) -> Self {
-        let patterns = policies.iter().flat_map(|policy| policy.when.patterns().clone()).collect();
-        Self { policies, patterns: Arc::new(patterns) }
+        let patterns = policies
+            .iter()
+            .flat_map(|policy| policy.when.patterns().clone())
+            .collect();
+        Self {
+            policies,
+            patterns: Arc::new(patterns),
+        }
     }
 
     /// The policies in order.
@@ -85,7 +91,12 @@ impl Chain {
                     decided_by.push(policy.name.clone());
                     let outcome = Outcome::Deny(Denial::CannotEvaluate);
                     let faults = vec![format!("policy `{}`: {error}", policy.name)];
-                    return Verdict { outcome, decided_by, exempt_from, faults };
+                    return Verdict {
+                        outcome,
+                        decided_by,
+                        exempt_from,
+                        faults,
+                    };
                 }
             };
             if !holds {
@@ -105,17 +116,27 @@ impl Chain {
                 Effect::Deny(reason) => Outcome::Deny(Denial::ByPolicy(reason.clone())),
             };
             decided_by.push(policy.name.clone());
-            return Verdict { outcome, decided_by, exempt_from, faults: Vec::new() };
+            return Verdict {
+                outcome,
+                decided_by,
+                exempt_from,
+                faults: Vec::new(),
+            };
         }
-        Verdict { outcome: Outcome::Deny(Denial::ByDefault), decided_by, exempt_from, faults: Vec::new() }
+        Verdict {
+            outcome: Outcome::Deny(Denial::ByDefault),
+            decided_by,
+            exempt_from,
+            faults: Vec::new(),
+        }
     }
 
     /// Position of the first policy that always ends the chain: those behind it never count.
     #[must_use]
     pub fn ends_at(&self) -> Option<usize> {
-        self.policies
-            .iter()
-            .position(|policy| policy.when.constant() == Some(true) && !matches!(policy.then, Effect::Mask(_)))
+        self.policies.iter().position(|policy| {
+            policy.when.constant() == Some(true) && !matches!(policy.then, Effect::Mask(_))
+        })
     }
 
     /// Whether any request could be allowed.
@@ -131,7 +152,11 @@ impl Chain {
 
 impl Masking {
     fn exempts(&self, request: &Request<'_>) -> bool {
-        request.principal.groups.iter().any(|group| self.exempt_groups.contains(group))
+        request
+            .principal
+            .groups
+            .iter()
+            .any(|group| self.exempt_groups.contains(group))
     }
 
     fn oblige(&self, obligations: &mut Obligations) {

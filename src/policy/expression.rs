@@ -65,22 +65,34 @@ impl Expression {
     pub fn compile(text: &str, vocabulary: &Vocabulary) -> Result<Self, Vec<ExpressionFault>> {
         within_bounds(text).map_err(|message| vec![fault_at(1, 1, message)])?;
         let parser = Parser::new().max_recursion_depth(32);
-        let (mut tree, source) = parser.parse_with_source_info(text).map_err(|errors| syntax_faults(text, errors))?;
+        let (mut tree, source) = parser
+            .parse_with_source_info(text)
+            .map_err(|errors| syntax_faults(text, errors))?;
         let mut size = TreeSize::default();
         size.measure(&tree, 1);
         if size.nodes > MAX_NODES || size.depth > MAX_DEPTH {
-            let message =
-                format!("the expression is too complex: at most {MAX_NODES} parts, nested at most {MAX_DEPTH} deep");
+            let message = format!(
+                "the expression is too complex: at most {MAX_NODES} parts, nested at most {MAX_DEPTH} deep"
+            );
             return Err(vec![fault_at(1, 1, message)]);
         }
         let mut checker = Checker::new(vocabulary);
         checker.condition(&mut tree);
         if !checker.faults.is_empty() {
-            return Err(checker.faults.into_iter().map(|fault| placed(fault, text, &source)).collect());
+            return Err(checker
+                .faults
+                .into_iter()
+                .map(|fault| placed(fault, text, &source))
+                .collect());
         }
         let patterns = checker.patterns;
         let constant = constant(&tree, &context(&patterns.clone().into()));
-        let expression = Self { text: text.to_owned(), tree, constant, patterns };
+        let expression = Self {
+            text: text.to_owned(),
+            tree,
+            constant,
+            patterns,
+        };
         expression.tried(vocabulary)?;
         Ok(expression)
     }
@@ -127,11 +139,14 @@ impl Expression {
                 types::spelled(error.function()),
                 error.argument_types().join(" and ")
             ),
-            ExecutionError::UnexpectedType { .. } | ExecutionError::UnsupportedTargetType { .. } => {
+            ExecutionError::UnexpectedType { .. }
+            | ExecutionError::UnsupportedTargetType { .. } => {
                 "a value is of another type than the expression expects".to_owned()
             }
             ExecutionError::ValuesNotComparable(..) => "two values cannot be compared".to_owned(),
-            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "division by zero".to_owned(),
+            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+                "division by zero".to_owned()
+            }
             ExecutionError::Overflow(..) => "integer overflow".to_owned(),
             ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
             _ => "the expression cannot be evaluated".to_owned(),
@@ -140,15 +155,30 @@ impl Expression {
 
     /// Evaluates against sample requests: what fails for all of them would deny everyone.
     fn tried(&self, vocabulary: &Vocabulary) -> Result<(), Vec<ExpressionFault>> {
-        let findings = vocabulary.entities.iter().map(|entity| (entity.clone(), 1)).collect();
+        let findings = vocabulary
+            .entities
+            .iter()
+            .map(|entity| (entity.clone(), 1))
+            .collect();
         let nothing = BTreeMap::new();
-        let call = Call { model: "a".to_owned(), path: "/v1/a".to_owned(), body_bytes: 1, ..Call::default() };
+        let call = Call {
+            model: "a".to_owned(),
+            path: "/v1/a".to_owned(),
+            body_bytes: 1,
+            ..Call::default()
+        };
         let patterns = Arc::new(self.patterns.clone());
         let mut failure = None;
         for principal in &vocabulary::sample_principals(vocabulary) {
             for findings in [&nothing, &findings] {
                 let mut context = context(&patterns);
-                let request = Request { principal, call: &call, findings, connection: "a", dialect: "openai" };
+                let request = Request {
+                    principal,
+                    call: &call,
+                    findings,
+                    connection: "a",
+                    dialect: "openai",
+                };
                 vocabulary::bind(&mut context, &request);
                 match self.holds(&context) {
                     Ok(_) => return Ok(()),
@@ -157,19 +187,25 @@ impl Expression {
             }
         }
         let why = failure.unwrap_or_default();
-        Err(vec![fault_at(1, 1, format!("the expression fails for every request: {why}"))])
+        Err(vec![fault_at(
+            1,
+            1,
+            format!("the expression fails for every request: {why}"),
+        )])
     }
 }
 
 /// A context without variables that knows our one function.
 pub(super) fn context<'v>(patterns: &Arc<Patterns>) -> Context<'static, 'v> {
-    static LANGUAGE: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+    static LANGUAGE: LazyLock<Arc<Env>> =
+        LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
     let mut context = Context::with_env(Arc::clone(&LANGUAGE));
     let patterns = Arc::clone(patterns);
-    let matches = move |text: Arc<String>, pattern: Arc<String>| match patterns.get(pattern.as_str()) {
-        Some(pattern) => Ok(pattern.is_match(text.as_str())),
-        None => Err(ExecutionError::undeclared_reference(types::MATCHES)),
-    };
+    let matches =
+        move |text: Arc<String>, pattern: Arc<String>| match patterns.get(pattern.as_str()) {
+            Some(pattern) => Ok(pattern.is_match(text.as_str())),
+            None => Err(ExecutionError::undeclared_reference(types::MATCHES)),
+        };
     // Fails only where the standard library has a function of that name: then no pattern would match, and every
     // expression that has one would fail to load.
     let _declared = context.add_function(types::MATCHES, matches);
@@ -182,10 +218,18 @@ fn within_bounds(text: &str) -> Result<(), String> {
         return Err("the expression is empty".to_owned());
     }
     if text.chars().count() > MAX_CHARS {
-        return Err(format!("the expression is longer than {MAX_CHARS} characters"));
+        return Err(format!(
+            "the expression is longer than {MAX_CHARS} characters"
+        ));
     }
-    if let Some(control) = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')) {
-        return Err(format!("the expression has a control character ({})", control.escape_unicode()));
+    if let Some(control) = text
+        .chars()
+        .find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r'))
+    {
+        return Err(format!(
+            "the expression has a control character ({})",
+            control.escape_unicode()
+        ));
     }
     let (mut operators, mut depth, mut deepest) = (0usize, 0usize, 0usize);
     for character in text.chars() {
@@ -195,21 +239,32 @@ fn within_bounds(text: &str) -> Result<(), String> {
                 deepest = deepest.max(depth);
             }
             ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            '+' | '-' | '*' | '/' | '%' | '<' | '>' | '=' | '!' | '?' | ':' | '.' | '&' | '|' => operators += 1,
+            '+' | '-' | '*' | '/' | '%' | '<' | '>' | '=' | '!' | '?' | ':' | '.' | '&' | '|' => {
+                operators += 1
+            }
             _ => {}
         }
     }
     if deepest > MAX_DEPTH {
-        return Err(format!("the expression is nested more than {MAX_DEPTH} deep"));
+        return Err(format!(
+            "the expression is nested more than {MAX_DEPTH} deep"
+        ));
     }
     if operators > MAX_OPERATORS {
-        return Err(format!("the expression has more than {MAX_OPERATORS} operators"));
+        return Err(format!(
+            "the expression has more than {MAX_OPERATORS} operators"
+        ));
     }
     Ok(())
 }
 
 fn fault_at(line: usize, column: usize, message: String) -> ExpressionFault {
-    ExpressionFault { line, column, message, suggestion: None }
+    ExpressionFault {
+        line,
+        column,
+        message,
+        suggestion: None,
+    }
 }
 
 fn syntax_faults(text: &str, errors: cel::ParseErrors) -> Vec<ExpressionFault> {
@@ -222,7 +277,11 @@ fn syntax_faults(text: &str, errors: cel::ParseErrors) -> Vec<ExpressionFault> {
     let lines = text.lines().count().max(1);
     let line = usize::try_from(line).unwrap_or(1).clamp(1, lines);
     let column = usize::try_from(column).unwrap_or(1).max(1);
-    vec![fault_at(line, column, format!("not a valid CEL expression: {message}"))]
+    vec![fault_at(
+        line,
+        column,
+        format!("not a valid CEL expression: {message}"),
+    )]
 }
 
 /// The parser's message without its dialect.
@@ -231,15 +290,25 @@ fn plain(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     // The parser lists every token it could have taken.
     let message = message.split(" expecting {").next().unwrap_or_default();
-    message.replace("'<EOF>'", "the end").replace("<EOF>", "the end").replace('\'', "`")
+    message
+        .replace("'<EOF>'", "the end")
+        .replace("<EOF>", "the end")
+        .replace('\'', "`")
 }
 
 fn placed(fault: types::TypeFault, text: &str, source: &SourceInfo) -> ExpressionFault {
-    let offset = source.offset_for(fault.node).map_or(0, |(start, _)| start as usize);
+    let offset = source
+        .offset_for(fault.node)
+        .map_or(0, |(start, _)| start as usize);
     let before: String = text.chars().take(offset).collect();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    ExpressionFault { line, column, message: fault.message, suggestion: fault.suggestion }
+    ExpressionFault {
+        line,
+        column,
+        message: fault.message,
+        suggestion: fault.suggestion,
+    }
 }
 
 #[derive(Default)]
@@ -260,11 +329,22 @@ impl TreeSize {
 
 fn for_each_child<'e>(expr: &'e IdedExpr, visit: &mut dyn FnMut(&'e IdedExpr)) {
     match &expr.expr {
-        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).for_each(visit),
+        Expr::Call(call) => call
+            .target
+            .iter()
+            .map(|target| &**target)
+            .chain(&call.args)
+            .for_each(visit),
         Expr::Comprehension(loops) => {
-            [&loops.iter_range, &loops.accu_init, &loops.loop_cond, &loops.loop_step, &loops.result]
-                .into_iter()
-                .for_each(visit);
+            [
+                &loops.iter_range,
+                &loops.accu_init,
+                &loops.loop_cond,
+                &loops.loop_step,
+                &loops.result,
+            ]
+            .into_iter()
+            .for_each(visit);
         }
         Expr::List(list) => list.elements.iter().for_each(visit),
         Expr::Map(map) => {

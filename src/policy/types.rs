@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op,
+};
 use regex_automata::meta::{self, Regex};
 
 use super::vocabulary::{self, Record, Type, VARIABLES, Vocabulary};
@@ -20,8 +22,18 @@ const MAX_PATTERN_BYTES: usize = 256 * 1024;
 const MAX_LOOPS: usize = 2;
 
 const FUNCTIONS: [&str; 6] = ["size", "matches", "string", "int", "double", "has"];
-const METHODS: [&str; 10] =
-    ["contains", "startsWith", "endsWith", "matches", "size", "exists", "all", "exists_one", "filter", "map"];
+const METHODS: [&str; 10] = [
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "size",
+    "exists",
+    "all",
+    "exists_one",
+    "filter",
+    "map",
+];
 
 /// A fault at a node of the tree.
 #[derive(Debug)]
@@ -42,7 +54,13 @@ pub(super) struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     pub(super) fn new(vocabulary: &'a Vocabulary) -> Self {
-        Self { vocabulary, scope: Vec::new(), loops: Vec::new(), faults: Vec::new(), patterns: BTreeMap::new() }
+        Self {
+            vocabulary,
+            scope: Vec::new(),
+            loops: Vec::new(),
+            faults: Vec::new(),
+            patterns: BTreeMap::new(),
+        }
     }
 
     /// Checks a whole condition.
@@ -59,12 +77,26 @@ impl<'a> Checker<'a> {
     }
 
     fn fault(&mut self, node: u64, message: impl Into<String>) {
-        self.faults.push(TypeFault { node, message: message.into(), suggestion: None });
+        self.faults.push(TypeFault {
+            node,
+            message: message.into(),
+            suggestion: None,
+        });
     }
 
-    fn unknown<'n>(&mut self, node: u64, message: String, name: &str, known: impl IntoIterator<Item = &'n str>) -> Type {
+    fn unknown<'n>(
+        &mut self,
+        node: u64,
+        message: String,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) -> Type {
         let suggestion = nearest(name, known);
-        self.faults.push(TypeFault { node, message, suggestion });
+        self.faults.push(TypeFault {
+            node,
+            message,
+            suggestion,
+        });
         Type::Dyn
     }
 
@@ -104,7 +136,10 @@ impl<'a> Checker<'a> {
             Expr::Call(_) => self.call(tree),
             Expr::Comprehension(loops) => self.comprehension(id, loops),
             Expr::Map(_) | Expr::Struct(_) => {
-                self.fault(id, "map and message literals are not supported in a condition");
+                self.fault(
+                    id,
+                    "map and message literals are not supported in a condition",
+                );
                 Type::Dyn
             }
             Expr::Unspecified => {
@@ -119,9 +154,15 @@ impl<'a> Checker<'a> {
             return of.clone();
         }
         vocabulary::variable(name).unwrap_or_else(|| {
-            let known: Vec<String> =
-                VARIABLES.iter().map(|v| (*v).to_owned()).chain(self.scope.iter().map(|(n, _)| n.clone())).collect();
-            let known = known.iter().map(String::as_str).filter(|name| !name.starts_with('@'));
+            let known: Vec<String> = VARIABLES
+                .iter()
+                .map(|v| (*v).to_owned())
+                .chain(self.scope.iter().map(|(n, _)| n.clone()))
+                .collect();
+            let known = known
+                .iter()
+                .map(String::as_str)
+                .filter(|name| !name.starts_with('@'));
             self.unknown(id, format!("unknown variable `{name}`"), name, known)
         })
     }
@@ -130,7 +171,9 @@ impl<'a> Checker<'a> {
     fn selected(&mut self, tree: &mut IdedExpr, on: &Type, field: &str, test: bool) -> Type {
         let id = tree.id;
         let found = match on {
-            Type::Record(record) => record.field(field).unwrap_or_else(|| self.unknown_field(id, *record, field)),
+            Type::Record(record) => record
+                .field(field)
+                .unwrap_or_else(|| self.unknown_field(id, *record, field)),
             Type::Claims => self.claim(id, field),
             Type::Findings => {
                 self.entity(id, field);
@@ -157,7 +200,12 @@ impl<'a> Checker<'a> {
         let vocabulary = self.vocabulary;
         if !vocabulary.claims.contains(name) {
             let message = format!("claim `{name}` is not listed under `claims` of any issuer");
-            self.unknown(id, message, name, vocabulary.claims.iter().map(String::as_str));
+            self.unknown(
+                id,
+                message,
+                name,
+                vocabulary.claims.iter().map(String::as_str),
+            );
         }
         Type::Dyn
     }
@@ -166,21 +214,36 @@ impl<'a> Checker<'a> {
         let vocabulary = self.vocabulary;
         if !vocabulary.entities.contains(name) {
             let message = format!("unknown entity `{name}`: no detector finds it");
-            self.unknown(id, message, name, vocabulary.entities.iter().map(|entity| &**entity));
+            self.unknown(
+                id,
+                message,
+                name,
+                vocabulary.entities.iter().map(|entity| &**entity),
+            );
         }
     }
 
     fn call(&mut self, tree: &mut IdedExpr) -> Type {
         let id = tree.id;
-        let Expr::Call(call) = &mut tree.expr else { return Type::Dyn };
+        let Expr::Call(call) = &mut tree.expr else {
+            return Type::Dyn;
+        };
         let name = call.func_name.clone();
         if let Some(target) = call.target.as_deref_mut() {
             if !METHODS.contains(&name.as_str()) {
                 let message = format!("unknown method `{name}`");
                 return self.unknown(id, message, &name, METHODS);
             }
-            if !matches!(name.as_str(), "contains" | "startsWith" | "endsWith" | "matches" | "size") {
-                self.fault(id, format!("`{name}` takes a variable and an expression, as in `list.{name}(x, …)`"));
+            if !matches!(
+                name.as_str(),
+                "contains" | "startsWith" | "endsWith" | "matches" | "size"
+            ) {
+                self.fault(
+                    id,
+                    format!(
+                        "`{name}` takes a variable and an expression, as in `list.{name}(x, …)`"
+                    ),
+                );
                 return Type::Dyn;
             }
             let on = self.expr(target);
@@ -207,7 +270,10 @@ impl<'a> Checker<'a> {
                     _ => Type::Dyn,
                 }
             }
-            (op::LOGICAL_AND | op::LOGICAL_OR | op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE, operands) => {
+            (
+                op::LOGICAL_AND | op::LOGICAL_OR | op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE,
+                operands,
+            ) => {
                 self.all_bool(id, &name, operands);
                 Type::Bool
             }
@@ -238,13 +304,25 @@ impl<'a> Checker<'a> {
     fn all_bool(&mut self, id: u64, operator: &str, operands: &[Type]) {
         for operand in operands {
             if !matches!(operand, Type::Bool | Type::Dyn) {
-                self.fault(id, format!("`{}` takes bools, and one side is a {operand}", spelled(operator)));
+                self.fault(
+                    id,
+                    format!(
+                        "`{}` takes bools, and one side is a {operand}",
+                        spelled(operator)
+                    ),
+                );
             }
         }
     }
 
     fn cannot(&mut self, id: u64, operator: &str, left: &Type, right: &Type) {
-        self.fault(id, format!("`{}` cannot be applied to a {left} and a {right}", spelled(operator)));
+        self.fault(
+            id,
+            format!(
+                "`{}` cannot be applied to a {left} and a {right}",
+                spelled(operator)
+            ),
+        );
     }
 
     fn arithmetic(&mut self, id: u64, operator: &str, left: &Type, right: &Type) -> Type {
@@ -252,7 +330,11 @@ impl<'a> Checker<'a> {
             (op::ADD, Type::String, Type::String) => Type::String,
             (op::ADD, Type::List(left), Type::List(right)) => {
                 // The empty list of `map` and `filter` takes the type of what is added to it.
-                let of = if **left == Type::Dyn || left == right { right.clone() } else { Box::new(Type::Dyn) };
+                let of = if **left == Type::Dyn || left == right {
+                    right.clone()
+                } else {
+                    Box::new(Type::Dyn)
+                };
                 Type::List(of)
             }
             (op::MODULO, Type::Double, _) | (op::MODULO, _, Type::Double) => {
@@ -271,16 +353,25 @@ impl<'a> Checker<'a> {
     /// `on[key]`.
     fn indexed(&mut self, tree: &mut IdedExpr, on: &Type, key: &Type) -> Type {
         let id = tree.id;
-        let Expr::Call(call) = &tree.expr else { return Type::Dyn };
-        let Some(key_expr) = call.args.get(1) else { return Type::Dyn };
+        let Expr::Call(call) = &tree.expr else {
+            return Type::Dyn;
+        };
+        let Some(key_expr) = call.args.get(1) else {
+            return Type::Dyn;
+        };
         let literal = string_literal(key_expr).map(str::to_owned);
         let simple = literal.is_some() || matches!(key_expr.expr, Expr::Ident(_));
         match (on, key) {
             (Type::List(of), Type::Int | Type::Dyn) => (**of).clone(),
             (Type::Record(record), Type::String) => match literal {
-                Some(name) => record.field(&name).unwrap_or_else(|| self.unknown_field(id, *record, &name)),
+                Some(name) => record
+                    .field(&name)
+                    .unwrap_or_else(|| self.unknown_field(id, *record, &name)),
                 None => {
-                    self.fault(id, format!("name the field of `{}` by a literal", record.name()));
+                    self.fault(
+                        id,
+                        format!("name the field of `{}` by a literal", record.name()),
+                    );
                     Type::Dyn
                 }
             },
@@ -310,13 +401,21 @@ impl<'a> Checker<'a> {
     /// `item in container`.
     fn contained(&mut self, tree: &mut IdedExpr, item: &Type, container: &Type) -> Type {
         let id = tree.id;
-        let Expr::Call(call) = &tree.expr else { return Type::Bool };
-        let literal = call.args.first().and_then(string_literal).map(str::to_owned);
+        let Expr::Call(call) = &tree.expr else {
+            return Type::Bool;
+        };
+        let literal = call
+            .args
+            .first()
+            .and_then(string_literal)
+            .map(str::to_owned);
         match container {
             Type::Dyn => {}
             Type::List(of) if comparable(item, of) => {}
             Type::List(of) => self.fault(id, format!("a {item} is never in a list of {of}")),
-            Type::Claims | Type::Findings | Type::Record(_) if !matches!(item, Type::String | Type::Dyn) => {
+            Type::Claims | Type::Findings | Type::Record(_)
+                if !matches!(item, Type::String | Type::Dyn) =>
+            {
                 self.fault(id, format!("a {item} is never the name of a field"));
             }
             Type::Findings => {
@@ -334,41 +433,82 @@ impl<'a> Checker<'a> {
                     self.unknown_field(id, *record, &name);
                 }
             }
-            other => self.fault(id, format!("`in` takes a list or a map on its right, and this is a {other}")),
+            other => self.fault(
+                id,
+                format!("`in` takes a list or a map on its right, and this is a {other}"),
+            ),
         }
         Type::Bool
     }
 
-    fn function(&mut self, tree: &mut IdedExpr, name: &str, operands: &[Type], method: bool) -> Type {
+    fn function(
+        &mut self,
+        tree: &mut IdedExpr,
+        name: &str,
+        operands: &[Type],
+        method: bool,
+    ) -> Type {
         let id = tree.id;
         match (name, operands) {
-            ("size", [Type::String | Type::Bytes | Type::List(_) | Type::Dyn | Type::Claims | Type::Findings]) => {
-                Type::Int
-            }
+            (
+                "size",
+                [
+                    Type::String
+                    | Type::Bytes
+                    | Type::List(_)
+                    | Type::Dyn
+                    | Type::Claims
+                    | Type::Findings,
+                ],
+            ) => Type::Int,
             ("matches", [Type::String | Type::Dyn, _]) => {
                 if let Expr::Call(call) = &mut tree.expr {
                     self.pattern(id, call);
                 }
                 Type::Bool
             }
-            ("contains" | "startsWith" | "endsWith", [Type::String | Type::Dyn, Type::String | Type::Dyn]) if method => {
-                Type::Bool
-            }
+            (
+                "contains" | "startsWith" | "endsWith",
+                [Type::String | Type::Dyn, Type::String | Type::Dyn],
+            ) if method => Type::Bool,
             (
                 "string",
-                [Type::String | Type::Int | Type::Uint | Type::Double | Type::Bool | Type::Bytes | Type::Dyn],
+                [
+                    Type::String
+                    | Type::Int
+                    | Type::Uint
+                    | Type::Double
+                    | Type::Bool
+                    | Type::Bytes
+                    | Type::Dyn,
+                ],
             ) => Type::String,
-            ("int", [Type::String | Type::Int | Type::Uint | Type::Double | Type::Dyn]) => Type::Int,
-            ("double", [Type::String | Type::Int | Type::Uint | Type::Double | Type::Dyn]) => Type::Double,
+            ("int", [Type::String | Type::Int | Type::Uint | Type::Double | Type::Dyn]) => {
+                Type::Int
+            }
+            ("double", [Type::String | Type::Int | Type::Uint | Type::Double | Type::Dyn]) => {
+                Type::Double
+            }
             ("has", _) => {
-                self.fault(id, "`has` takes a field, as in `has(principal.claims.department)`");
+                self.fault(
+                    id,
+                    "`has` takes a field, as in `has(principal.claims.department)`",
+                );
                 Type::Bool
             }
             (name, operands) => {
                 let operands: Vec<String> = operands.iter().map(Type::to_string).collect();
-                let on = if operands.is_empty() { "nothing".to_owned() } else { operands.join(" and ") };
+                let on = if operands.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    operands.join(" and ")
+                };
                 self.fault(id, format!("`{name}` cannot be applied to {on}"));
-                if name == "size" { Type::Int } else { Type::Bool }
+                if name == "size" {
+                    Type::Int
+                } else {
+                    Type::Bool
+                }
             }
         }
     }
@@ -397,19 +537,31 @@ impl<'a> Checker<'a> {
             Type::Claims | Type::Findings | Type::Record(_) => Type::String,
             Type::Dyn => Type::Dyn,
             other => {
-                self.fault(id, format!("only a list or a map can be looped over, and this is a {other}"));
+                self.fault(
+                    id,
+                    format!("only a list or a map can be looped over, and this is a {other}"),
+                );
                 Type::Dyn
             }
         };
         if vocabulary::variable(&loops.iter_var).is_some() {
-            self.fault(id, format!("the loop variable `{}` hides the variable of that name", loops.iter_var));
+            self.fault(
+                id,
+                format!(
+                    "the loop variable `{}` hides the variable of that name",
+                    loops.iter_var
+                ),
+            );
         }
         // The price of a loop in a loop is a product; only one factor may be the caller's to choose.
         let unbounded = names_anything(&loops.iter_range);
         if self.loops.len() >= MAX_LOOPS {
             self.fault(id, format!("loops nest at most {MAX_LOOPS} deep"));
         } else if unbounded && self.loops.contains(&true) {
-            self.fault(id, "a loop over what the request brings cannot stand inside another such loop");
+            self.fault(
+                id,
+                "a loop over what the request brings cannot stand inside another such loop",
+            );
         }
         let init = self.expr(&mut loops.accu_init);
         self.loops.push(unbounded);
@@ -461,7 +613,9 @@ fn comparable(left: &Type, right: &Type) -> bool {
 }
 
 fn ordered(left: &Type, right: &Type) -> bool {
-    let orderable = |of: &Type| numeric(of) || matches!(of, Type::String | Type::Bool | Type::Bytes | Type::Dyn);
+    let orderable = |of: &Type| {
+        numeric(of) || matches!(of, Type::String | Type::Bool | Type::Bytes | Type::Dyn)
+    };
     orderable(left) && orderable(right) && comparable(left, right)
 }
 
@@ -480,7 +634,13 @@ fn rewrite_count(tree: &mut IdedExpr) {
         },
         _ => return,
     };
-    let call = |name: &str, args: Vec<IdedExpr>| Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args });
+    let call = |name: &str, args: Vec<IdedExpr>| {
+        Expr::Call(CallExpr {
+            func_name: name.to_owned(),
+            target: None,
+            args,
+        })
+    };
     let found = node(call(op::IN, vec![key.clone(), on.clone()]));
     let count = node(call(op::INDEX, vec![on, key]));
     let none = node(Expr::Literal(LiteralValue::Int(0.into())));
@@ -498,27 +658,37 @@ fn names_anything(range: &IdedExpr) -> bool {
 
 fn compile_pattern(pattern: &str) -> Result<Regex, String> {
     if pattern.chars().count() > MAX_PATTERN_CHARS {
-        return Err(format!("the pattern is longer than {MAX_PATTERN_CHARS} characters"));
+        return Err(format!(
+            "the pattern is longer than {MAX_PATTERN_CHARS} characters"
+        ));
     }
     let config = meta::Config::new()
         .nfa_size_limit(Some(MAX_PATTERN_BYTES))
         .hybrid_cache_capacity(MAX_PATTERN_BYTES)
         .onepass_size_limit(Some(MAX_PATTERN_BYTES));
     let syntax = regex_automata::util::syntax::Config::new().nest_limit(32);
-    meta::Builder::new().configure(config).syntax(syntax).build(pattern).map_err(|error| {
-        if error.size_limit().is_some() {
-            return "the pattern is too big once compiled; use smaller repetition counts".to_owned();
-        }
-        match error.syntax_error() {
-            // The parser draws a picture over several lines; its last line says what is wrong.
-            Some(syntax) => {
-                let picture = syntax.to_string();
-                let reason = picture.lines().last().unwrap_or_default();
-                format!("not a valid pattern: {}", reason.strip_prefix("error: ").unwrap_or(reason))
+    meta::Builder::new()
+        .configure(config)
+        .syntax(syntax)
+        .build(pattern)
+        .map_err(|error| {
+            if error.size_limit().is_some() {
+                return "the pattern is too big once compiled; use smaller repetition counts"
+                    .to_owned();
             }
-            None => "the pattern cannot be compiled".to_owned(),
-        }
-    })
+            match error.syntax_error() {
+                // The parser draws a picture over several lines; its last line says what is wrong.
+                Some(syntax) => {
+                    let picture = syntax.to_string();
+                    let reason = picture.lines().last().unwrap_or_default();
+                    format!(
+                        "not a valid pattern: {}",
+                        reason.strip_prefix("error: ").unwrap_or(reason)
+                    )
+                }
+                None => "the pattern cannot be compiled".to_owned(),
+            }
+        })
 }
 
 /// Names that stand for the same thing in spite of a slip, nearest first.
@@ -527,7 +697,11 @@ pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) 
     let known: BTreeSet<&str> = known.into_iter().collect();
     let scored = known.into_iter().map(|known| {
         let candidate = known.to_lowercase();
-        (strsim::jaro_winkler(&folded, &candidate), strsim::osa_distance(&folded, &candidate), known)
+        (
+            strsim::jaro_winkler(&folded, &candidate),
+            strsim::osa_distance(&folded, &candidate),
+            known,
+        )
     });
     scored
         .filter(|(likeness, distance, known)| {

@@ -79,7 +79,16 @@ impl Record {
     pub(super) fn fields(self) -> &'static [&'static str] {
         match self {
             Record::Principal => &["issuer", "subject", "groups", "claims"],
-            Record::Request => &["method", "authority", "path", "endpoint", "model", "stream", "tools", "body_bytes"],
+            Record::Request => &[
+                "method",
+                "authority",
+                "path",
+                "endpoint",
+                "model",
+                "stream",
+                "tools",
+                "body_bytes",
+            ],
             Record::Connection => &["name", "dialect"],
         }
     }
@@ -115,13 +124,26 @@ impl fmt::Display for Type {
 
 /// Puts the request's values into `context`. `findings` holds what was found at least once.
 pub(super) fn bind(context: &mut Context<'_, '_>, request: &Request<'_>) {
-    let Principal { issuer, subject, groups, claims, .. } = request.principal;
+    let Principal {
+        issuer,
+        subject,
+        groups,
+        claims,
+        ..
+    } = request.principal;
     let groups = groups.iter().map(text).collect::<Vec<_>>();
-    let claims = map(claims.iter().map(|(name, value)| (name.as_str(), json(value))));
+    let claims = map(claims
+        .iter()
+        .map(|(name, value)| (name.as_str(), json(value))));
     let call = request.call;
     let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
     let found = request.findings.iter().filter(|(_, count)| **count > 0);
-    let findings = found.map(|(entity, count)| (&**entity, Value::Int(i64::try_from(*count).unwrap_or(i64::MAX))));
+    let findings = found.map(|(entity, count)| {
+        (
+            &**entity,
+            Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
+        )
+    });
 
     context.add_variable_from_value(
         "principal",
@@ -148,7 +170,10 @@ pub(super) fn bind(context: &mut Context<'_, '_>, request: &Request<'_>) {
     context.add_variable_from_value("findings", map(findings));
     context.add_variable_from_value(
         "connection",
-        map([("name", text(request.connection)), ("dialect", text(request.dialect))]),
+        map([
+            ("name", text(request.connection)),
+            ("dialect", text(request.dialect)),
+        ]),
     );
 }
 
@@ -157,8 +182,12 @@ fn text(text: impl AsRef<str>) -> Value {
 }
 
 fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
-    let entries = entries.into_iter().map(|(name, value)| (Key::String(Arc::new(name.to_owned())), value));
-    Value::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+    let entries = entries
+        .into_iter()
+        .map(|(name, value)| (Key::String(Arc::new(name.to_owned())), value));
+    Value::Map(Map {
+        map: Arc::new(entries.collect::<HashMap<_, _>>()),
+    })
 }
 
 /// A claim as the language sees it. An integer beyond 64 bits was a float to the JSON parser already.
@@ -172,8 +201,12 @@ fn json(value: &serde_json::Value) -> Value {
             (None, None) => number.as_f64().map_or(Value::Null, Value::Float),
         },
         serde_json::Value::String(value) => text(value),
-        serde_json::Value::Array(values) => Value::List(Arc::new(values.iter().map(json).collect())),
-        serde_json::Value::Object(fields) => map(fields.iter().map(|(name, value)| (name.as_str(), json(value)))),
+        serde_json::Value::Array(values) => {
+            Value::List(Arc::new(values.iter().map(json).collect()))
+        }
+        serde_json::Value::Object(fields) => map(fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), json(value)))),
     }
 }
 
@@ -196,7 +229,11 @@ pub(super) fn sample_principals(vocabulary: &Vocabulary) -> Vec<Principal> {
         subject: "a".to_owned(),
         groups: vec!["a".to_owned(), "b".to_owned()],
         claims: match claim {
-            Some(value) => vocabulary.claims.iter().map(|name| (name.clone(), value.clone())).collect(),
+            Some(value) => vocabulary
+                .claims
+                .iter()
+                .map(|name| (name.clone(), value.clone()))
+                .collect(),
             None => Default::default(),
         },
         auth_method: AuthMethod::OidcJwt,
