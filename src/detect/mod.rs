@@ -34,6 +34,7 @@ mod growth;
 mod iban;
 mod ip;
 mod live;
+mod numbering;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pattern;
@@ -41,6 +42,8 @@ mod phone;
 mod scanner;
 mod secrets;
 mod ssn;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
 pub(crate) use growth::Growth;

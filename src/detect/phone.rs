@@ -2,9 +2,7 @@
 //! `+` (ITU-T E.164, at most 15 digits), national as written in the North American Numbering Plan, and ten digits in
 //! a row with a word such as `phone` before them.
 
-use phonenumber::country::Id;
-
-use super::context;
+use super::{context, numbering};
 
 /// `+` and 7 to 15 digits, at most two separators between any two.
 pub(crate) const INTERNATIONAL: &str = r"\+\d(?:[ ()./-]{0,2}\d){6,14}\b";
@@ -54,5 +52,9 @@ pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
 }
 
 fn is_valid(number: &str) -> bool {
-    phonenumber::parse(Some(Id::US), number).is_ok_and(|number| number.is_valid())
+    let digits: String = number.chars().filter(char::is_ascii_digit).collect();
+    if number.starts_with('+') {
+        return numbering::is_assigned(&digits);
+    }
+    numbering::is_national(1, digits.strip_prefix('1').unwrap_or(&digits))
 }

@@ -109,6 +109,11 @@ impl Masker {
         self.buffer.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn effort(&self) -> Effort {
+        self.effort
+    }
+
     /// Appends a slice to the buffer; as much of it as belongs to a growing value is swallowed.
     fn grow(&mut self, slice: &str) {
         self.buffer.push_str(slice);
