@@ -206,6 +206,17 @@ async fn a_storm_of_made_up_key_ids_is_one_fetch() {
 }
 
 #[tokio::test]
+async fn one_stale_client_does_not_cause_a_fetch_every_interval() {
+    let bench = Bench::new(&[&P256]).await;
+    let stale = bench.token(&P256_SECOND, json!({}));
+    assert_eq!(bench.code(&stale).await, "key_unknown");
+    assert_eq!(bench.idp.served(), 2);
+    bench.hand.advance(11 * SECOND);
+    assert_eq!(bench.code(&stale).await, "key_unknown");
+    assert_eq!(bench.idp.served(), 2);
+}
+
+#[tokio::test]
 async fn an_issuer_that_is_down_at_the_start_refuses_only_its_own_until_it_is_up() {
     let (up, down) = (Idp::start(jwks(&[&P256])).await, Idp::start(vec![]).await);
     down.publish(Answer::Status(502));
