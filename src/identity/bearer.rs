@@ -41,9 +41,11 @@ pub fn from_authorization<'h>(
 mod tests {
     use super::*;
 
+    type Case = (&'static [&'static [u8]], Result<&'static str, TokenError>);
+
     #[test]
     fn exactly_one_bearer_token_is_read() {
-        let cases: [(&[&[u8]], Result<&str, TokenError>); 14] = [
+        let cases: [Case; 14] = [
             (&[b"Bearer a.b.c"], Ok("a.b.c")),
             (&[b"bEARER a.b.c"], Ok("a.b.c")),
             (&[], Err(TokenError::Missing)),

@@ -204,3 +204,42 @@ async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchEr
     }
     Ok(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_reached_over_tls_sends_nobody_into_plaintext() {
+        let asked = |uri: &str, document: &str, insecure| {
+            let text = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{uri}"}}"#);
+            jwks_uri(
+                text.as_bytes(),
+                "https://a.example",
+                &Url::parse(document).unwrap(),
+                insecure,
+            )
+            .map(|uri| uri.to_string())
+            .map_err(|error| error.to_string())
+        };
+        let (tls, loopback) = ("https://a.example/d", "http://127.0.0.1:9/d");
+        let plaintext =
+            Err("the discovery document's `jwks_uri` is not https, and not on loopback".to_owned());
+        // Another host is usual: keys often come from a content network.
+        assert_eq!(
+            asked("https://keys.example/k", tls, false),
+            Ok("https://keys.example/k".to_owned())
+        );
+        assert_eq!(asked("http://127.0.0.1:9/k", tls, false), plaintext);
+        assert_eq!(asked("http://keys.example/k", tls, false), plaintext);
+        assert_eq!(asked("http://keys.example/k", loopback, false), plaintext);
+        assert_eq!(
+            asked("http://127.0.0.1:9/k", loopback, false),
+            Ok("http://127.0.0.1:9/k".to_owned())
+        );
+        assert_eq!(
+            asked("http://keys.example/k", tls, true),
+            Ok("http://keys.example/k".to_owned())
+        );
+    }
+}

@@ -398,3 +398,16 @@ fn back_off(failures: u32, timing: &Timing) -> Duration {
         .saturating_mul(doubled)
         .min(timing.retry_most)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_back_off_to_a_minute_and_stay_there() {
+        let waits: Vec<u64> = [1, 2, 3, 4, 5, 6, 7, 8, 40, u32::MAX]
+            .map(|n| back_off(n, &Timing::default()).as_secs())
+            .to_vec();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]);
+    }
+}

@@ -4,3 +4,8 @@ pub mod jwks;
 pub mod secret;
 
 mod fetch;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

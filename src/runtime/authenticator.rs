@@ -362,3 +362,6 @@ fn weigh_value(value: &serde_json::Value) -> usize {
     };
     size_of::<Value>() + inner
 }
+
+#[cfg(test)]
+mod tests;
