@@ -22,7 +22,7 @@ from stack.model import says  # noqa: E402
 from stack.upstream import chat, relay  # noqa: E402
 
 CARD = "4111 1111 1111 1111"
-SSN = "219-09-9999"
+SSN = "536-22-8145"
 PROMPT = f"Please charge the card {CARD} for Ada."
 ANSWER = f"Done. Ada's social security number is {SSN}, as you know."
 TOPIC = "countersign.audit.v1"
