@@ -1,7 +1,7 @@
 """What the end-to-end tests share: the real parts, started once where they keep no state of a test."""
 
 import pytest
-from stack import OidcProvider, Upstream, broker
+from stack import Gateway, OidcProvider, Upstream, broker, config
 
 
 def pytest_addoption(parser):
@@ -41,3 +41,20 @@ def upstream():
     """The recording model server."""
     with Upstream() as server:
         yield server
+
+
+@pytest.fixture
+def gateway(tmp_path, oidc, upstream):
+    """Starts Envoy and Countersign before the recording model server: `gateway(section={…})` replaces sections of the usual configuration."""
+    started = []
+
+    def start(change=None, port=None, **sections):
+        work = tmp_path / f"gateway-{len(started)}"
+        work.mkdir()
+        running = Gateway(work, config(oidc.issuer, work, **sections), port or upstream.port, change).start()
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.stop()

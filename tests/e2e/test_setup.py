@@ -69,9 +69,9 @@ def test_the_simulator_streams_text_cut_at_seven_characters(tmp_path):
 
 
 def test_the_recorder_sees_every_byte_and_answers_as_told(upstream):
-    upstream.answer = chat("My SSN is 078-05-1120.", size=4, cut=11)
-    assert "".join(ask(client(upstream.port), "hello", stream=True)) == "My SSN is 078-05-1120."
-    assert ask(client(upstream.port), "hello", stream=False) == ["My SSN is 078-05-1120."]
+    upstream.answer = chat("My SSN is 536-22-8145.", size=4, cut=11)
+    assert "".join(ask(client(upstream.port), "hello", stream=True)) == "My SSN is 536-22-8145."
+    assert ask(client(upstream.port), "hello", stream=False) == ["My SSN is 536-22-8145."]
     assert [r.path for r in upstream.requests] == ["/v1/chat/completions"] * 2
     assert upstream.last.json["messages"][0]["content"] == "hello"
     assert upstream.last.header("Authorization") == "Bearer unused"

@@ -84,14 +84,14 @@ def chat(text: str, size: int = 7, cut: int = 0, delay: float = 0.0, model: str 
     return answer
 
 
-def relay(port: int) -> Callable[[Request], Answer]:
-    """Passes requests on to the server at this loopback port and its answers back, as they come."""
+def relay(port: int, **more) -> Callable[[Request], Answer]:
+    """Passes JSON requests, with the fields of `more` added, on to the server at this loopback port, and its answers back as they come."""
 
     def answer(request: Request) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         hop = {"host", "connection", "transfer-encoding", "content-length", "accept-encoding"}
         headers = {k: v for k, v in request.headers if k.lower() not in hop}
-        connection.request(request.method, request.path, request.body or None, headers)
+        connection.request(request.method, request.path, json.dumps({**request.json, **more}), headers)
         response = connection.getresponse()
 
         def pieces():
