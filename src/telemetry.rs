@@ -13,12 +13,17 @@ use crate::exchange::Summary;
 
 /// Starts logging to stderr: JSON lines for machines, plain text on a terminal. `RUST_LOG` chooses the levels.
 pub fn start_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
-    let started = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.json().try_init() };
+    let started = if std::io::stderr().is_terminal() {
+        builder.try_init()
+    } else {
+        builder.json().try_init()
+    };
     // Already started, by a test in the same process: its choice stands.
     drop(started);
 }
@@ -62,8 +67,16 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("streams", "Requests in flight", metrics.streams.clone());
-        registry.register("exchanges", "Requests by how they ended", metrics.exchanges.clone());
-        registry.register("refusals", "Refusals by stable code", metrics.refusals.clone());
+        registry.register(
+            "exchanges",
+            "Requests by how they ended",
+            metrics.exchanges.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Refusals by stable code",
+            metrics.refusals.clone(),
+        );
         registry.register("masked_values", "Values masked", metrics.masked.clone());
         registry.register(
             "envoy_misconfigured",
@@ -76,9 +89,20 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.seconds.clone(),
         );
-        registry.register("state", "State of the parts, by name", metrics.gauges.clone());
-        registry.register("config_loads", "Configurations loaded, by result", metrics.reloads.clone());
-        Self { registry, ..metrics }
+        registry.register(
+            "state",
+            "State of the parts, by name",
+            metrics.gauges.clone(),
+        );
+        registry.register(
+            "config_loads",
+            "Configurations loaded, by result",
+            metrics.reloads.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 }
 
@@ -93,13 +117,24 @@ impl Metrics {
         self.streams.dec();
         self.seconds.observe(took.as_secs_f64());
         let connection = || ("connection", summary.connection.clone());
-        self.exchanges.get_or_create(&vec![connection(), ("outcome", summary.outcome.to_owned())]).inc();
+        self.exchanges
+            .get_or_create(&vec![connection(), ("outcome", summary.outcome.to_owned())])
+            .inc();
         if !summary.code.is_empty() {
-            self.refusals.get_or_create(&vec![connection(), ("code", summary.code.to_owned())]).inc();
+            self.refusals
+                .get_or_create(&vec![connection(), ("code", summary.code.to_owned())])
+                .inc();
         }
-        for (direction, masked) in [("request", &summary.masked_request), ("response", &summary.masked_response)] {
+        for (direction, masked) in [
+            ("request", &summary.masked_request),
+            ("response", &summary.masked_response),
+        ] {
             for (entity, n) in masked {
-                let labels = vec![connection(), ("direction", direction.to_owned()), ("entity", entity.clone())];
+                let labels = vec![
+                    connection(),
+                    ("direction", direction.to_owned()),
+                    ("entity", entity.clone()),
+                ];
                 self.masked.get_or_create(&labels).inc_by(*n);
             }
         }
@@ -107,19 +142,25 @@ impl Metrics {
 
     /// Envoy does not send all that must be governed.
     pub fn misconfigured(&self, why: &'static str) {
-        self.misconfigured.get_or_create(&vec![("why", why.to_owned())]).inc();
+        self.misconfigured
+            .get_or_create(&vec![("why", why.to_owned())])
+            .inc();
     }
 
     /// A configuration was loaded (`accepted`) or rejected.
     pub fn reloaded(&self, accepted: bool) {
         let result = if accepted { "accepted" } else { "rejected" };
-        self.reloads.get_or_create(&vec![("result", result.to_owned())]).inc();
+        self.reloads
+            .get_or_create(&vec![("result", result.to_owned())])
+            .inc();
     }
 
     /// Sets the gauge `name` of `part`.
     pub fn set(&self, part: &str, name: &str, value: u64) {
         let labels = vec![("name", name.to_owned()), ("part", part.to_owned())];
-        self.gauges.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.gauges
+            .get_or_create(&labels)
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
     /// All of it in the OpenMetrics text format.

@@ -27,7 +27,12 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the file at `path` until `stop`. SIGHUP looks at once.
-pub(super) async fn follow(live: Arc<Live>, path: PathBuf, config: Config, stop: CancellationToken) {
+pub(super) async fn follow(
+    live: Arc<Live>,
+    path: PathBuf,
+    config: Config,
+    stop: CancellationToken,
+) {
     let mut watched = Watched::new(path, config);
     let mut due = interval(LOOK_EVERY);
     let mut hangup = signal(SignalKind::hangup()).ok();
@@ -61,7 +66,12 @@ struct Watched {
 impl Watched {
     fn new(path: PathBuf, config: Config) -> Self {
         let secrets = read(&snapshot::secret_sources(&config));
-        Self { path, seen: hex::encode(config.digest), in_force: config, secrets }
+        Self {
+            path,
+            seen: hex::encode(config.digest),
+            in_force: config,
+            secrets,
+        }
     }
 
     async fn look(&mut self, live: &Live) {
@@ -72,7 +82,9 @@ impl Watched {
             }
             Ok(_) => self.look_at_secrets(live),
             // Seen in the middle of being swapped, or gone: what is in force stays, and the next look tells.
-            Err(error) => warn!(%error, path = %self.path.display(), "the configuration cannot be read"),
+            Err(error) => {
+                warn!(%error, path = %self.path.display(), "the configuration cannot be read")
+            }
         }
     }
 
@@ -81,7 +93,9 @@ impl Watched {
             Ok(fresh) => fresh,
             Err(error) => {
                 let faults = match &error {
-                    LoadError::Faulty(faults) => u32::try_from(faults.faults.len()).unwrap_or(u32::MAX),
+                    LoadError::Faulty(faults) => {
+                        u32::try_from(faults.faults.len()).unwrap_or(u32::MAX)
+                    }
                     LoadError::Unreadable { .. } => 1,
                 };
                 return self.reject(live, digest, faults, &error.to_string()).await;
@@ -91,8 +105,11 @@ impl Watched {
             warn!("`{what}` changed: that takes a restart; the rest is put into force");
         }
         // On record before it is in force: a decision never names rules that the log does not know of.
-        if let Err(code) = live.record_config(&fresh, true, 0).await {
-            error!(code, "the new configuration is not put into force: it cannot be recorded");
+        if let Err(code) = live.record_config(&fresh).await {
+            error!(
+                code,
+                "the new configuration is not put into force: it cannot be recorded"
+            );
             // Looked at again next time.
             self.seen.clear();
             return;
@@ -108,7 +125,10 @@ impl Watched {
     }
 
     async fn reject(&self, live: &Live, digest: String, faults: u32, why: &str) {
-        error!(digest, faults, "the new configuration is refused, the old one stays in force:\n{why}");
+        error!(
+            digest,
+            faults, "the new configuration is refused, the old one stays in force:\n{why}"
+        );
         if let Err(code) = live.record_rejected(digest, faults).await {
             error!(code, "that it was refused is not on record");
         }
@@ -129,7 +149,9 @@ impl Watched {
                 info!("an upstream credential changed and is in force");
                 self.secrets = fresh;
             }
-            Err(error) => error!(%error, "a changed upstream credential cannot be used; the old one stays"),
+            Err(error) => {
+                error!(%error, "a changed upstream credential cannot be used; the old one stays")
+            }
         }
     }
 }

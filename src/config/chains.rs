@@ -6,12 +6,14 @@ use std::{
 };
 
 use super::{
-    Connection, Credential, Durability, HostPattern, Known, Payload, TokenHeader, raw,
+    Connection, Credential, Known, Payload, TokenHeader, raw,
     understand::{At, NAME_RULE, Notes, is_name, secret},
 };
 use crate::{
+    audit::Durability,
     detect::Entity,
     dialect::{Dialect, Endpoint},
+    exchange::{HostPattern, Route},
     mask::Operator,
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
 };
@@ -318,10 +320,13 @@ fn connection(
     let chain = chain(&raw.policies, policies, &at.key("policies"), notes);
     Some(Connection {
         name: raw.name,
-        hosts: hosts?,
-        path_prefix: path_prefix?,
-        lend_to_routes: lend_to.routes,
-        lend_to_clusters: lend_to.clusters,
+        route: Route {
+            hosts: hosts?,
+            path_prefix: path_prefix?,
+            endpoints: endpoints?,
+            lend_to_routes: lend_to.routes,
+            lend_to_clusters: lend_to.clusters,
+        },
         token: match raw.token {
             None | Some(raw::Token::Authorization) => TokenHeader::Authorization,
             Some(raw::Token::XApiKey) => TokenHeader::XApiKey,
@@ -329,7 +334,6 @@ fn connection(
             Some(raw::Token::XGoogApiKey) => TokenHeader::XGoogApiKey,
         },
         dialect: dialect?,
-        endpoints: endpoints?,
         credential,
         chain,
         payload: match raw.payload {
@@ -535,10 +539,10 @@ fn reachable(
     notes: &mut Notes<'_>,
 ) {
     let mut takers = BTreeSet::new();
-    for host in &connection.hosts {
+    for host in &connection.route.hosts {
         match earlier
             .iter()
-            .find(|(_, earlier)| earlier.shadows(connection, host))
+            .find(|(_, earlier)| earlier.route.shadows(&connection.route, host))
         {
             Some((i, earlier)) => takers.insert(format!("`{}` (connections[{i}])", earlier.name)),
             None => return,

@@ -2,7 +2,13 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use super::{Config, Fault, Faults, Known, Reference, SecretSource, tree::MAX_BYTES};
+use super::{
+    Config, CustomDetector, Fault, Faults, Known, Reference, SecretSource, tree::MAX_BYTES,
+};
+use crate::{
+    detect::{Catalog, Custom, DetectorError, Entity},
+    dialect,
+};
 
 /// Why a file could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,40 @@ pub fn load(path: &Path, known: &Known<'_>) -> Result<Config, LoadError> {
         .read_to_string(&mut text)
         .map_err(unreadable)?;
     Ok(Config::parse(&text, &name, known)?)
+}
+
+/// As [`load`], with the program's own dialects and detectors.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with_builtins(path: &Path) -> Result<Config, LoadError> {
+    with_builtins(|known| load(path, known))
+}
+
+/// Lends `f` what the program itself knows.
+pub fn with_builtins<T>(f: impl FnOnce(&Known<'_>) -> T) -> T {
+    let entities: Vec<Entity> = match Catalog::builtin() {
+        Ok(catalog) => catalog.entities().iter().cloned().collect(),
+        Err(_) => Vec::new(),
+    };
+    let detector = |custom: &CustomDetector| {
+        let custom = Custom {
+            entity: custom.entity.to_string(),
+            regex: custom.regex.clone(),
+            context: custom.context.clone(),
+        };
+        let built = Catalog::with_custom(&[custom]);
+        let said = |faults: Vec<(usize, DetectorError)>| {
+            let faults: Vec<_> = faults.iter().map(|(_, fault)| fault.to_string()).collect();
+            faults.join("; ")
+        };
+        built.map(drop).map_err(said)
+    };
+    f(&Known {
+        dialects: dialect::all(),
+        entities: &entities,
+        detector: &detector,
+    })
 }
 
 impl Config {

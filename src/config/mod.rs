@@ -13,7 +13,6 @@ mod chains;
 mod fault;
 mod load;
 mod raw;
-mod route;
 mod structure;
 mod tree;
 mod understand;
@@ -25,15 +24,13 @@ mod tests;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use fault::Fault;
-pub use load::{LoadError, load};
-pub use route::HostPattern;
+pub use load::{LoadError, load, load_with_builtins, with_builtins};
 pub use structure::json_schema;
 pub use tree::MAX_BYTES;
 
 use crate::{
-    detect::Entity,
-    dialect::{Dialect, Endpoint},
-    policy::Chain,
+    audit::Durability, detect::Entity, dialect::Dialect, exchange::Route,
+    keys::secret::SecretSource, policy::Chain,
 };
 
 /// What the configuration may refer to: the program's own dialects and detectors.
@@ -125,15 +122,6 @@ pub struct Limits {
     pub streams_per_principal: u32,
 }
 
-/// Where a secret is. The secret itself is read by whoever uses it, when it is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A file that holds the secret and nothing else; one line break at its end is ignored.
-    File(PathBuf),
-    /// Name of an environment variable.
-    Env(String),
-}
-
 /// An issuer of access tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
@@ -180,20 +168,12 @@ pub enum ClaimPath {
 pub struct Connection {
     /// The name, as records show it.
     pub name: String,
-    /// Hosts it answers for; never empty.
-    pub hosts: Vec<HostPattern>,
-    /// The path's beginning without a slash at its end: empty, or `/v1`.
-    pub path_prefix: String,
-    /// Envoy routes the credential may be lent to.
-    pub lend_to_routes: Vec<String>,
-    /// Envoy clusters the credential may be lent to.
-    pub lend_to_clusters: Vec<String>,
+    /// Where it is and where its credential may go.
+    pub route: Route,
     /// The request header that carries the caller's token.
     pub token: TokenHeader,
     /// The provider's wire format.
     pub dialect: &'static dyn Dialect,
-    /// The dialect's endpoints that may be called; never empty.
-    pub endpoints: Vec<Endpoint>,
     /// The upstream's credential; none is lent where it is `None`.
     pub credential: Option<Credential>,
     /// The policy chain.
@@ -260,15 +240,6 @@ pub enum Payload {
     Masked,
     /// Nothing.
     Omit,
-}
-
-/// When a record counts as safe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// After fdatasync.
-    Disk,
-    /// Once the operating system has it; synced within 50 ms.
-    Spool,
 }
 
 /// A detector of the user's own.

@@ -190,6 +190,13 @@ pub struct ErrorShape<'a> {
     pub message: &'a str,
 }
 
+/// The body and content type of an error where no connection, and so no dialect, is known: the OpenAI shape, which most
+/// clients understand.
+#[must_use]
+pub fn plain_error(error: &ErrorShape<'_>) -> (&'static str, Bytes) {
+    openai::OpenAi.error(error)
+}
+
 /// A body that is not what its dialect says it should be. Never carries any of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]

@@ -32,19 +32,28 @@ impl Budget {
     /// A budget of `cap` bytes.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        Self { used: Arc::default(), cap }
+        Self {
+            used: Arc::default(),
+            cap,
+        }
     }
 
     /// The same budget under another cap: what is in use stays counted.
     #[must_use]
     pub fn with_cap(&self, cap: usize) -> Self {
-        Self { used: self.used.clone(), cap }
+        Self {
+            used: self.used.clone(),
+            cap,
+        }
     }
 
     /// An empty share.
     #[must_use]
     pub fn share(&self) -> Share {
-        Share { budget: self.clone(), held: 0 }
+        Share {
+            budget: self.clone(),
+            held: 0,
+        }
     }
 
     /// Bytes in use now.
@@ -62,12 +71,17 @@ impl Share {
     pub fn set(&mut self, bytes: usize) -> Result<(), Spent> {
         if bytes > self.held {
             let more = bytes - self.held;
-            let grown = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= self.budget.cap)
-            });
+            let grown =
+                self.budget
+                    .used
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                        used.checked_add(more).filter(|sum| *sum <= self.budget.cap)
+                    });
             grown.map_err(|_| Spent)?;
         } else {
-            self.budget.used.fetch_sub(self.held - bytes, Ordering::Relaxed);
+            self.budget
+                .used
+                .fetch_sub(self.held - bytes, Ordering::Relaxed);
         }
         self.held = bytes;
         Ok(())
@@ -115,13 +129,21 @@ impl Admission {
     /// At most `all` streams together and `each` per principal.
     #[must_use]
     pub fn new(all: usize, each: usize) -> Self {
-        Self { inside: Arc::default(), all, each }
+        Self {
+            inside: Arc::default(),
+            all,
+            each,
+        }
     }
 
     /// The same places under other caps: who is inside stays counted.
     #[must_use]
     pub fn with_caps(&self, all: usize, each: usize) -> Self {
-        Self { inside: self.inside.clone(), all, each }
+        Self {
+            inside: self.inside.clone(),
+            all,
+            each,
+        }
     }
 
     /// A place for the principal `subject` of `issuer`.
@@ -142,13 +164,20 @@ impl Admission {
         inside.by_principal.insert(who.clone(), theirs + 1);
         inside.total += 1;
         drop(inside);
-        Ok(Place { admission: self.clone(), who })
+        Ok(Place {
+            admission: self.clone(),
+            who,
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inside = self.admission.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inside = self
+            .admission
+            .inside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         inside.total -= 1;
         if let Some(theirs) = inside.by_principal.get_mut(&self.who) {
             *theirs -= 1;
@@ -180,7 +209,9 @@ mod tests {
     #[test]
     fn one_principal_cannot_take_every_place() {
         let admission = Admission::new(3, 2);
-        let places: Vec<_> = (0..2).filter_map(|_| admission.enter("iss", "alice").ok()).collect();
+        let places: Vec<_> = (0..2)
+            .filter_map(|_| admission.enter("iss", "alice").ok())
+            .collect();
         assert_eq!(places.len(), 2);
         assert_eq!(admission.enter("iss", "alice").err(), Some(Full::Principal));
         let bob = admission.enter("iss", "bob");
@@ -189,6 +220,11 @@ mod tests {
         drop(places);
         assert!(admission.enter("iss", "alice").is_ok());
         drop(bob);
-        assert!(admission.inside.lock().is_ok_and(|inside| inside.by_principal.is_empty() && inside.total == 0));
+        assert!(
+            admission
+                .inside
+                .lock()
+                .is_ok_and(|inside| inside.by_principal.is_empty() && inside.total == 0)
+        );
     }
 }

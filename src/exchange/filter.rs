@@ -44,7 +44,11 @@ struct Lane {
 
 impl Filter {
     /// `traffic` masks what leaves, with `operators`; `record` says what is recorded of that.
-    pub(super) fn new(traffic: Option<Arc<Plan>>, record: Record, operators: BTreeMap<Entity, Operator>) -> Self {
+    pub(super) fn new(
+        traffic: Option<Arc<Plan>>,
+        record: Record,
+        operators: BTreeMap<Entity, Operator>,
+    ) -> Self {
         Self {
             traffic,
             record,
@@ -66,7 +70,15 @@ impl Filter {
     /// Bytes held back in all channels.
     pub(super) fn held(&self) -> usize {
         let lanes = self.channels.values();
-        lanes.map(|lane| lane.traffic.iter().chain(&lane.record).map(Masker::held).sum::<usize>()).sum::<usize>()
+        lanes
+            .map(|lane| {
+                lane.traffic
+                    .iter()
+                    .chain(&lane.record)
+                    .map(Masker::held)
+                    .sum::<usize>()
+            })
+            .sum::<usize>()
             + self.shown_bytes
     }
 
@@ -91,7 +103,13 @@ impl Filter {
 
     /// How often each entity was masked in what left, and with which operator.
     pub(super) fn masked(&self) -> impl Iterator<Item = (&Entity, u64, Operator)> {
-        self.masked.iter().map(|(entity, n)| (entity, *n, self.operators.get(entity).copied().unwrap_or_default()))
+        self.masked.iter().map(|(entity, n)| {
+            (
+                entity,
+                *n,
+                self.operators.get(entity).copied().unwrap_or_default(),
+            )
+        })
     }
 
     fn lane(&mut self, channel: &Channel) -> Option<&mut Lane> {
@@ -115,14 +133,19 @@ impl Filter {
     fn show(&mut self, channel: &Channel, text: &str) {
         if !matches!(self.record, Record::Nothing) && !text.is_empty() {
             self.shown_bytes += text.len();
-            self.shown.entry(channel.clone()).or_default().push_str(text);
+            self.shown
+                .entry(channel.clone())
+                .or_default()
+                .push_str(text);
         }
     }
 }
 
 impl TextFilter for Filter {
     fn push(&mut self, channel: &Channel, text: &str) -> String {
-        let Some(lane) = self.lane(channel) else { return String::new() };
+        let Some(lane) = self.lane(channel) else {
+            return String::new();
+        };
         let released = match &mut lane.traffic {
             Some(masker) => {
                 let mut released = String::with_capacity(text.len());
@@ -143,7 +166,9 @@ impl TextFilter for Filter {
     }
 
     fn finish(&mut self, channel: &Channel) -> String {
-        let Some(lane) = self.channels.remove(channel) else { return String::new() };
+        let Some(lane) = self.channels.remove(channel) else {
+            return String::new();
+        };
         let mut released = String::new();
         if let Some(mut masker) = lane.traffic {
             masker.finish(&mut released);

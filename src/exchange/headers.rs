@@ -23,7 +23,9 @@ impl Headers {
 
     /// Every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// The single value of `name`, or `None` where the field is absent.
@@ -31,8 +33,14 @@ impl Headers {
     /// # Errors
     /// [`Ambiguous`] where the field stands more than once or is not visible ASCII: two readers could take it differently.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Ambiguous> {
-        let mut values = self.0.iter().filter(|(n, _)| n == name).map(|(_, value)| value);
-        let Some(value) = values.next() else { return Ok(None) };
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, value)| value);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
         if values.next().is_some() || !value.iter().all(|b| matches!(b, b' '..=b'~' | b'\t')) {
             return Err(Ambiguous);
         }
@@ -54,6 +62,11 @@ impl Headers {
 
 impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(fields: I) -> Self {
-        Self(fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        Self(
+            fields
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
     }
 }

@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{filter::Filter, response::Response, rules::Connection};
 use crate::audit::{
-    Durability,
-    record::{Closed, Decision, Delivered, Endpoint, Entry, Event, Identity, Opened, Refused, RequestRecord, Timing},
-    Transaction,
+    Durability, Transaction,
+    record::{
+        Closed, Decision, Delivered, Endpoint, Entry, Event, Identity, Opened, Refused,
+        RequestRecord, Timing,
+    },
 };
 
 /// Most text one record carries, in bytes. A byte of text is at most six in JSON (`\u0000`), so a record of this much text
@@ -59,7 +61,9 @@ impl Journal {
     }
 
     pub(super) fn durability(&self) -> Durability {
-        self.connection.as_ref().map_or(Durability::Disk, |connection| connection.durability)
+        self.connection
+            .as_ref()
+            .map_or(Durability::Disk, |connection| connection.durability)
     }
 
     pub(super) fn found(&mut self, connection: Arc<Connection>) {
@@ -88,24 +92,49 @@ impl Journal {
         self.masked_response.clone()
     }
 
-    pub(super) fn refused(&mut self, request: RequestRecord, decision: Decision, status: u32) -> Vec<Entry> {
+    pub(super) fn refused(
+        &mut self,
+        request: RequestRecord,
+        decision: Decision,
+        status: u32,
+    ) -> Vec<Entry> {
         let (request, rest) = self.split(request);
-        let (identity, endpoint) = (std::mem::take(&mut self.identity), std::mem::take(&mut self.endpoint));
-        let refused = Refused { identity, endpoint, request, decision, status };
+        let (identity, endpoint) = (
+            std::mem::take(&mut self.identity),
+            std::mem::take(&mut self.endpoint),
+        );
+        let refused = Refused {
+            identity,
+            endpoint,
+            request,
+            decision,
+            status,
+        };
         self.with_parts(Event::Refused(Box::new(refused)), rest)
     }
 
     pub(super) fn opened(&mut self, request: RequestRecord, decision: Decision) -> Vec<Entry> {
         self.transaction.request(request.body.as_bytes());
         let (request, rest) = self.split(request);
-        let (identity, endpoint) = (std::mem::take(&mut self.identity), std::mem::take(&mut self.endpoint));
-        let opened = Opened { identity, endpoint, request, decision };
+        let (identity, endpoint) = (
+            std::mem::take(&mut self.identity),
+            std::mem::take(&mut self.endpoint),
+        );
+        let opened = Opened {
+            identity,
+            endpoint,
+            request,
+            decision,
+        };
         self.with_parts(Event::Opened(Box::new(opened)), rest)
     }
 
     /// A body longer than one record goes on in further ones.
     fn split(&self, mut request: RequestRecord) -> (RequestRecord, Vec<String>) {
-        let mut pieces = pieces(&request.body).map(str::to_owned).collect::<Vec<_>>().into_iter();
+        let mut pieces = pieces(&request.body)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .into_iter();
         request.body = pieces.next().unwrap_or_default();
         (request, pieces.collect())
     }
@@ -119,14 +148,27 @@ impl Journal {
         entries
     }
 
-    fn part(&mut self, of_request: bool, text: BTreeMap<String, String>, timing: Vec<Timing>) -> Entry {
+    fn part(
+        &mut self,
+        of_request: bool,
+        text: BTreeMap<String, String>,
+        timing: Vec<Timing>,
+    ) -> Entry {
         let part = self.parts;
         self.parts += 1;
-        self.entry(Event::Delivered(Delivered { part, of_request, text, timing }))
+        self.entry(Event::Delivered(Delivered {
+            part,
+            of_request,
+            text,
+            timing,
+        }))
     }
 
     fn entry(&self, event: Event) -> Entry {
-        Entry { session: self.session.clone(), event }
+        Entry {
+            session: self.session.clone(),
+            event,
+        }
     }
 
     /// Bytes of the answer as they arrived.
@@ -137,7 +179,10 @@ impl Journal {
     /// Bytes of the answer were let out.
     pub(super) fn let_out(&mut self, at_ms: u32, bytes: usize) {
         self.unrecorded += bytes;
-        self.timing.push(Timing { at_ms, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) });
+        self.timing.push(Timing {
+            at_ms,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
     }
 
     /// Bytes let out and not yet asked to be recorded.
@@ -158,11 +203,17 @@ impl Journal {
             self.transaction.answer(&name, whole.as_bytes());
             for piece in pieces(&whole) {
                 if piece.len() + name.len() > room && !text.is_empty() {
-                    entries.push(self.part(false, std::mem::take(&mut text), std::mem::take(&mut timing)));
+                    entries.push(self.part(
+                        false,
+                        std::mem::take(&mut text),
+                        std::mem::take(&mut timing),
+                    ));
                     room = TEXT_PER_RECORD;
                 }
                 room = room.saturating_sub(piece.len() + name.len());
-                text.entry(name.clone()).or_insert_with(String::new).push_str(piece);
+                text.entry(name.clone())
+                    .or_insert_with(String::new)
+                    .push_str(piece);
             }
         }
         if !text.is_empty() || !timing.is_empty() {
@@ -192,16 +243,30 @@ impl Journal {
         if let Some((filter, facts)) = response.account() {
             filter.settle();
             entries = self.delivered(filter);
-            closed.findings = filter.findings().iter().map(|(entity, n)| (entity.to_string(), clamp(*n))).collect();
-            closed.masked = filter.masked().map(|(entity, _, by)| (entity.to_string(), by.to_string())).collect();
-            self.masked_response = filter.masked().map(|(entity, n, _)| (entity.to_string(), n)).collect();
+            closed.findings = filter
+                .findings()
+                .iter()
+                .map(|(entity, n)| (entity.to_string(), clamp(*n)))
+                .collect();
+            closed.masked = filter
+                .masked()
+                .map(|(entity, _, by)| (entity.to_string(), by.to_string()))
+                .collect();
+            self.masked_response = filter
+                .masked()
+                .map(|(entity, n, _)| (entity.to_string(), n))
+                .collect();
             closed.model = facts.model.unwrap_or_default();
             closed.system_fingerprint = facts.system_fingerprint.unwrap_or_default();
             closed.response_id = facts.id.unwrap_or_default();
             closed.finish_reasons = facts.finish_reasons;
             closed.input_tokens = facts.input_tokens.unwrap_or_default();
             closed.output_tokens = facts.output_tokens.unwrap_or_default();
-            closed.unscanned = facts.unscanned.iter().map(|kind| (*kind).to_owned()).collect();
+            closed.unscanned = facts
+                .unscanned
+                .iter()
+                .map(|kind| (*kind).to_owned())
+                .collect();
         }
         closed.parts = self.parts;
         closed.transaction_sha256 = self.transaction.finish(closed.status);

@@ -20,6 +20,7 @@ mod journal;
 mod refusal;
 mod request;
 mod response;
+mod route;
 mod rules;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use self::{
     budget::{Admission, Budget},
     headers::Headers,
     refusal::Refusal,
+    route::{HostPattern, Route},
     rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Rules, SESSION_HEADER},
 };
 use self::{journal::Journal, request::Request, response::Response};
@@ -191,7 +193,10 @@ enum Ending {
     /// The answer is refused.
     Refuse(Refusal),
     /// The stream was cut: `closed` is written and nobody is told.
-    Cut { outcome: &'static str, code: &'static str },
+    Cut {
+        outcome: &'static str,
+        code: &'static str,
+    },
 }
 
 impl Exchange {
@@ -239,7 +244,9 @@ impl Exchange {
         }
         self.elapsed = elapsed;
         match input {
-            Input::RequestHeaders(headers, attributes, end) => self.on_request_headers(&headers, attributes, end, out),
+            Input::RequestHeaders(headers, attributes, end) => {
+                self.on_request_headers(&headers, attributes, end, out)
+            }
             Input::RequestBody(bytes, end) => self.on_request_body(&bytes, end, out),
             Input::RequestTrailers => self.on_request_trailers(out),
             Input::Authenticated(result) => self.on_authenticated(result, out),
@@ -248,7 +255,13 @@ impl Exchange {
             Input::ResponseTrailers(trailers) => self.on_response_trailers(&trailers, out),
             Input::Recorded(result) => self.on_recorded(result, out),
             Input::Tick => self.record_delivered(out),
-            Input::Gone => self.end(Ending::Cut { outcome: "cut_short", code: "stream_ended" }, out),
+            Input::Gone => self.end(
+                Ending::Cut {
+                    outcome: "cut_short",
+                    code: "stream_ended",
+                },
+                out,
+            ),
             Input::Shutdown => self.on_shutdown(out),
         }
     }
@@ -267,8 +280,12 @@ impl Exchange {
             (Some(Step::Delivered), Ok(())) => self.on_delivered(out),
             (Some(Step::Closed), Ok(())) => self.on_closed(out),
             // A crash after this line leaves an `opened` or `refused` that may or may not be on disk: recovery closes it.
-            (Some(Step::Opened | Step::Refused(_)), Err(code)) => self.tell(&Refusal::AuditUnavailable(code), out),
-            (Some(Step::Delivered | Step::Closed), Err(code)) => self.tell_late(&Refusal::AuditUnavailable(code), out),
+            (Some(Step::Opened | Step::Refused(_)), Err(code)) => {
+                self.tell(&Refusal::AuditUnavailable(code), out)
+            }
+            (Some(Step::Delivered | Step::Closed), Err(code)) => {
+                self.tell_late(&Refusal::AuditUnavailable(code), out)
+            }
             (None, _) => self.abort("internal", "record_not_asked_for", out),
         }
     }
@@ -278,7 +295,13 @@ impl Exchange {
         if self.step.is_none() && !self.journal.is_open() {
             return self.tell(&Refusal::ShuttingDown, out);
         }
-        self.end(Ending::Cut { outcome: "shutdown", code: "shutting_down" }, out);
+        self.end(
+            Ending::Cut {
+                outcome: "shutdown",
+                code: "shutting_down",
+            },
+            out,
+        );
     }
 
     /// Sets how the exchange ends and goes about it, at once or when the record under way is durable.
@@ -305,7 +328,13 @@ impl Exchange {
         self.conclude(outcome, code);
         self.count_last();
         let elapsed = self.elapsed_ms();
-        let last = self.journal.close(outcome, code, self.summary.status, elapsed, &mut self.response);
+        let last = self.journal.close(
+            outcome,
+            code,
+            self.summary.status,
+            elapsed,
+            &mut self.response,
+        );
         self.record(Step::Closed, last, out);
     }
 
@@ -328,8 +357,15 @@ impl Exchange {
         }
         if let Some(connection) = self.journal.connection() {
             let message = refusal.message();
-            let shape = ErrorShape { status: refusal.status(), code: refusal.code(), message: &message };
-            out.push(Output::Answer(Answer::ResponseBody(connection.dialect.error_event(&shape), false)));
+            let shape = ErrorShape {
+                status: refusal.status(),
+                code: refusal.code(),
+                message: &message,
+            };
+            out.push(Output::Answer(Answer::ResponseBody(
+                connection.dialect.error_event(&shape),
+                false,
+            )));
         }
         self.abort("refused_response", refusal.code(), out);
     }
@@ -337,18 +373,35 @@ impl Exchange {
     /// Answers the caller with `refusal` in the model's stead and ends well: Envoy acts on it and closes the stream.
     fn tell(&mut self, refusal: &Refusal, out: &mut Vec<Output>) {
         let message = refusal.message();
-        let shape = ErrorShape { status: refusal.status(), code: refusal.code(), message: &message };
+        let shape = ErrorShape {
+            status: refusal.status(),
+            code: refusal.code(),
+            message: &message,
+        };
         let (content_type, body) = match self.journal.connection() {
             Some(connection) => connection.dialect.error(&shape),
             None => crate::dialect::plain_error(&shape),
         };
         let mut headers = self.marks();
         headers.push(("content-type".into(), content_type.to_owned().into()));
-        headers.extend(refusal.challenge().map(|challenge| ("www-authenticate".into(), challenge.into())));
-        headers.extend(refusal.retry_after().map(|seconds| ("retry-after".into(), seconds.to_string().into())));
+        headers.extend(
+            refusal
+                .challenge()
+                .map(|challenge| ("www-authenticate".into(), challenge.into())),
+        );
+        headers.extend(
+            refusal
+                .retry_after()
+                .map(|seconds| ("retry-after".into(), seconds.to_string().into())),
+        );
         self.conclude("refused", refusal.code());
         self.summary.status = refusal.status();
-        let immediate = Immediate { status: refusal.status(), headers, body, code: refusal.code() };
+        let immediate = Immediate {
+            status: refusal.status(),
+            headers,
+            body,
+            code: refusal.code(),
+        };
         out.push(Output::Answer(Answer::Immediate(immediate)));
         self.finish(out);
     }

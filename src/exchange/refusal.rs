@@ -62,9 +62,15 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::UnknownConnection => 404,
-            Self::OddPath | Self::AmbiguousHeader(_) | Self::RequestTrailers | Self::Shape(_) | Self::Unscannable(_) => 400,
+            Self::OddPath
+            | Self::AmbiguousHeader(_)
+            | Self::RequestTrailers
+            | Self::Shape(_)
+            | Self::Unscannable(_) => 400,
             Self::BadToken(error) => error.challenge().status,
-            Self::Upgrade | Self::EndpointNotAllowed | Self::Denied(_) | Self::RouteNotAllowed => 403,
+            Self::Upgrade | Self::EndpointNotAllowed | Self::Denied(_) | Self::RouteNotAllowed => {
+                403
+            }
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
             Self::TooManyStreams => 429,
@@ -113,29 +119,56 @@ impl Refusal {
     pub fn message(&self) -> String {
         match self {
             Self::UnknownConnection => "No model is served at this host and path.".into(),
-            Self::OddPath => "The path is not in its plain form: no escapes, empty or dot segments are accepted.".into(),
-            Self::AmbiguousHeader(name) => format!("The header `{name}` is repeated or unreadable."),
+            Self::OddPath => {
+                "The path is not in its plain form: no escapes, empty or dot segments are accepted."
+                    .into()
+            }
+            Self::AmbiguousHeader(name) => {
+                format!("The header `{name}` is repeated or unreadable.")
+            }
             Self::BadToken(error) => format!("The access token was not accepted: {error}."),
             Self::Upgrade => "Protocol upgrades are not accepted here.".into(),
-            Self::EndpointNotAllowed => "This method and path are not open on this connection.".into(),
-            Self::EncodedRequest => "Compressed request bodies are not accepted; send the body as it is.".into(),
+            Self::EndpointNotAllowed => {
+                "This method and path are not open on this connection.".into()
+            }
+            Self::EncodedRequest => {
+                "Compressed request bodies are not accepted; send the body as it is.".into()
+            }
             Self::RequestTooLarge => "The request body is larger than this gateway accepts.".into(),
             Self::RequestTrailers => "Request trailers are not accepted.".into(),
-            Self::TooManyStreams => "You have too many requests in flight; wait for one to end.".into(),
+            Self::TooManyStreams => {
+                "You have too many requests in flight; wait for one to end.".into()
+            }
             Self::Overloaded => "The gateway is at its limit; try again shortly.".into(),
             Self::Shape(error) => format!("The request body was not accepted: {error}."),
-            Self::Unscannable(kind) => format!("The request carries content that cannot be checked here: {kind}."),
+            Self::Unscannable(kind) => {
+                format!("The request carries content that cannot be checked here: {kind}.")
+            }
             Self::Denied(Denial::ByPolicy(reason)) => reason.clone(),
             Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
-            Self::Denied(Denial::CannotEvaluate) => "A policy could not be evaluated, so the request is denied.".into(),
-            Self::RouteNotAllowed => "The route taken is not one this connection may lend its credential to.".into(),
-            Self::Unmaskable => "The masking this request needs cannot be done, so it is not forwarded.".into(),
-            Self::AuditUnavailable(_) => "The request cannot be recorded, so it is not forwarded; try again shortly.".into(),
+            Self::Denied(Denial::CannotEvaluate) => {
+                "A policy could not be evaluated, so the request is denied.".into()
+            }
+            Self::RouteNotAllowed => {
+                "The route taken is not one this connection may lend its credential to.".into()
+            }
+            Self::Unmaskable => {
+                "The masking this request needs cannot be done, so it is not forwarded.".into()
+            }
+            Self::AuditUnavailable(_) => {
+                "The request cannot be recorded, so it is not forwarded; try again shortly.".into()
+            }
             Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
             Self::TimedOut => "The request took too long to be decided.".into(),
-            Self::EncodedResponse => "The model's answer was compressed and could not be checked.".into(),
-            Self::ResponseTooLarge => "The model's answer is larger than this gateway accepts.".into(),
-            Self::ResponseShape(_) => "The model's answer was of a shape that cannot be checked.".into(),
+            Self::EncodedResponse => {
+                "The model's answer was compressed and could not be checked.".into()
+            }
+            Self::ResponseTooLarge => {
+                "The model's answer is larger than this gateway accepts.".into()
+            }
+            Self::ResponseShape(_) => {
+                "The model's answer was of a shape that cannot be checked.".into()
+            }
             Self::Upstream(_) => "The model server answered with an error.".into(),
         }
     }
@@ -144,7 +177,9 @@ impl Refusal {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         match self {
-            Self::BadToken(error) if self.status() == 401 => Some(error.www_authenticate("countersign")),
+            Self::BadToken(error) if self.status() == 401 => {
+                Some(error.www_authenticate("countersign"))
+            }
             _ => None,
         }
     }
@@ -153,7 +188,10 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::TooManyStreams | Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => Some(1),
+            Self::TooManyStreams
+            | Self::Overloaded
+            | Self::AuditUnavailable(_)
+            | Self::ShuttingDown => Some(1),
             Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
             _ => None,
         }

@@ -17,7 +17,7 @@ use crate::{
     detect::{DetectorError, Entity},
     dialect::{Endpoint, RequestBody, ShapeError},
     identity::{Principal, TokenError},
-    mask,
+    mask::{self, Plan},
     policy::{self, Call, Outcome, Permit, Verdict},
 };
 
@@ -70,7 +70,7 @@ pub(super) struct Body {
 pub(super) struct Caller {
     head: Head,
     principal: Arc<Principal>,
-    endpoint: &'static Endpoint,
+    endpoint: Endpoint,
     place: Place,
 }
 
@@ -104,12 +104,26 @@ impl Exchange {
             }
         };
         self.summary.connection.clone_from(&head.connection.name);
-        self.request = Request::AwaitingIdentity(head, Body { whole: end, ..Body::default() });
+        self.request = Request::AwaitingIdentity(
+            head,
+            Body {
+                whole: end,
+                ..Body::default()
+            },
+        );
         out.push(Output::Authenticate(token));
     }
 
-    fn read_head(&mut self, headers: &Headers, attributes: Attributes) -> Result<(Head, SecretString), Refusal> {
-        let single = |name: &'static str| headers.one(name).map_err(|_| Refusal::AmbiguousHeader(name));
+    fn read_head(
+        &mut self,
+        headers: &Headers,
+        attributes: Attributes,
+    ) -> Result<(Head, SecretString), Refusal> {
+        let single = |name: &'static str| {
+            headers
+                .one(name)
+                .map_err(|_| Refusal::AmbiguousHeader(name))
+        };
         let method = single(":method")?.unwrap_or_default().to_owned();
         let authority = single(":authority")?.unwrap_or_default().to_owned();
         let target = single(":path")?.unwrap_or_default();
@@ -120,18 +134,36 @@ impl Exchange {
         if !is_plain(&path) {
             return Err(Refusal::OddPath);
         }
-        let connection = self.rules.connection(&authority, &path).ok_or(Refusal::UnknownConnection)?.clone();
+        let connection = self
+            .rules
+            .connection(&authority, &path)
+            .ok_or(Refusal::UnknownConnection)?
+            .clone();
         self.journal.found(connection.clone());
         if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
             return Err(Refusal::Upgrade);
         }
-        let token = rules::token(headers, &connection.token_header).map_err(Refusal::BadToken)?;
-        let head = Head { connection, headers: headers.clone(), attributes, method, authority, path, query };
+        let token = rules::token(headers, connection.token_header).map_err(Refusal::BadToken)?;
+        let head = Head {
+            connection,
+            headers: headers.clone(),
+            attributes,
+            method,
+            authority,
+            path,
+            query,
+        };
         Ok((head, token))
     }
 
-    pub(super) fn on_authenticated(&mut self, result: Result<Arc<Principal>, TokenError>, out: &mut Vec<Output>) {
-        let Request::AwaitingIdentity(head, body) = std::mem::replace(&mut self.request, Request::Refused) else {
+    pub(super) fn on_authenticated(
+        &mut self,
+        result: Result<Arc<Principal>, TokenError>,
+        out: &mut Vec<Output>,
+    ) {
+        let Request::AwaitingIdentity(head, body) =
+            std::mem::replace(&mut self.request, Request::Refused)
+        else {
             return self.abort("protocol_error", "unexpected_message", out);
         };
         let principal = match result {
@@ -139,7 +171,8 @@ impl Exchange {
             Err(error) => return self.tell(&Refusal::BadToken(error), out),
         };
         self.summary.authenticated = true;
-        self.journal.known(identity(&principal), endpoint_record(&head));
+        self.journal
+            .known(identity(&principal), endpoint_record(&head));
         match self.admit(head, principal) {
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
@@ -150,21 +183,40 @@ impl Exchange {
     }
 
     fn admit(&self, head: Head, principal: Arc<Principal>) -> Result<Caller, Refusal> {
-        let place = self.rules.admission.enter(&principal.issuer, &principal.subject).map_err(|full| match full {
-            Full::Principal => Refusal::TooManyStreams,
-            Full::Gateway => Refusal::Overloaded,
-        })?;
-        let endpoint = head.connection.endpoint(&head.method, &head.path).ok_or(Refusal::EndpointNotAllowed)?;
-        if !matches!(head.headers.one("content-encoding"), Ok(None | Some("identity"))) {
+        let place = self
+            .rules
+            .admission
+            .enter(&principal.issuer, &principal.subject)
+            .map_err(|full| match full {
+                Full::Principal => Refusal::TooManyStreams,
+                Full::Gateway => Refusal::Overloaded,
+            })?;
+        let endpoint = head
+            .connection
+            .route
+            .endpoint(&head.method, &head.path)
+            .copied()
+            .ok_or(Refusal::EndpointNotAllowed)?;
+        if !matches!(
+            head.headers.one("content-encoding"),
+            Ok(None | Some("identity"))
+        ) {
             return Err(Refusal::EncodedRequest);
         }
-        Ok(Caller { head, principal, endpoint, place })
+        Ok(Caller {
+            head,
+            principal,
+            endpoint,
+            place,
+        })
     }
 
     pub(super) fn on_request_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
         let limit = self.rules.limits.request_body;
         let body = match &mut self.request {
-            Request::AwaitingIdentity(_, body) | Request::AwaitingBody(_, body) if !body.whole => body,
+            Request::AwaitingIdentity(_, body) | Request::AwaitingBody(_, body) if !body.whole => {
+                body
+            }
             // After a refusal Envoy may still have pieces on the way; after the end, an empty one (envoy.md).
             Request::Refused => return,
             _ if bytes.is_empty() => return,
@@ -188,14 +240,21 @@ impl Exchange {
 
     pub(super) fn on_request_trailers(&mut self, out: &mut Vec<Output>) {
         match self.request {
-            Request::AwaitingIdentity(..) | Request::AwaitingBody(..) => self.refuse(Refusal::RequestTrailers, None, out),
+            Request::AwaitingIdentity(..) | Request::AwaitingBody(..) => {
+                self.refuse(Refusal::RequestTrailers, None, out)
+            }
             Request::Refused => {}
             _ => self.abort("protocol_error", "unexpected_message", out),
         }
     }
 
     /// Refuses before anything was forwarded. A known caller's refusal is recorded first; a stranger's is only counted.
-    fn refuse(&mut self, refusal: Refusal, decided: Option<(&Verdict, record::RequestRecord)>, out: &mut Vec<Output>) {
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        decided: Option<(&Verdict, record::RequestRecord)>,
+        out: &mut Vec<Output>,
+    ) {
         self.request = Request::Refused;
         let _ = self.share.set(0);
         if !self.summary.authenticated {
@@ -203,7 +262,13 @@ impl Exchange {
         }
         let (policies, request) = match decided {
             Some((verdict, request)) => (verdict.decided_by.clone(), request),
-            None => (Vec::new(), record::RequestRecord { payload: "omit".into(), ..Default::default() }),
+            None => (
+                Vec::new(),
+                record::RequestRecord {
+                    payload: "omit".into(),
+                    ..Default::default()
+                },
+            ),
         };
         let decision = record::Decision {
             verdict: "deny".into(),
@@ -212,13 +277,17 @@ impl Exchange {
             code: refusal.code().into(),
             reason: refusal.message(),
         };
-        let entries = self.journal.refused(request, decision, refusal.status().into());
+        let entries = self
+            .journal
+            .refused(request, decision, refusal.status().into());
         self.record(Step::Refused(refusal), entries, out);
     }
 
     fn decide_when_whole(&mut self, out: &mut Vec<Output>) {
         match std::mem::replace(&mut self.request, Request::Refused) {
-            Request::AwaitingBody(caller, body) if body.whole => self.decide(caller, body.bytes.freeze(), out),
+            Request::AwaitingBody(caller, body) if body.whole => {
+                self.decide(caller, body.bytes.freeze(), out)
+            }
             unfinished => self.request = unfinished,
         }
     }
@@ -236,10 +305,17 @@ impl Exchange {
         let mut recorded = record::RequestRecord {
             payload: "omit".into(),
             bytes: length as u64,
-            findings: findings.iter().map(|(entity, n)| (entity.to_string(), clamp(*n))).collect(),
+            findings: findings
+                .iter()
+                .map(|(entity, n)| (entity.to_string(), clamp(*n)))
+                .collect(),
             model: read.model().to_owned(),
             stream: read.stream(),
-            unscanned: read.unscanned().iter().map(|kind| (*kind).to_owned()).collect(),
+            unscanned: read
+                .unscanned()
+                .iter()
+                .map(|kind| (*kind).to_owned())
+                .collect(),
             ..Default::default()
         };
         let call = caller.call(&*read, length);
@@ -254,16 +330,24 @@ impl Exchange {
             Outcome::Allow(permit) => permit,
             Outcome::Deny(ref denial) => {
                 let refusal = Refusal::Denied(denial.clone());
-                self.show(&connection, &*read, &texts, &mut recorded);
+                show(&connection, &*read, &mut recorded);
                 return self.refuse(refusal, Some((&verdict, recorded)), out);
             }
         };
-        if let Some(kind) = read.unscanned().first().filter(|_| !connection.allow_unscanned) {
-            let denied = Verdict { outcome: Outcome::Allow(permit), ..verdict };
+        if let Some(kind) = read
+            .unscanned()
+            .first()
+            .filter(|_| !connection.allow_unscanned)
+        {
+            let denied = Verdict {
+                outcome: Outcome::Allow(permit),
+                ..verdict
+            };
             return self.refuse(Refusal::Unscannable(kind), Some((&denied, recorded)), out);
         }
         let prepared = caller.head.mutation().and_then(|head| {
-            let masked = Masked::of(&connection, &permit, &texts).map_err(|_| Refusal::Unmaskable)?;
+            let masked =
+                Masked::of(&connection, &permit, &*read).map_err(|_| Refusal::Unmaskable)?;
             let response = Response::expected(&connection, caller.endpoint, permit.obligations());
             Ok((head, masked, response.map_err(|_| Refusal::Unmaskable)?))
         });
@@ -272,8 +356,8 @@ impl Exchange {
             Err(refusal) => return self.refuse(refusal, None, out),
         };
 
-        let body = read.rewrite(&masked.texts);
-        self.show(&connection, &*read, &texts, &mut recorded);
+        let body = masked.body;
+        show(&connection, &*read, &mut recorded);
         recorded.masked = masked.operators;
         if recorded.body.as_bytes() == body {
             recorded.forwarded_sha256 = crate::audit::sha256_hex(&body);
@@ -286,25 +370,15 @@ impl Exchange {
             ..Default::default()
         };
         let entries = self.journal.opened(recorded, decision);
-        self.request = Request::AwaitingOpened(Box::new(Forward { permit, head, body, response, caller }));
+        self.request = Request::AwaitingOpened(Box::new(Forward {
+            permit,
+            head,
+            body,
+            response,
+            caller,
+        }));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
-    }
-
-    /// Adds to `recorded` what the record may show of the prompt.
-    fn show(
-        &self,
-        connection: &Connection,
-        read: &dyn RequestBody,
-        texts: &[&str],
-        recorded: &mut record::RequestRecord,
-    ) {
-        if !connection.record_text {
-            return;
-        }
-        let shown: Vec<_> = texts.iter().map(|text| masked_text(&connection.record_plan, text).0).collect();
-        recorded.payload = "masked".into();
-        recorded.body = String::from_utf8_lossy(&read.rewrite(&shown)).into_owned();
     }
 
     /// `opened` is durable: now, and only now, the request goes upstream.
@@ -313,18 +387,40 @@ impl Exchange {
         if self.ending.is_some() {
             return self.close(out);
         }
-        let Request::AwaitingOpened(forward) = std::mem::replace(&mut self.request, Request::Refused) else {
-            return self.end(Ending::Cut { outcome: "internal", code: "nothing_to_forward" }, out);
+        let Request::AwaitingOpened(forward) =
+            std::mem::replace(&mut self.request, Request::Refused)
+        else {
+            return self.end(
+                Ending::Cut {
+                    outcome: "internal",
+                    code: "nothing_to_forward",
+                },
+                out,
+            );
         };
-        let Forward { permit, head, body, response, caller } = *forward;
+        let Forward {
+            permit,
+            head,
+            body,
+            response,
+            caller,
+        } = *forward;
         self.response = response;
         self.send_upstream(&permit, head, body, out);
-        self.request = Request::Forwarded { _place: caller.place };
+        self.request = Request::Forwarded {
+            _place: caller.place,
+        };
         let _ = self.share.set(0);
     }
 
     /// Forwards. INVARIANT: asks for the permit, which only policy makes.
-    fn send_upstream(&self, _permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+    fn send_upstream(
+        &self,
+        _permit: &Permit,
+        head: Mutation,
+        mut body: Bytes,
+        out: &mut Vec<Output>,
+    ) {
         out.push(Output::Answer(Answer::RequestHeaders(head)));
         while body.len() > PIECE {
             let piece = body.split_to(PIECE);
@@ -337,8 +433,14 @@ impl Exchange {
 impl Caller {
     fn read(&self, received: Bytes) -> Result<Box<dyn RequestBody>, Refusal> {
         let head = &self.head;
-        let content_type = head.headers.one("content-type").map_err(|_| Refusal::AmbiguousHeader("content-type"))?;
-        head.connection.dialect.read_request(self.endpoint, content_type, received).map_err(Refusal::Shape)
+        let content_type = head
+            .headers
+            .one("content-type")
+            .map_err(|_| Refusal::AmbiguousHeader("content-type"))?;
+        head.connection
+            .dialect
+            .read_request(&self.endpoint, content_type, received)
+            .map_err(Refusal::Shape)
     }
 
     fn call(&self, read: &dyn RequestBody, length: usize) -> Call {
@@ -360,7 +462,11 @@ impl Head {
     fn mutation(&self) -> Result<Mutation, Refusal> {
         let mut set = Vec::new();
         if let Some(credential) = &self.connection.credential {
-            if !self.connection.may_lend(&self.attributes.route, &self.attributes.cluster) {
+            if !self
+                .connection
+                .route
+                .may_lend(&self.attributes.route, &self.attributes.cluster)
+            {
                 return Err(Refusal::RouteNotAllowed);
             }
             set.push((credential.header.clone(), credential.value.clone()));
@@ -372,8 +478,12 @@ impl Head {
         let mut remove: Vec<String> = CREDENTIAL_HEADERS
             .into_iter()
             .chain(DROPPED_HEADERS)
-            .chain([self.connection.token_header.as_str()])
-            .chain(self.headers.names().filter(|name| OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
+            .chain([self.connection.token_header])
+            .chain(
+                self.headers
+                    .names()
+                    .filter(|name| OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))),
+            )
             .filter(|name| !kept(name))
             .map(str::to_owned)
             .collect();
@@ -384,62 +494,95 @@ impl Head {
 
     /// The path and query without credentials, where that differs from what came.
     fn clean_target(&self) -> Result<Option<String>, Refusal> {
-        let Some(query) = &self.query else { return Ok(None) };
+        let Some(query) = &self.query else {
+            return Ok(None);
+        };
         let name_of = |pair: &str| decoded(pair.split('=').next().unwrap_or_default());
-        if query.split('&').any(|pair| name_of(pair).eq_ignore_ascii_case("model")) {
+        if query
+            .split('&')
+            .any(|pair| name_of(pair).eq_ignore_ascii_case("model"))
+        {
             let reason = "the model belongs in the body, not in the query".to_owned();
-            return Err(Refusal::Shape(ShapeError { code: "conflicting_model", reason }));
+            return Err(Refusal::Shape(ShapeError {
+                code: "conflicting_model",
+                reason,
+            }));
         }
         let kept: Vec<_> = query
             .split('&')
-            .filter(|pair| !CREDENTIAL_PARAMETERS.iter().any(|name| name_of(pair).eq_ignore_ascii_case(name)))
+            .filter(|pair| {
+                !CREDENTIAL_PARAMETERS
+                    .iter()
+                    .any(|name| name_of(pair).eq_ignore_ascii_case(name))
+            })
             .collect();
         if kept.len() == query.split('&').count() {
             return Ok(None);
         }
-        Ok(Some(if kept.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, kept.join("&")) }))
+        Ok(Some(if kept.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{}", self.path, kept.join("&"))
+        }))
     }
 }
 
-/// A prompt's texts as they go upstream.
+/// A request's body as it goes upstream, and what was masked in it.
 struct Masked {
-    texts: Vec<Option<String>>,
+    body: Bytes,
     operators: BTreeMap<String, String>,
     counts: BTreeMap<String, u64>,
 }
 
 impl Masked {
-    fn of(connection: &Connection, permit: &Permit, texts: &[&str]) -> Result<Self, DetectorError> {
+    fn of(
+        connection: &Connection,
+        permit: &Permit,
+        read: &dyn RequestBody,
+    ) -> Result<Self, DetectorError> {
         let obligations = &permit.obligations().mask_request;
-        let mut masked =
-            Self { texts: vec![None; texts.len()], operators: BTreeMap::new(), counts: BTreeMap::new() };
-        let Some(plan) = connection.request_plan(obligations)? else { return Ok(masked) };
-        for (text, slot) in texts.iter().zip(&mut masked.texts) {
-            let (replaced, counts) = masked_text(&plan, text);
-            *slot = replaced;
-            for (entity, n) in counts {
-                *masked.counts.entry(entity.to_string()).or_default() += n;
-            }
-        }
-        let hit = |entity: &Entity| masked.counts.contains_key(&**entity);
-        masked.operators = obligations
+        let plan = connection.request_plan(obligations)?;
+        let mut counts = BTreeMap::new();
+        let body = read.rewrite(&mut |text| masked_text(plan.as_ref()?, text, &mut counts));
+        let operators = obligations
             .iter()
-            .filter(|(entity, _)| hit(entity))
+            .filter(|(entity, _)| counts.contains_key(&***entity))
             .map(|(entity, operator)| (entity.to_string(), operator.to_string()))
             .collect();
-        Ok(masked)
+        Ok(Self {
+            body,
+            operators,
+            counts,
+        })
     }
 }
 
-/// `text` under `plan`: `None` where nothing changed.
-fn masked_text(plan: &Arc<mask::Plan>, text: &str) -> (Option<String>, BTreeMap<Entity, u64>) {
-    let (masked, counts) = mask::mask(plan, text);
-    ((masked != text).then_some(masked), counts)
+/// `text` under `plan`, adding to `counts`: `None` where nothing changed.
+fn masked_text(plan: &Plan, text: &str, counts: &mut BTreeMap<String, u64>) -> Option<String> {
+    let (masked, found) = mask::mask(plan, text);
+    for (entity, n) in found {
+        *counts.entry(entity.to_string()).or_default() += n;
+    }
+    (masked != text).then_some(masked)
+}
+
+/// Adds to `recorded` what the record may show of the prompt.
+fn show(connection: &Connection, read: &dyn RequestBody, recorded: &mut record::RequestRecord) {
+    if !connection.record_text {
+        return;
+    }
+    let plan = &connection.record_plan;
+    let shown = read.rewrite(&mut |text| masked_text(plan, text, &mut BTreeMap::new()));
+    recorded.payload = "masked".into();
+    recorded.body = String::from_utf8_lossy(&shown).into_owned();
 }
 
 fn count(connection: &Connection, texts: &[&str]) -> BTreeMap<Entity, u64> {
     let mut counts = BTreeMap::new();
-    for finding in texts.iter().flat_map(|text| connection.everything.find(text)) {
+    for finding in texts
+        .iter()
+        .flat_map(|text| connection.everything.find(text))
+    {
         *counts.entry(finding.entity).or_default() += 1;
     }
     counts
@@ -447,15 +590,20 @@ fn count(connection: &Connection, texts: &[&str]) -> BTreeMap<Entity, u64> {
 
 /// Whether every reader takes `path` the same way: no escapes, no empty or dot segments, visible ASCII only.
 fn is_plain(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b';' | b'#');
+    let dots = |segment| matches!(segment, "." | "..");
     path.starts_with('/')
-        && path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b';' | b'#'))
-        && path.split('/').skip(1).rev().skip(1).all(|segment| !segment.is_empty())
-        && path.split('/').all(|segment| !matches!(segment, "." | ".."))
+        && path.bytes().all(plain)
+        && !path.contains("//")
+        && !path.split('/').any(dots)
 }
 
 /// A query name with its percent escapes resolved, as an upstream would read it (RFC 3986 section 2.1).
 fn decoded(name: &str) -> String {
-    url::form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    url::form_urlencoded::parse(name.as_bytes())
+        .next()
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
 }
 
 fn identity(principal: &Principal) -> record::Identity {
@@ -470,13 +618,15 @@ fn identity(principal: &Principal) -> record::Identity {
 }
 
 fn endpoint_record(head: &Head) -> record::Endpoint {
-    let endpoint = head.connection.endpoint(&head.method, &head.path);
+    let endpoint = head.connection.route.endpoint(&head.method, &head.path);
     record::Endpoint {
         connection: head.connection.name.clone(),
         authority: head.authority.clone(),
         method: head.method.clone(),
         path: head.recorded_target(),
-        endpoint: endpoint.map(|endpoint| endpoint.name.to_owned()).unwrap_or_default(),
+        endpoint: endpoint
+            .map(|endpoint| endpoint.name.to_owned())
+            .unwrap_or_default(),
         route: head.attributes.route.clone(),
         cluster: head.attributes.cluster.clone(),
         source_address: head.attributes.source_address.clone(),
@@ -501,7 +651,11 @@ impl Head {
 
 /// The trace id of a W3C `traceparent`, empty where there is none of the right form.
 fn trace_id(headers: &Headers) -> String {
-    let id = headers.text("traceparent").split('-').nth(1).unwrap_or_default();
+    let id = headers
+        .text("traceparent")
+        .split('-')
+        .nth(1)
+        .unwrap_or_default();
     let right = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
     if right { id.to_owned() } else { String::new() }
 }
@@ -509,4 +663,3 @@ fn trace_id(headers: &Headers) -> String {
 fn clamp(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
-

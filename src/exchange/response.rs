@@ -41,7 +41,7 @@ pub(super) enum Response {
 #[derive(Debug)]
 pub(super) struct Expected {
     connection: Arc<Connection>,
-    endpoint: &'static Endpoint,
+    endpoint: Endpoint,
     filter: Filter,
 }
 
@@ -79,7 +79,7 @@ impl Response {
     /// [`DetectorError`] where the detectors obliged to do not compile together.
     pub(super) fn expected(
         connection: &Arc<Connection>,
-        endpoint: &'static Endpoint,
+        endpoint: Endpoint,
         obliged: &Obligations,
     ) -> Result<Self, DetectorError> {
         let traffic = connection.response_plan(&obliged.mask_response)?;
@@ -90,7 +90,11 @@ impl Response {
             true => Record::Masked(connection.record_plan.clone()),
         };
         let filter = Filter::new(traffic, record, obliged.mask_response.clone());
-        Ok(Self::Expected(Box::new(Expected { connection: connection.clone(), endpoint, filter })))
+        Ok(Self::Expected(Box::new(Expected {
+            connection: connection.clone(),
+            endpoint,
+            filter,
+        })))
     }
 
     /// Whether the answer's head was let out.
@@ -106,7 +110,11 @@ impl Response {
     pub(super) fn account(&mut self) -> Option<(&mut Filter, ResponseFacts)> {
         match self {
             Self::Flowing(flow) => {
-                let facts = flow.reader.as_ref().map(|reader| reader.facts().clone()).unwrap_or_default();
+                let facts = flow
+                    .reader
+                    .as_ref()
+                    .map(|reader| reader.facts().clone())
+                    .unwrap_or_default();
                 Some((&mut flow.filter, facts))
             }
             _ => None,
@@ -115,11 +123,20 @@ impl Response {
 }
 
 fn obliges_to_all(connection: &Connection, obliged: &BTreeMap<Entity, Operator>) -> bool {
-    connection.catalog.entities().iter().all(|entity| obliged.get(entity) == Some(&Operator::Replace))
+    connection
+        .catalog
+        .entities()
+        .iter()
+        .all(|entity| obliged.get(entity) == Some(&Operator::Replace))
 }
 
 impl Exchange {
-    pub(super) fn on_response_headers(&mut self, headers: &Headers, end: bool, out: &mut Vec<Output>) {
+    pub(super) fn on_response_headers(
+        &mut self,
+        headers: &Headers,
+        end: bool,
+        out: &mut Vec<Output>,
+    ) {
         let expected = match std::mem::replace(&mut self.response, Response::Ended) {
             Response::Expected(expected) => *expected,
             Response::AwaitingHeaders => {
@@ -170,36 +187,70 @@ impl Exchange {
             None
         } else {
             let content_type = headers.one("content-type").ok().flatten();
-            match expected.connection.dialect.read_response(expected.endpoint, status, content_type) {
+            match expected.connection.dialect.read_response(
+                &expected.endpoint,
+                status,
+                content_type,
+            ) {
                 Ok(reader) => Some(reader),
                 Err(_) if status >= 400 => return refuse(expected, Refusal::Upstream(status)),
                 Err(error) => return refuse(expected, Refusal::ResponseShape(error)),
             }
         };
         let head = self.answer_head(&expected.connection, headers);
-        let Expected { connection, filter, .. } = expected;
+        let Expected {
+            connection, filter, ..
+        } = expected;
         let (withheld, terminal) = (Vec::new(), Vec::new());
-        Ok(Flow { connection, reader, filter, head: Some(head), withheld, terminal, end: None })
+        Ok(Flow {
+            connection,
+            reader,
+            filter,
+            head: Some(head),
+            withheld,
+            terminal,
+            end: None,
+        })
     }
 
     /// The answer's head as it leaves: marked as seen by us, and without any field that repeats the lent secret.
     fn answer_head(&self, connection: &Connection, headers: &Headers) -> Mutation {
-        let secret = connection.credential.as_ref().map(|credential| credential.secret.expose_secret().as_bytes());
+        let secret = connection
+            .credential
+            .as_ref()
+            .map(|credential| credential.secret.expose_secret().as_bytes());
         let tells = |value: &[u8]| {
             secret.is_some_and(|secret| value.windows(secret.len()).any(|window| window == secret))
         };
-        let remove = headers.iter().filter(|(_, value)| tells(value)).map(|(name, _)| name.to_owned()).collect();
-        Mutation { set: self.marks(), remove }
+        let remove = headers
+            .iter()
+            .filter(|(_, value)| tells(value))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        Mutation {
+            set: self.marks(),
+            remove,
+        }
     }
 
     fn begin_answer(&mut self, end: bool, out: &mut Vec<Output>) {
-        let Response::Flowing(flow) = &mut self.response else { return };
+        let Response::Flowing(flow) = &mut self.response else {
+            return;
+        };
         if end {
             flow.end = Some(End::Head);
             return self.end(Ending::Complete, out);
         }
-        if flow.reader.as_ref().is_some_and(|reader| reader.incremental()) {
-            out.extend(flow.head.take().map(|head| Output::Answer(Answer::ResponseHeaders(head))));
+        if flow
+            .reader
+            .as_ref()
+            .is_some_and(|reader| reader.incremental())
+        {
+            out.extend(
+                flow.head
+                    .take()
+                    .map(|head| Output::Answer(Answer::ResponseHeaders(head))),
+            );
         }
     }
 
@@ -224,7 +275,10 @@ impl Exchange {
                 self.finish(out);
             }
             // Envoy's own answer while a refusal is on its way, or what follows the end (envoy.md).
-            Response::Draining | Response::AwaitingHeaders | Response::Expected(_) | Response::Ended => {}
+            Response::Draining
+            | Response::AwaitingHeaders
+            | Response::Expected(_)
+            | Response::Ended => {}
             Response::Flowing(_) if bytes.is_empty() => {}
             Response::Flowing(_) => self.abort("protocol_error", "unexpected_message", out),
         }
@@ -255,13 +309,18 @@ impl Exchange {
 
     /// Bytes passed the reader: lets out what may leave, and closes where the answer is over.
     fn pass(&mut self, passed: Passed, end: Option<End>, out: &mut Vec<Output>) {
-        let Response::Flowing(flow) = &mut self.response else { return };
+        let Response::Flowing(flow) = &mut self.response else {
+            return;
+        };
         flow.terminal.extend_from_slice(&passed.terminal);
         let over = end.is_some() || !flow.terminal.is_empty();
         flow.end = end;
         if flow.filter.overflowed() {
             let reason = "the answer has more parts than are followed".to_owned();
-            let error = ShapeError { code: "too_many_channels", reason };
+            let error = ShapeError {
+                code: "too_many_channels",
+                reason,
+            };
             return self.end(Ending::Refuse(Refusal::ResponseShape(error)), out);
         }
         let held = flow.held() + passed.now.len();
@@ -279,7 +338,9 @@ impl Exchange {
 
     /// Lets `bytes` out, or withholds them: with a withheld head, or until what left before is recorded.
     fn let_out(&mut self, bytes: Vec<u8>, out: &mut Vec<Output>) {
-        let Response::Flowing(flow) = &mut self.response else { return };
+        let Response::Flowing(flow) = &mut self.response else {
+            return;
+        };
         let behind = self.step.is_some() && self.journal.unrecorded() >= RECORD_EACH;
         if flow.head.is_some() || behind || !flow.withheld.is_empty() {
             return flow.withheld.extend_from_slice(&bytes);
@@ -296,7 +357,9 @@ impl Exchange {
 
     /// Records what was let out since the last record.
     pub(super) fn record_delivered(&mut self, out: &mut Vec<Output>) {
-        let Response::Flowing(flow) = &mut self.response else { return };
+        let Response::Flowing(flow) = &mut self.response else {
+            return;
+        };
         if self.step.is_some() || self.ending.is_some() || flow.head.is_some() {
             return;
         }
@@ -332,7 +395,13 @@ impl Exchange {
         let Response::Flowing(flow) = std::mem::replace(&mut self.response, Response::Ended) else {
             return self.abort("internal", "nothing_to_release", out);
         };
-        let Flow { head, mut withheld, terminal, end, .. } = *flow;
+        let Flow {
+            head,
+            mut withheld,
+            terminal,
+            end,
+            ..
+        } = *flow;
         withheld.extend_from_slice(&terminal);
         out.extend(head.map(|head| Output::Answer(Answer::ResponseHeaders(head))));
         match end {
@@ -359,7 +428,9 @@ impl Exchange {
 
 impl Flow {
     fn read(&mut self, bytes: &Bytes, end: bool) -> Result<Passed, ShapeError> {
-        let Some(reader) = &mut self.reader else { return Ok(Passed::default()) };
+        let Some(reader) = &mut self.reader else {
+            return Ok(Passed::default());
+        };
         let mut passed = reader.push(bytes, &mut self.filter)?;
         if end {
             let rest = reader.finish(&mut self.filter)?;

@@ -7,18 +7,20 @@ use secrecy::SecretString;
 use super::{
     budget::{Admission, Budget},
     headers::Headers,
+    route::Route,
 };
 use crate::{
     audit::Durability,
     detect::{Catalog, DetectorError, Entity, Scanner},
-    dialect::{Dialect, Endpoint},
+    dialect::Dialect,
     identity::{self, TokenError},
     mask::{Operator, Plan},
     policy::Chain,
 };
 
 /// Headers in which SDKs carry a caller's credential. All are removed before forwarding, whichever the token came in.
-pub const CREDENTIAL_HEADERS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+pub const CREDENTIAL_HEADERS: [&str; 4] =
+    ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Query parameters that carry a caller's credential; removed before forwarding.
 pub const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
@@ -55,20 +57,12 @@ pub struct Limits {
 pub struct Connection {
     /// Name in the configuration and in records.
     pub name: String,
-    /// Host patterns: `*`, a name, or `*.` and a suffix.
-    pub hosts: Vec<String>,
-    /// What the path starts with; ends in `/`.
-    pub path_prefix: String,
-    /// Envoy route names the credential may be lent on.
-    pub lend_routes: Vec<String>,
-    /// Envoy cluster names the credential may be lent to.
-    pub lend_clusters: Vec<String>,
+    /// Where it is and where its credential may go.
+    pub route: Route,
     /// The header the caller's token is read from.
-    pub token_header: String,
+    pub token_header: &'static str,
     /// The wire format.
     pub dialect: &'static dyn Dialect,
-    /// The dialect's endpoints that are open.
-    pub endpoints: Vec<&'static Endpoint>,
     /// What is lent to the upstream; `None` lends nothing.
     pub credential: Option<Credential>,
     /// Who may do what.
@@ -104,44 +98,21 @@ impl Rules {
     /// The connection for `host` and `path`: the first that matches, in the configuration's order.
     #[must_use]
     pub fn connection(&self, host: &str, path: &str) -> Option<&Arc<Connection>> {
-        self.connections.iter().find(|connection| connection.matches(host, path))
+        self.connections
+            .iter()
+            .find(|connection| connection.route.matches(host, path))
     }
 }
 
 impl Connection {
-    fn matches(&self, authority: &str, path: &str) -> bool {
-        let host = match authority.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-            _ => authority,
-        }
-        .to_ascii_lowercase();
-        let served = self.hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {
-            _ if pattern == "*" => true,
-            Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-            None => *pattern == host,
-        });
-        served && path.starts_with(&self.path_prefix)
-    }
-
-    /// The open endpoint for `method` and `path`.
-    #[must_use]
-    pub fn endpoint(&self, method: &str, path: &str) -> Option<&'static Endpoint> {
-        let rest = path.strip_prefix(self.path_prefix.trim_end_matches('/'))?;
-        self.endpoints.iter().find(|endpoint| endpoint.method == method && endpoint.path == rest).copied()
-    }
-
-    /// Whether Envoy's choice of `route` and `cluster` is one the credential may be lent to.
-    #[must_use]
-    pub fn may_lend(&self, route: &str, cluster: &str) -> bool {
-        let named = |names: &[String], name: &str| !name.is_empty() && names.iter().any(|n| n == name);
-        named(&self.lend_routes, route) || named(&self.lend_clusters, cluster)
-    }
-
     /// A plan for a prompt under `obligations`; `None` where they oblige to nothing.
     ///
     /// # Errors
     /// [`DetectorError`] where the detectors do not compile together.
-    pub(super) fn request_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Result<Option<Arc<Plan>>, DetectorError> {
+    pub(super) fn request_plan(
+        &self,
+        obligations: &BTreeMap<Entity, Operator>,
+    ) -> Result<Option<Arc<Plan>>, DetectorError> {
         if obligations.is_empty() {
             return Ok(None);
         }
@@ -152,7 +123,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`DetectorError`] where the detectors do not compile together.
-    pub(super) fn response_plan(&self, obligations: &BTreeMap<Entity, Operator>) -> Result<Option<Arc<Plan>>, DetectorError> {
+    pub(super) fn response_plan(
+        &self,
+        obligations: &BTreeMap<Entity, Operator>,
+    ) -> Result<Option<Arc<Plan>>, DetectorError> {
         match &self.credential {
             Some(credential) => plan(&credential.catalog, obligations).map(Some),
             None => self.request_plan(obligations),
@@ -160,9 +134,15 @@ impl Connection {
     }
 }
 
-fn plan(catalog: &Catalog, obligations: &BTreeMap<Entity, Operator>) -> Result<Arc<Plan>, DetectorError> {
+fn plan(
+    catalog: &Catalog,
+    obligations: &BTreeMap<Entity, Operator>,
+) -> Result<Arc<Plan>, DetectorError> {
     let entities = obligations.keys().cloned().collect();
-    Ok(Arc::new(Plan::new(catalog.scanner(&entities)?, obligations)))
+    Ok(Arc::new(Plan::new(
+        catalog.scanner(&entities)?,
+        obligations,
+    )))
 }
 
 /// The token a request carries in `header`, without its scheme.
@@ -170,7 +150,10 @@ fn plan(catalog: &Catalog, obligations: &BTreeMap<Entity, Operator>) -> Result<A
 /// # Errors
 /// [`TokenError`] where there is none, or several, or something else.
 pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, TokenError> {
-    let mut values = headers.iter().filter(|(name, _)| *name == header).map(|(_, value)| value);
+    let mut values = headers
+        .iter()
+        .filter(|(name, _)| *name == header)
+        .map(|(_, value)| value);
     if header == "authorization" {
         return identity::from_authorization(values).map(SecretString::from);
     }
@@ -178,6 +161,12 @@ pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, Tok
     if values.next().is_some() {
         return Err(TokenError::Repeated);
     }
-    let text = std::str::from_utf8(value).map_err(|_| TokenError::NotBearer)?.trim();
-    if text.is_empty() { Err(TokenError::Missing) } else { Ok(text.into()) }
+    let text = std::str::from_utf8(value)
+        .map_err(|_| TokenError::NotBearer)?
+        .trim();
+    if text.is_empty() {
+        Err(TokenError::Missing)
+    } else {
+        Ok(text.into())
+    }
 }

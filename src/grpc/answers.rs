@@ -40,7 +40,10 @@ pub(super) fn channel() -> (Teller, Answers) {
 
 impl Teller {
     pub(super) async fn answer(&self, answer: ProcessingResponse) -> Result<(), Gone> {
-        self.0.send(Said::Answer(Box::new(answer))).await.map_err(|_| Gone)
+        self.0
+            .send(Said::Answer(Box::new(answer)))
+            .await
+            .map_err(|_| Gone)
     }
 
     /// Both directions are over: the stream ends well.
@@ -77,7 +80,9 @@ impl Stream for Answers {
         Poll::Ready(match said {
             Some(Said::Finished) => None,
             Some(Said::Failed(status)) => Some(Err(status)),
-            _ => Some(Err(Status::internal("the exchange stopped without having finished"))),
+            _ => Some(Err(Status::internal(
+                "the exchange stopped without having finished",
+            ))),
         })
     }
 }

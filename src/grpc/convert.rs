@@ -8,8 +8,9 @@ use envoy_types::pb::{
         },
         extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
         service::ext_proc::v3::{
-            BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpHeaders, ImmediateResponse,
-            ProcessingRequest, ProcessingResponse, StreamedBodyResponse, TrailersResponse, body_mutation::Mutation as Body,
+            BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse,
+            HttpHeaders, ImmediateResponse, ProcessingRequest, ProcessingResponse,
+            StreamedBodyResponse, TrailersResponse, body_mutation::Mutation as Body,
             processing_request::Request, processing_response::Response,
         },
         r#type::v3::HttpStatus,
@@ -38,7 +39,9 @@ pub(super) fn check_modes(first: &ProcessingRequest) -> Result<(), &'static str>
     if first.observability_mode {
         return Err("observability_mode");
     }
-    let Some(modes) = &first.protocol_config else { return Err("no_protocol_config") };
+    let Some(modes) = &first.protocol_config else {
+        return Err("no_protocol_config");
+    };
     let duplex = BodySendMode::FullDuplexStreamed as i32;
     if modes.request_body_mode != duplex {
         return Err("wrong_request_body_mode");
@@ -57,13 +60,17 @@ pub(super) fn input(mut message: ProcessingRequest) -> Option<Input> {
             let end = head.end_of_stream;
             Input::RequestHeaders(headers(head), read_attributes(&attributes), end)
         }
-        Request::RequestBody(body) => Input::RequestBody(Bytes::from(body.body), body.end_of_stream),
+        Request::RequestBody(body) => {
+            Input::RequestBody(Bytes::from(body.body), body.end_of_stream)
+        }
         Request::RequestTrailers(_) => Input::RequestTrailers,
         Request::ResponseHeaders(head) => {
             let end = head.end_of_stream;
             Input::ResponseHeaders(headers(head), end)
         }
-        Request::ResponseBody(body) => Input::ResponseBody(Bytes::from(body.body), body.end_of_stream),
+        Request::ResponseBody(body) => {
+            Input::ResponseBody(Bytes::from(body.body), body.end_of_stream)
+        }
         Request::ResponseTrailers(trailers) => Input::ResponseTrailers(fields(trailers.trailers)),
     })
 }
@@ -75,12 +82,25 @@ fn headers(head: HttpHeaders) -> Headers {
 fn fields(map: Option<HeaderMap>) -> Headers {
     let fields = map.unwrap_or_default().headers.into_iter();
     fields
-        .map(|field| (field.key, if field.raw_value.is_empty() { field.value.into_bytes() } else { field.raw_value }))
+        .map(|field| {
+            (
+                field.key,
+                if field.raw_value.is_empty() {
+                    field.value.into_bytes()
+                } else {
+                    field.raw_value
+                },
+            )
+        })
         .collect()
 }
 
 fn read_attributes(attributes: &Struct) -> Attributes {
-    let text = |name: &str| match attributes.fields.get(name).and_then(|value| value.kind.as_ref()) {
+    let text = |name: &str| match attributes
+        .fields
+        .get(name)
+        .and_then(|value| value.kind.as_ref())
+    {
         Some(Kind::StringValue(text)) => text.clone(),
         _ => String::new(),
     };
@@ -94,9 +114,10 @@ fn read_attributes(attributes: &Struct) -> Attributes {
 /// The message that tells Envoy `answer`.
 pub(super) fn message(answer: Answer) -> ProcessingResponse {
     match answer {
-        Answer::RequestHeaders(mutation) => {
-            ProcessingResponse { dynamic_metadata: Some(grant(PERMIT)), ..said(Response::RequestHeaders(head(mutation))) }
-        }
+        Answer::RequestHeaders(mutation) => ProcessingResponse {
+            dynamic_metadata: Some(grant(PERMIT)),
+            ..said(Response::RequestHeaders(head(mutation)))
+        },
         Answer::RequestBody(bytes, end) => said(Response::RequestBody(piece(bytes, end))),
         Answer::ResponseHeaders(mutation) => ProcessingResponse {
             dynamic_metadata: Some(grant(RELEASE)),
@@ -104,38 +125,82 @@ pub(super) fn message(answer: Answer) -> ProcessingResponse {
         },
         Answer::ResponseBody(bytes, end) => said(Response::ResponseBody(piece(bytes, end))),
         Answer::ResponseTrailers(names) => said(Response::ResponseTrailers(TrailersResponse {
-            header_mutation: Some(HeaderMutation { set_headers: Vec::new(), remove_headers: names }),
+            header_mutation: Some(HeaderMutation {
+                set_headers: Vec::new(),
+                remove_headers: names,
+            }),
         })),
-        Answer::Immediate(immediate) => said(Response::ImmediateResponse(immediate_response(immediate))),
+        Answer::Immediate(immediate) => {
+            said(Response::ImmediateResponse(immediate_response(immediate)))
+        }
     }
 }
 
 fn said(response: Response) -> ProcessingResponse {
-    ProcessingResponse { response: Some(response), ..ProcessingResponse::default() }
+    ProcessingResponse {
+        response: Some(response),
+        ..ProcessingResponse::default()
+    }
 }
 
 fn grant(key: &str) -> Struct {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let inner = Struct { fields: [(key.to_owned(), text(GRANTED))].into() };
-    Struct { fields: [(NAMESPACE.to_owned(), Value { kind: Some(Kind::StructValue(inner)) })].into() }
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let inner = Struct {
+        fields: [(key.to_owned(), text(GRANTED))].into(),
+    };
+    Struct {
+        fields: [(
+            NAMESPACE.to_owned(),
+            Value {
+                kind: Some(Kind::StructValue(inner)),
+            },
+        )]
+        .into(),
+    }
 }
 
 fn head(mutation: Mutation) -> HeadersResponse {
     let Mutation { set, remove } = mutation;
-    let header_mutation = Some(HeaderMutation { set_headers: set_all(set), remove_headers: remove });
-    HeadersResponse { response: Some(CommonResponse { header_mutation, ..CommonResponse::default() }) }
+    let header_mutation = Some(HeaderMutation {
+        set_headers: set_all(set),
+        remove_headers: remove,
+    });
+    HeadersResponse {
+        response: Some(CommonResponse {
+            header_mutation,
+            ..CommonResponse::default()
+        }),
+    }
 }
 
 fn piece(bytes: Bytes, end_of_stream: bool) -> BodyResponse {
-    let streamed = StreamedBodyResponse { body: bytes.into(), end_of_stream, ..StreamedBodyResponse::default() };
-    let body_mutation = Some(BodyMutation { mutation: Some(Body::StreamedResponse(streamed)) });
-    BodyResponse { response: Some(CommonResponse { body_mutation, ..CommonResponse::default() }) }
+    let streamed = StreamedBodyResponse {
+        body: bytes.into(),
+        end_of_stream,
+        ..StreamedBodyResponse::default()
+    };
+    let body_mutation = Some(BodyMutation {
+        mutation: Some(Body::StreamedResponse(streamed)),
+    });
+    BodyResponse {
+        response: Some(CommonResponse {
+            body_mutation,
+            ..CommonResponse::default()
+        }),
+    }
 }
 
 fn immediate_response(immediate: Immediate) -> ImmediateResponse {
     ImmediateResponse {
-        status: Some(HttpStatus { code: immediate.status.into() }),
-        headers: Some(HeaderMutation { set_headers: set_all(immediate.headers), remove_headers: Vec::new() }),
+        status: Some(HttpStatus {
+            code: immediate.status.into(),
+        }),
+        headers: Some(HeaderMutation {
+            set_headers: set_all(immediate.headers),
+            remove_headers: Vec::new(),
+        }),
         body: immediate.body.into(),
         details: format!("countersign_{}", immediate.code),
         ..ImmediateResponse::default()

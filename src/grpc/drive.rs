@@ -33,8 +33,14 @@ pub(super) async fn drive<B: Backing>(
         outputs: Vec::new(),
     };
     let end = stream.run(inbound, drain).await;
-    let Driver { exchange, teller, .. } = stream;
-    backing.ended(exchange.session(), exchange.summary(), backing.monotonic().saturating_sub(began));
+    let Driver {
+        exchange, teller, ..
+    } = stream;
+    backing.ended(
+        exchange.session(),
+        exchange.summary(),
+        backing.monotonic().saturating_sub(began),
+    );
     match end {
         End::Finished => teller.finish().await,
         End::Failed(status) => teller.fail(status).await,
@@ -96,8 +102,11 @@ impl<B: Backing> Driver<B> {
             Input::RequestBody(bytes, _) | Input::ResponseBody(bytes, _) => bytes.len() >= LARGE,
             _ => false,
         };
-        let mut handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
-        if large && tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread {
+        let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
+        if large
+            && tokio::runtime::Handle::current().runtime_flavor()
+                == tokio::runtime::RuntimeFlavor::MultiThread
+        {
             tokio::task::block_in_place(handle);
         } else {
             handle();

@@ -32,9 +32,16 @@ pub trait Backing: Send + Sync + 'static {
     /// Time since some fixed point; never goes back.
     fn monotonic(&self) -> Duration;
     /// Checks a token.
-    fn authenticate(&self, token: SecretString) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
+    fn authenticate(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
     /// Makes records durable, in order; a stable code where that failed.
-    fn record(&self, entries: Vec<Entry>, durability: Durability) -> BoxFuture<'static, Result<(), &'static str>>;
+    fn record(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), &'static str>>;
     /// A stream began.
     fn began(&self);
     /// A stream ended.
@@ -52,7 +59,9 @@ pub struct Service<B> {
 
 impl<B> fmt::Debug for Service<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("streams", &self.tasks.len()).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("streams", &self.tasks.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +69,11 @@ impl<B: Backing> Service<B> {
     /// A service over `backing`. Streams run on `tasks`; when `drain` is cancelled, those still open are cut.
     #[must_use]
     pub fn new(backing: Arc<B>, tasks: TaskTracker, drain: CancellationToken) -> Self {
-        Self { backing, tasks, drain }
+        Self {
+            backing,
+            tasks,
+            drain,
+        }
     }
 }
 
@@ -73,7 +86,12 @@ impl<B: Backing> ExternalProcessor for Service<B> {
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let (teller, answers) = answers::channel();
-        let driving = drive::drive(self.backing.clone(), request.into_inner(), teller, self.drain.clone());
+        let driving = drive::drive(
+            self.backing.clone(),
+            request.into_inner(),
+            teller,
+            self.drain.clone(),
+        );
         self.tasks.spawn(driving);
         Ok(Response::new(Box::pin(answers)))
     }

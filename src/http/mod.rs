@@ -34,7 +34,9 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(probe);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown)
+        .await
 }
 
 async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
@@ -42,7 +44,11 @@ async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
     if troubles.is_empty() {
         return Json(json!({"status": "ready"})).into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "not ready", "troubles": troubles}))).into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        Json(json!({"status": "not ready", "troubles": troubles})),
+    )
+        .into_response()
 }
 
 async fn metrics(State(probe): State<Arc<dyn Probe>>) -> Response {
@@ -72,7 +78,12 @@ mod tests {
         let serving = tokio::spawn(serve(listener, Arc::new(Fixed(troubles)), async {
             let _ = stopped.await;
         }));
-        let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(format!("http://{at}{path}")).send();
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .unwrap()
+            .get(format!("http://{at}{path}"))
+            .send();
         let answer = answer.await.unwrap();
         let told = (answer.status().as_u16(), answer.text().await.unwrap());
         drop(stop);
@@ -87,7 +98,10 @@ mod tests {
         assert_eq!(status, 503);
         assert!(body.contains("the audit log is full"));
         assert_eq!(status_of("/healthz", vec!["any".to_owned()]).await.0, 200);
-        assert_eq!(status_of("/metrics", Vec::new()).await, (200, "# EOF\n".to_owned()));
+        assert_eq!(
+            status_of("/metrics", Vec::new()).await,
+            (200, "# EOF\n".to_owned())
+        );
         assert_eq!(status_of("/elsewhere", Vec::new()).await.0, 404);
     }
 }

@@ -41,6 +41,17 @@ pub enum Operator {
     KeepLast(u8),
 }
 
+/// As records name it: `replace`, `redact`, `keep_last:4`.
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace => f.write_str("replace"),
+            Self::Redact => f.write_str("redact"),
+            Self::KeepLast(n) => write!(f, "keep_last:{n}"),
+        }
+    }
+}
+
 /// What to look for and what to put in its place. Shared by all streams it is used for.
 #[derive(Clone)]
 pub struct Plan {

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
     audit::{
-        ChainId, Receipt,
+        ChainId, Durability, Receipt,
         chain::{MAX_POSITION_BYTES, MAX_RECORD_BYTES},
         note::{VerifierKey, valid_name},
         record::{Entry, Event},
@@ -46,16 +46,6 @@ use crate::{
 mod writer;
 
 use writer::{Command, Item, Writer};
-
-/// What "durable" means for one append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// On disk: `fdatasync` has returned. Survives a power cut.
-    Disk,
-    /// Handed to the operating system; on disk within 50 ms. Survives the death of the process; a machine that dies can
-    /// lose that much.
-    Spool,
-}
 
 /// How a ledger is kept. Start from [`LedgerOptions::new`].
 #[derive(Clone, Debug)]
@@ -300,13 +290,50 @@ impl Ledger {
     /// Appends a record; returns once it is durable as asked for, or failed.
     ///
     /// # Errors
-    /// [`LedgerError`], at the latest when the write deadline has passed. The record may still turn up in the log; of an
-    /// `opened` the ledger then writes the `closed` itself.
+    /// As for [`append_all`](Self::append_all).
     pub async fn append(
         &self,
         entry: Entry,
         durability: Durability,
     ) -> Result<Receipt, LedgerError> {
+        let receipts = self.append_all(vec![entry], durability).await?;
+        receipts.into_iter().next().ok_or(LedgerError::Closed)
+    }
+
+    /// Appends records in their order; returns once all are durable as asked for, or one failed.
+    ///
+    /// # Errors
+    /// [`LedgerError`], at the latest when the write deadline has passed. Some of the records may still turn up in the log;
+    /// of an `opened` the ledger then writes the `closed` itself.
+    pub async fn append_all(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> Result<Vec<Receipt>, LedgerError> {
+        let queued = async {
+            let mut replies = Vec::with_capacity(entries.len());
+            for entry in entries {
+                replies.push(self.enqueue(entry, durability).await?);
+            }
+            let mut receipts = Vec::with_capacity(replies.len());
+            for reply in replies {
+                // The writer drops a reply unanswered only when it ends.
+                receipts.push(reply.await.map_err(|_| LedgerError::Closed)??);
+            }
+            Ok(receipts)
+        };
+        match tokio::time::timeout(self.inner.deadline, queued).await {
+            Ok(result) => result,
+            Err(_) => Err(LedgerError::Unavailable),
+        }
+    }
+
+    /// Puts a record in the writer's queue, waiting for room there.
+    async fn enqueue(
+        &self,
+        entry: Entry,
+        durability: Durability,
+    ) -> Result<oneshot::Receiver<Result<Receipt, LedgerError>>, LedgerError> {
         let bytes = serde_json::to_vec(&entry).map_err(|_| LedgerError::TooLarge)?;
         if bytes.len() + MAX_POSITION_BYTES > MAX_RECORD_BYTES {
             return Err(LedgerError::TooLarge);
@@ -316,37 +343,28 @@ impl Ledger {
             Event::Opened(_) | Event::Refused(_) | Event::Unauthenticated(_)
         );
         let opened = matches!(entry.event, Event::Opened(_)).then_some(entry.session);
-        let queued = async {
-            let inner = &self.inner;
-            let weight = u32::try_from(bytes.len().min(inner.queue_bytes)).unwrap_or(u32::MAX);
-            let record = Arc::clone(&inner.records)
-                .acquire_owned()
-                .await
-                .map_err(|_| LedgerError::Closed)?;
-            let room = Arc::clone(&inner.bytes)
-                .acquire_many_owned(weight)
-                .await
-                .map_err(|_| LedgerError::Closed)?;
-            let (reply, receipt) = oneshot::channel();
-            let item = Item {
-                entry: bytes,
-                durability,
-                opened,
-                begins_work,
-                reply,
-                _room: [record, room],
-            };
-            inner
-                .commands
-                .send(Command::Append(item))
-                .map_err(|_| LedgerError::Closed)?;
-            // The writer drops a reply unanswered only when it ends.
-            receipt.await.map_err(|_| LedgerError::Closed)?
+        let inner = &self.inner;
+        let weight = u32::try_from(bytes.len().min(inner.queue_bytes)).unwrap_or(u32::MAX);
+        let record = Arc::clone(&inner.records).acquire_owned().await;
+        let room = Arc::clone(&inner.bytes).acquire_many_owned(weight).await;
+        let room = [
+            record.map_err(|_| LedgerError::Closed)?,
+            room.map_err(|_| LedgerError::Closed)?,
+        ];
+        let (reply, receipt) = oneshot::channel();
+        let item = Item {
+            entry: bytes,
+            durability,
+            opened,
+            begins_work,
+            reply,
+            _room: room,
         };
-        match tokio::time::timeout(self.inner.deadline, queued).await {
-            Ok(result) => result,
-            Err(_) => Err(LedgerError::Unavailable),
-        }
+        inner
+            .commands
+            .send(Command::Append(item))
+            .map_err(|_| LedgerError::Closed)?;
+        Ok(receipt)
     }
 
     /// How the ledger is doing.

@@ -48,7 +48,11 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let everything = catalog.scanner(catalog.entities())?;
     let record_plan = Arc::new(Plan::new(everything.clone(), &BTreeMap::new()));
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
-        let credential = from.credential.as_ref().map(|credential| lend(&from.name, credential, &catalog)).transpose()?;
+        let credential = from
+            .credential
+            .as_ref()
+            .map(|credential| lend(&from.name, credential, &catalog))
+            .transpose()?;
         Ok(Arc::new(Connection {
             name: from.name.clone(),
             route: from.route.clone(),
@@ -64,16 +68,33 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             record_plan: record_plan.clone(),
         }))
     };
-    let connections = config.connections.iter().map(connection).collect::<Result<_, _>>()?;
+    let connections = config
+        .connections
+        .iter()
+        .map(connection)
+        .collect::<Result<_, _>>()?;
     let limits = &config.limits;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let (memory, all, each) = (size(limits.memory), limits.streams as usize, limits.streams_per_principal as usize);
+    let (memory, all, each) = (
+        size(limits.memory),
+        limits.streams as usize,
+        limits.streams_per_principal as usize,
+    );
     Ok(Rules {
         connections,
         digest: hex::encode(config.digest),
-        limits: Limits { request_body: size(limits.request_body), response_body: size(limits.response_body) },
-        budget: before.map_or_else(|| Budget::new(memory), |rules| rules.budget.with_cap(memory)),
-        admission: before.map_or_else(|| Admission::new(all, each), |rules| rules.admission.with_caps(all, each)),
+        limits: Limits {
+            request_body: size(limits.request_body),
+            response_body: size(limits.response_body),
+        },
+        budget: before.map_or_else(
+            || Budget::new(memory),
+            |rules| rules.budget.with_cap(memory),
+        ),
+        admission: before.map_or_else(
+            || Admission::new(all, each),
+            |rules| rules.admission.with_caps(all, each),
+        ),
     })
 }
 
@@ -82,7 +103,11 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
 /// # Errors
 /// [`SnapshotError`] where an issuer cannot be used at all; one that is only out of reach is tried again.
 pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
-    let issuers = config.issuers.iter().map(issuer).collect::<Result<_, _>>()?;
+    let issuers = config
+        .issuers
+        .iter()
+        .map(issuer)
+        .collect::<Result<_, _>>()?;
     Ok(Authenticator::new(issuers, config.digest)?)
 }
 
@@ -99,11 +124,28 @@ fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
     })
 }
 
-fn lend(connection: &str, from: &config::Credential, catalog: &Catalog) -> Result<Credential, SnapshotError> {
-    let secret = from.source.read().map_err(|cause| SnapshotError::Secret { connection: connection.into(), cause })?;
-    let value = SecretString::from(format!("{}{}{}", from.prefix, secret.expose_secret(), from.suffix));
+fn lend(
+    connection: &str,
+    from: &config::Credential,
+    catalog: &Catalog,
+) -> Result<Credential, SnapshotError> {
+    let secret = from.source.read().map_err(|cause| SnapshotError::Secret {
+        connection: connection.into(),
+        cause,
+    })?;
+    let value = SecretString::from(format!(
+        "{}{}{}",
+        from.prefix,
+        secret.expose_secret(),
+        from.suffix
+    ));
     let catalog = catalog.with_credential(secret.expose_secret())?;
-    Ok(Credential { header: from.header.clone(), value, secret, catalog })
+    Ok(Credential {
+        header: from.header.clone(),
+        value,
+        secret,
+        catalog,
+    })
 }
 
 fn issuer(from: &config::Issuer) -> Result<(IssuerRules, KeySource), SnapshotError> {
@@ -114,14 +156,19 @@ fn issuer(from: &config::Issuer) -> Result<(IssuerRules, KeySource), SnapshotErr
         algorithms: algorithms
             .collect::<Result<_, UnknownAlgorithm>>()
             .map_err(|_| SnapshotError::Algorithm(from.issuer.clone()))?,
-        groups_claim: Some(from.groups_claim.clone()),
+        groups_claim: Some(match &from.groups_claim {
+            config::ClaimPath::Name(claim) | config::ClaimPath::Pointer(claim) => claim.clone(),
+        }),
         claims: from.claims.clone(),
         clock_skew: from.clock_skew,
         allow_id_tokens: from.allow_id_tokens,
     };
     let source = match &from.jwks {
         config::JwksSource::Discovery => KeySource::Discovery { insecure: false },
-        config::JwksSource::Url(url) => KeySource::Url { url: url.clone(), insecure: false },
+        config::JwksSource::Url(url) => KeySource::Url {
+            url: url.clone(),
+            insecure: false,
+        },
         config::JwksSource::File(path) => KeySource::File(path.clone()),
     };
     Ok((rules, source))
@@ -130,5 +177,9 @@ fn issuer(from: &config::Issuer) -> Result<(IssuerRules, KeySource), SnapshotErr
 /// Every secret the configuration lends, so that a change of one can be noticed.
 #[must_use]
 pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
-    config.connections.iter().filter_map(|connection| Some(connection.credential.as_ref()?.source.clone())).collect()
+    config
+        .connections
+        .iter()
+        .filter_map(|connection| Some(connection.credential.as_ref()?.source.clone()))
+        .collect()
 }

@@ -1,7 +1,21 @@
 //! Which connection a request belongs to: the first in file order whose host and path match.
 
-use super::{Config, Connection};
 use crate::dialect::Endpoint;
+
+/// What a connection answers for, and where its credential may be lent.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Hosts it answers for; never empty.
+    pub hosts: Vec<HostPattern>,
+    /// The path's beginning without a slash at its end: empty, or `/v1`.
+    pub path_prefix: String,
+    /// The dialect's endpoints that are open; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// Envoy routes the credential may be lent on.
+    pub lend_to_routes: Vec<String>,
+    /// Envoy clusters the credential may be lent to.
+    pub lend_to_clusters: Vec<String>,
+}
 
 /// The hosts a connection answers for. Host names compare without regard to case and to a dot at their end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +34,7 @@ enum Name {
 
 impl HostPattern {
     /// Reads `*`, `*.example.com`, `api.example.com`, `api.example.com:8443`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             "not a host; write `api.example.com`, `*.example.com` or `*`, without scheme or path"
                 .to_owned()
@@ -47,7 +61,7 @@ impl HostPattern {
     }
 
     /// Whether every host that matches `other` matches this.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let name = match (&self.name, &other.name) {
             (Name::Any, _) => true,
             (_, Name::Any) => false,
@@ -87,22 +101,17 @@ fn lies_below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-impl Config {
-    /// The connection a request belongs to, by its `:authority` and its path without query; `None` is to be refused.
+impl Route {
+    /// Whether a request is for this connection, by its `:authority` and its path without query.
     #[must_use]
-    pub fn connection(&self, authority: &str, path: &str) -> Option<&Connection> {
-        let (host, port) = split_authority(authority)?;
-        self.connections.iter().find(|connection| {
-            connection
-                .hosts
-                .iter()
-                .any(|pattern| pattern.matches(&host, port))
-                && lies_below(path, &connection.path_prefix).is_some()
-        })
+    pub fn matches(&self, authority: &str, path: &str) -> bool {
+        let Some((host, port)) = split_authority(authority) else {
+            return false;
+        };
+        let host = |pattern: &HostPattern| pattern.matches(&host, port);
+        self.hosts.iter().any(host) && lies_below(path, &self.path_prefix).is_some()
     }
-}
 
-impl Connection {
     /// The endpoint called by `method` on `path` (without query), where this connection allows it.
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &str) -> Option<&Endpoint> {
@@ -114,7 +123,7 @@ impl Connection {
 
     /// Whether the credential may be lent to the route or cluster that Envoy chose.
     #[must_use]
-    pub fn lends_to(&self, route: &str, cluster: &str) -> bool {
+    pub fn may_lend(&self, route: &str, cluster: &str) -> bool {
         let named = |names: &[String], name: &str| {
             !name.is_empty() && names.iter().any(|known| known == name)
         };
@@ -122,7 +131,7 @@ impl Connection {
     }
 
     /// Whether every request that belongs to `other` by `host` would be taken by this first.
-    pub(super) fn shadows(&self, other: &Connection, host: &HostPattern) -> bool {
+    pub(crate) fn shadows(&self, other: &Self, host: &HostPattern) -> bool {
         lies_below(&other.path_prefix, &self.path_prefix).is_some()
             && self.hosts.iter().any(|pattern| pattern.covers(host))
     }
