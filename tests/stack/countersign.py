@@ -70,7 +70,7 @@ class Countersign(Process):
 
     def records(self) -> list[dict]:
         """The audit records as `countersign tail` prints them."""
-        done = run("tail", "--dir", self.audit)
+        done = run("tail", "--dir", self.audit, "--format", "json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
