@@ -12,6 +12,8 @@
 
 pub mod chain;
 pub mod checkpoint;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod note;
 pub mod record;
 pub mod tree;

@@ -132,13 +132,15 @@ fn tail_topic(
     while let Some(message) = reader.next_until_end()? {
         out.print(&message.bytes)?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         out.to.flush()?;
         if let Some(message) = reader.next_within(POLL)? {
             out.print(&message.bytes)?;
         }
     }
-    Ok(())
 }
 
 impl<W: Write> Out<W> {

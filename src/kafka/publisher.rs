@@ -698,7 +698,14 @@ impl Pass {
                 if let Ok(index) = self.flights.binary_search_by_key(&seq, |flight| flight.seq) {
                     self.flights[index].acknowledged = true;
                 }
-                while let Some(flight) = self.flights.pop_front_if(|flight| flight.acknowledged) {
+                while self
+                    .flights
+                    .front()
+                    .is_some_and(|flight| flight.acknowledged)
+                {
+                    let Some(flight) = self.flights.pop_front() else {
+                        break;
+                    };
                     self.flight_bytes -= flight.bytes;
                     self.cursor.seq = flight.seq + 1;
                 }

@@ -1,9 +1,6 @@
 //! A chain's signed checkpoints in a file, one after the other.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use super::disk::{Disk, LogFile};
 use crate::audit::checkpoint::{Checkpoint, notes};
@@ -54,7 +51,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// Those of reading the file.
-pub fn last(path: &PathBuf) -> io::Result<Option<(u64, String)>> {
+pub fn last(path: &Path) -> io::Result<Option<(u64, String)>> {
     let text = read(path)?;
     let last = notes(&text)
         .filter_map(|note| Some((Checkpoint::read_unchecked(note).ok()?.size, note.to_owned())))

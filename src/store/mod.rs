@@ -30,6 +30,8 @@ pub mod layout;
 pub mod lock;
 pub mod reader;
 pub mod recover;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod wal;
 
 /// Why a ledger directory cannot be used.

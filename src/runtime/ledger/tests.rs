@@ -1,25 +1,561 @@
-use super::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader, ErrorKind},
+    path::Path,
+    process::{Command as Process, Stdio},
+    time::Instant,
+};
 
-fn entry(session: &str) -> Entry {
+use super::*;
+use crate::{
+    audit::{
+        record::{Closed, Delivered},
+        verify::Verdict,
+    },
+    store::{
+        disk::faulty::Faults,
+        testing::{self, records, verify},
+    },
+};
+
+fn opened(session: &str) -> Entry {
     Entry {
         session: session.into(),
         event: Event::Opened(Box::default()),
     }
 }
 
-#[tokio::test]
-async fn smoke() {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(LedgerOptions::new(dir.path(), "demo", "a")).unwrap();
-    let receipt = ledger.append(entry("s-1"), Durability::Disk).await.unwrap();
-    assert_eq!(receipt.seq, 1);
-    ledger
-        .append(entry("s-2"), Durability::Spool)
-        .await
-        .unwrap();
+fn closed(session: &str) -> Entry {
+    let closed = Closed {
+        outcome: "completed".into(),
+        ..Closed::default()
+    };
+    Entry {
+        session: session.into(),
+        event: Event::Closed(Box::new(closed)),
+    }
+}
+
+fn options(dir: &Path) -> LedgerOptions {
+    LedgerOptions::new(dir, "demo", "a")
+}
+
+/// Waits for what another thread will bring about; fails loudly rather than forever.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "never came: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Every session of the log was opened and closed exactly once.
+fn assert_all_closed_once(dir: &Path) {
+    let mut open = BTreeMap::<String, (u32, u32)>::new();
+    for (_, _, entry) in records(dir) {
+        let counts = open.entry(entry.session).or_default();
+        match entry.event {
+            Event::Opened(_) => counts.0 += 1,
+            Event::Closed(_) => counts.1 += 1,
+            _ => {}
+        }
+    }
+    open.remove("");
+    for (session, counts) in open {
+        assert_eq!(counts, (1, 1), "{session}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_many_callers_append_at_once_is_one_sound_chain() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.checkpoint_records) = (20_000, 50);
+    let ledger = Ledger::open(options).unwrap();
+    let tasks: Vec<_> = (0..200)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let durability = if n % 2 == 0 {
+                    Durability::Disk
+                } else {
+                    Durability::Spool
+                };
+                let first = ledger
+                    .append(opened(&format!("s-{n}")), durability)
+                    .await
+                    .unwrap();
+                let second = ledger
+                    .append(closed(&format!("s-{n}")), durability)
+                    .await
+                    .unwrap();
+                assert!(first.seq < second.seq);
+                [first, second]
+            })
+        })
+        .collect();
+    let mut receipts = Vec::new();
+    for task in tasks {
+        receipts.extend(task.await.unwrap());
+    }
     ledger.clone().shutdown(0).await.unwrap();
+    let report = verify(dir.path());
     assert_eq!(
-        ledger.append(entry("s-3"), Durability::Disk).await,
+        (report.verdict(), report.records()),
+        (Verdict::Unanchored, 402)
+    );
+    assert!(report.checkpoints >= 2, "{}", report.checkpoints);
+    let found: BTreeMap<u64, String> = records(dir.path())
+        .into_iter()
+        .map(|(seq, hash, _)| (seq, hash))
+        .collect();
+    for receipt in &receipts {
+        assert_eq!(found[&receipt.seq], receipt.record_hash.to_string());
+    }
+    assert_eq!(
+        receipts
+            .iter()
+            .map(|receipt| receipt.seq)
+            .collect::<BTreeSet<_>>()
+            .len(),
+        400
+    );
+    assert_all_closed_once(dir.path());
+    assert_eq!(
+        ledger.append(opened("late"), Durability::Disk).await,
         Err(LedgerError::Closed)
     );
+}
+
+#[tokio::test]
+async fn a_shutdown_is_the_last_record_is_covered_by_a_checkpoint_and_the_next_start_says_clean() {
+    let dir = testing::dir();
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    let chain = ledger.opening().chain;
+    ledger
+        .append(opened("s-1"), Durability::Disk)
+        .await
+        .unwrap();
+    ledger
+        .append(closed("s-1"), Durability::Disk)
+        .await
+        .unwrap();
+    ledger.shutdown(3).await.unwrap();
+    let all = records(dir.path());
+    assert!(matches!(&all[3].2.event, Event::Shutdown(shutdown) if shutdown.cut_sessions == 3));
+    let path = store::layout::chains(dir.path()).unwrap()[0].checkpoints();
+    let (size, note) = store::checkpoints::last(&path).unwrap().unwrap();
+    assert_eq!(size, 4);
+
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    let opening = ledger.opening();
+    assert_eq!(
+        (
+            opening.previous,
+            opening.previous_clean,
+            opening.orphans_closed
+        ),
+        (Some(chain), true, 0)
+    );
+    assert_ne!(opening.chain, chain);
+    let Event::Genesis(genesis) = records(dir.path())[4].2.event.clone() else {
+        panic!("no genesis")
+    };
+    assert_eq!(genesis.previous_chain, chain.to_string());
+    assert_eq!((genesis.previous_size, genesis.previous_clean), (4, true));
+    assert_eq!(
+        (genesis.previous_head, genesis.previous_checkpoint),
+        (all[3].1.clone(), note)
+    );
+}
+
+#[tokio::test]
+async fn the_directory_has_one_owner() {
+    let dir = testing::dir();
+    let _ledger = Ledger::open(options(dir.path())).unwrap();
+    let error = Ledger::open(options(dir.path())).unwrap_err();
+    assert!(
+        matches!(error, OpenError::Store(StoreError::Locked(_))),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .contains("in use by another countersign process")
+    );
+}
+
+#[tokio::test]
+async fn sessions_left_open_are_closed_by_the_next_start() {
+    let dir = testing::dir();
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    for session in ["s-1", "s-2", "s-3"] {
+        ledger
+            .append(opened(session), Durability::Disk)
+            .await
+            .unwrap();
+    }
+    ledger
+        .append(closed("s-2"), Durability::Disk)
+        .await
+        .unwrap();
+    drop(ledger);
+    until("the lock is free", || {
+        !store::lock::DirLock::is_held(dir.path())
+    })
+    .await;
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    assert_eq!(
+        (
+            ledger.opening().orphans_closed,
+            ledger.opening().previous_clean
+        ),
+        (2, false)
+    );
+    let unknown = records(dir.path())
+        .into_iter()
+        .filter(|(_, _, entry)| matches!(&entry.event, Event::Closed(closed) if closed.outcome == "unknown"))
+        .count();
+    assert_eq!(unknown, 2);
+    assert_all_closed_once(dir.path());
+    ledger.shutdown(0).await.unwrap();
+    assert_eq!(
+        Ledger::open(options(dir.path()))
+            .unwrap()
+            .opening()
+            .orphans_closed,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_writing_comes_back_by_itself() {
+    let dir = testing::dir();
+    let faults = Faults::default();
+    let ledger = Ledger::open_on(options(dir.path()), || faults.disk()).unwrap();
+    for (kind, error) in [
+        (ErrorKind::StorageFull, LedgerError::Full),
+        (ErrorKind::Other, LedgerError::Unavailable),
+    ] {
+        faults.write(Some((kind, 70)));
+        for durability in [Durability::Disk, Durability::Spool] {
+            assert_eq!(
+                ledger.append(opened("refused"), durability).await,
+                Err(error)
+            );
+        }
+        assert_eq!(ledger.health().trouble, Some(error));
+        faults.write(None);
+        // Nobody writes: readiness has to find out alone.
+        until("the ledger is writable", || ledger.health().writable()).await;
+        ledger
+            .append(opened(&format!("{kind}")), Durability::Disk)
+            .await
+            .unwrap();
+        ledger
+            .append(closed(&format!("{kind}")), Durability::Disk)
+            .await
+            .unwrap();
+    }
+    ledger.shutdown(0).await.unwrap();
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Unanchored);
+    assert!(
+        records(dir.path())
+            .iter()
+            .all(|(_, _, entry)| entry.session != "refused")
+    );
+    assert_all_closed_once(dir.path());
+}
+
+#[tokio::test]
+async fn a_failed_sync_fails_disk_but_keeps_what_spool_was_promised() {
+    let dir = testing::dir();
+    let faults = Faults::default();
+    let ledger = Ledger::open_on(options(dir.path()), || faults.disk()).unwrap();
+    faults.sync(Some(ErrorKind::Other));
+    let spool = ledger
+        .append(closed("spool"), Durability::Spool)
+        .await
+        .unwrap();
+    assert_eq!(
+        ledger.append(opened("disk"), Durability::Disk).await,
+        Err(LedgerError::Unavailable)
+    );
+    faults.sync(None);
+    until("the ledger is writable", || ledger.health().writable()).await;
+    ledger.shutdown(0).await.unwrap();
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Unanchored);
+    let all = records(dir.path());
+    assert_eq!(
+        all[usize::try_from(spool.seq).unwrap()].1,
+        spool.record_hash.to_string()
+    );
+    // The `opened` that was reported as failed is in the log, so the ledger has closed it.
+    let of_disk: Vec<_> = all
+        .iter()
+        .filter(|(_, _, entry)| entry.session == "disk")
+        .collect();
+    assert_eq!(of_disk.len(), 2, "{of_disk:?}");
+    assert!(matches!(&of_disk[1].2.event, Event::Closed(closed) if closed.outcome == "unknown"));
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_an_error_within_the_deadline_and_leaves_no_open_session() {
+    let dir = testing::dir();
+    let faults = Faults::default();
+    let mut options = options(dir.path());
+    (options.write_deadline, options.queue_records) = (Duration::from_millis(300), 3);
+    let ledger = Ledger::open_on(options, || faults.disk()).unwrap();
+    let (hangs, release) = faults.hang();
+    let first = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.append(opened("hung"), Durability::Disk).await }
+    });
+    tokio::task::spawn_blocking(move || hangs.recv().unwrap())
+        .await
+        .unwrap();
+    // Two find a place in the queue, three do not; all are told in time.
+    let start = Instant::now();
+    let waiting: Vec<_> = (0..5)
+        .map(|n| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                ledger
+                    .append(opened(&format!("queued-{n}")), Durability::Disk)
+                    .await
+            })
+        })
+        .collect();
+    for task in waiting {
+        assert_eq!(task.await.unwrap(), Err(LedgerError::Unavailable));
+    }
+    assert_eq!(first.await.unwrap(), Err(LedgerError::Unavailable));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    release.send(()).unwrap();
+    until("appends work again", || {
+        ledger.health().synced == ledger.health().records
+    })
+    .await;
+    ledger
+        .append(opened("after"), Durability::Disk)
+        .await
+        .unwrap();
+    ledger
+        .append(closed("after"), Durability::Disk)
+        .await
+        .unwrap();
+    ledger.shutdown(0).await.unwrap();
+    let sessions: BTreeSet<String> = records(dir.path())
+        .into_iter()
+        .map(|(_, _, entry)| entry.session)
+        .collect();
+    assert!(
+        sessions.contains("hung"),
+        "it was being written when its caller gave up"
+    );
+    assert!(
+        !sessions.iter().any(|session| session.starts_with("queued")),
+        "{sessions:?}"
+    );
+    assert_all_closed_once(dir.path());
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Unanchored);
+}
+
+#[tokio::test]
+async fn at_the_cap_new_work_is_refused_and_open_work_can_end() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    options.spool_cap_bytes = 64 << 10;
+    let ledger = Ledger::open(options).unwrap();
+    let mut sessions = 0;
+    let refused = loop {
+        match ledger
+            .append(opened(&format!("s-{sessions}")), Durability::Spool)
+            .await
+        {
+            Ok(_) => sessions += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((refused, refused.code()), (LedgerError::Full, "audit_full"));
+    assert!(sessions > 10);
+    ledger
+        .append(closed("s-0"), Durability::Disk)
+        .await
+        .unwrap();
+    let part = Event::Delivered(Delivered::default());
+    ledger
+        .append(
+            Entry {
+                session: "s-1".into(),
+                event: part,
+            },
+            Durability::Disk,
+        )
+        .await
+        .unwrap();
+    assert!(ledger.health().spool_bytes <= 64 << 10);
+    // Room is made by hand: an old file of the directory goes.
+    let big = Entry {
+        session: "big".into(),
+        event: Event::Opened(Box::default()),
+    };
+    assert_eq!(
+        ledger.append(big, Durability::Disk).await,
+        Err(LedgerError::Full)
+    );
+}
+
+#[tokio::test]
+async fn a_record_beyond_the_limit_is_refused_and_harms_nobody() {
+    let dir = testing::dir();
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    let large = Closed {
+        body: "x".repeat(MAX_RECORD_BYTES),
+        ..Closed::default()
+    };
+    let entry = Entry {
+        session: "s".into(),
+        event: Event::Closed(Box::new(large)),
+    };
+    assert_eq!(
+        ledger.append(entry, Durability::Disk).await,
+        Err(LedgerError::TooLarge)
+    );
+    let most = Closed {
+        body: "x".repeat(MAX_RECORD_BYTES - 2_000),
+        ..Closed::default()
+    };
+    let entry = Entry {
+        session: "s".into(),
+        event: Event::Closed(Box::new(most)),
+    };
+    ledger.append(entry, Durability::Disk).await.unwrap();
+    assert_eq!(verify(dir.path()).records(), 2);
+}
+
+#[tokio::test]
+async fn an_idle_ledger_signs_what_was_written() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    options.checkpoint_interval = Duration::from_millis(50);
+    let ledger = Ledger::open(options).unwrap();
+    ledger.append(closed("s"), Durability::Spool).await.unwrap();
+    let path = store::layout::chains(dir.path()).unwrap()[0].checkpoints();
+    let signed = || {
+        store::checkpoints::last(&path)
+            .unwrap()
+            .map(|(size, _)| size)
+    };
+    until("a checkpoint of both records", || signed() == Some(2)).await;
+    assert_eq!(ledger.health().synced, 2);
+}
+
+#[tokio::test]
+async fn a_name_that_cannot_stand_in_a_checkpoint_is_refused() {
+    let dir = testing::dir();
+    for name in ["", "a b", "a+b", "a/b", "a\n"] {
+        let error = Ledger::open(LedgerOptions::new(dir.path(), "demo", name)).unwrap_err();
+        assert!(
+            matches!(error, OpenError::Store(StoreError::BadName(_))),
+            "{name:?}"
+        );
+    }
+}
+
+/// Not a test of its own: the process that `an_acknowledged_record_survives_kill_9` kills.
+#[test]
+#[ignore = "the child process of another test"]
+fn child_that_writes_until_it_is_killed() {
+    let Ok(dir) = std::env::var("LEDGER_TEST_DIR") else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut options = options(Path::new(&dir));
+        (options.segment_bytes, options.checkpoint_records) = (50_000, 100);
+        let ledger = Ledger::open(options).unwrap();
+        let round = ledger.opening().chain;
+        let tasks: Vec<_> = (0..4)
+            .map(|task| {
+                let ledger = ledger.clone();
+                tokio::spawn(async move {
+                    let durability = if task < 2 {
+                        Durability::Disk
+                    } else {
+                        Durability::Spool
+                    };
+                    for n in 0_u64.. {
+                        let session = format!("{round}-{task}-{n}");
+                        for entry in [opened(&session), closed(&session)] {
+                            let receipt = ledger.append(entry, durability).await.unwrap();
+                            println!("ack {} {}", receipt.seq, receipt.record_hash);
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_acknowledged_record_survives_kill_9() {
+    let dir = testing::dir();
+    for kill_after in [1, 7, 150, 400, 901] {
+        let mut child = Process::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "runtime::ledger::tests::child_that_writes_until_it_is_killed",
+            ])
+            .args(["--ignored", "--nocapture", "--test-threads", "1"])
+            .env("LEDGER_TEST_DIR", dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut acknowledged = Vec::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            // A line cut short by the kill is no acknowledgement that anyone received.
+            if let Some([seq, hash]) = line
+                .split_once("ack ")
+                .map(|(_, ack)| ack.split(' ').collect::<Vec<_>>())
+                .as_deref()
+                && hash.len() == 64
+            {
+                acknowledged.push((seq.parse::<u64>().unwrap(), (*hash).to_owned()));
+            }
+            if acknowledged.len() == kill_after {
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(acknowledged.len() >= kill_after);
+        let chain = store::layout::chains(dir.path()).unwrap().pop().unwrap();
+        let recovered = store::recover::recover(dir.path(), None).unwrap();
+        assert_eq!(recovered.previous.unwrap().head.chain, chain.chain);
+        let all: BTreeSet<_> = records(dir.path())
+            .into_iter()
+            .map(|(seq, hash, _)| (seq, hash))
+            .collect();
+        for (seq, hash) in acknowledged {
+            assert!(
+                all.contains(&(seq, hash)),
+                "record {seq} was acknowledged and is not there"
+            );
+        }
+    }
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    drop(ledger);
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Unanchored);
+    assert_all_closed_once(dir.path());
 }
