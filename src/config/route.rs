@@ -120,9 +120,17 @@ impl Connection {
         };
         named(&self.lend_to_routes, route) || named(&self.lend_to_clusters, cluster)
     }
+}
 
-    /// Whether every request that belongs to `other` by `host` would be taken by this first.
-    pub(super) fn shadows(&self, other: &Connection, host: &HostPattern) -> bool {
+/// What a connection answers for.
+pub(super) struct Territory {
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) path_prefix: String,
+}
+
+impl Territory {
+    /// Whether this takes every request that `other` could by `host`.
+    pub(super) fn takes(&self, other: &Self, host: &HostPattern) -> bool {
         lies_below(&other.path_prefix, &self.path_prefix).is_some()
             && self.hosts.iter().any(|pattern| pattern.covers(host))
     }
