@@ -13,7 +13,7 @@ use crate::{
     audit::Durability,
     detect::Entity,
     dialect::{Dialect, Endpoint},
-    exchange::{HostPattern, Route},
+    exchange::{HostPattern, Route, Territory},
     mask::Operator,
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
 };
@@ -40,8 +40,9 @@ pub(super) fn connections(
     let policies = Policies::read(written.policies, &vocabulary, &groups, notes);
     let mut used = BTreeSet::new();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    // With their positions in the file: one that is faulty is missing here.
-    let mut connections: Vec<(usize, Connection)> = Vec::with_capacity(written.connections.len());
+    let mut territories: Vec<(usize, String, Territory)> =
+        Vec::with_capacity(written.connections.len());
+    let mut connections = Vec::with_capacity(written.connections.len());
     for (i, raw) in written.connections.into_iter().enumerate() {
         let at = At::root().key("connections").index(i);
         if !is_name(&raw.name) {
@@ -53,16 +54,22 @@ pub(super) fn connections(
             );
         }
         used.extend(raw.policies.iter().cloned());
-        if let Some(connection) = connection(raw, &policies, known, &at, notes) {
-            reachable(&connection, &connections, &at, notes);
-            connections.push((i, connection));
+        let territory = territory(&raw.matches, &at.key("match"), notes);
+        connections.extend(connection(
+            &raw,
+            territory.as_ref(),
+            &policies,
+            known,
+            &at,
+            notes,
+        ));
+        if let Some(territory) = territory {
+            reachable(&territory, &territories, &at.key("match"), notes);
+            territories.push((i, raw.name, territory));
         }
     }
     policies.warn_unused(&used, notes);
     connections
-        .into_iter()
-        .map(|(_, connection)| connection)
-        .collect()
 }
 
 fn groups(
@@ -274,58 +281,40 @@ fn masked(
     masked
 }
 
+fn territory(raw: &raw::Match, at: &At, notes: &mut Notes<'_>) -> Option<Territory> {
+    let hosts = hosts(raw.hosts.as_deref(), &at.key("hosts"), notes);
+    let path_prefix = path_prefix(raw.path_prefix.as_deref(), &at.key("path_prefix"), notes);
+    Some(Territory {
+        hosts: hosts?,
+        path_prefix: path_prefix?,
+    })
+}
+
 fn connection(
-    raw: raw::Connection,
+    raw: &raw::Connection,
+    territory: Option<&Territory>,
     policies: &Policies,
     known: &Known<'_>,
     at: &At,
     notes: &mut Notes<'_>,
 ) -> Option<Connection> {
-    let hosts = hosts(raw.matches.hosts, &at.key("match").key("hosts"), notes);
-    let path_prefix = path_prefix(
-        raw.matches.path_prefix.as_deref(),
-        &at.key("match").key("path_prefix"),
-        notes,
-    );
     let dialect = dialect(&raw.dialect, known, &at.key("dialect"), notes);
     let endpoints =
         dialect.and_then(|dialect| endpoints(&raw.endpoints, dialect, &at.key("endpoints"), notes));
-    let has_credential = raw.credential.is_some();
     let credential = raw
         .credential
+        .as_ref()
         .and_then(|raw| credential(raw, &at.key("credential"), notes));
-    let lends = raw.lend_to.is_some();
-    let lend_to = raw.lend_to.unwrap_or(raw::LendTo {
-        routes: Vec::new(),
-        clusters: Vec::new(),
-    });
-    let names_none = lend_to.routes.is_empty() && lend_to.clusters.is_empty();
-    if has_credential && names_none {
-        let message =
-            "the credential is lent to no one: name Envoy's routes or clusters under `lend_to`";
-        notes.fault(
-            &at.key(if lends { "lend_to" } else { "credential" }),
-            message,
-        );
-    } else if !has_credential && lends {
-        notes.warn(&at.key("lend_to"), "there is no `credential` to lend");
-    }
-    for (key, names) in [("routes", &lend_to.routes), ("clusters", &lend_to.clusters)] {
-        for (i, name) in names.iter().enumerate() {
-            if name.is_empty() {
-                notes.fault(&at.key("lend_to").key(key).index(i), "the name is empty");
-            }
-        }
-    }
+    let (lend_to_routes, lend_to_clusters) = lend_to(raw, at, notes);
     let chain = chain(&raw.policies, policies, &at.key("policies"), notes);
+    let territory = territory?;
     Some(Connection {
-        name: raw.name,
+        name: raw.name.clone(),
         route: Route {
-            hosts: hosts?,
-            path_prefix: path_prefix?,
+            territory: territory.clone(),
             endpoints: endpoints?,
-            lend_to_routes: lend_to.routes,
-            lend_to_clusters: lend_to.clusters,
+            lend_to_routes,
+            lend_to_clusters,
         },
         token: match raw.token {
             None | Some(raw::Token::Authorization) => TokenHeader::Authorization,
@@ -348,8 +337,39 @@ fn connection(
     })
 }
 
-fn hosts(raw: Option<Vec<String>>, at: &At, notes: &mut Notes<'_>) -> Option<Vec<HostPattern>> {
-    let raw = raw.unwrap_or_else(|| vec!["*".to_owned()]);
+/// Routes and clusters: none without a credential, some with one.
+fn lend_to(raw: &raw::Connection, at: &At, notes: &mut Notes<'_>) -> (Vec<String>, Vec<String>) {
+    let (routes, clusters): (&[String], &[String]) = raw
+        .lend_to
+        .as_ref()
+        .map_or((&[], &[]), |lend_to| (&lend_to.routes, &lend_to.clusters));
+    if raw.credential.is_some() && routes.is_empty() && clusters.is_empty() {
+        let message =
+            "the credential is lent to no one: name Envoy's routes or clusters under `lend_to`";
+        notes.fault(
+            &at.key(if raw.lend_to.is_some() {
+                "lend_to"
+            } else {
+                "credential"
+            }),
+            message,
+        );
+    } else if raw.credential.is_none() && raw.lend_to.is_some() {
+        notes.warn(&at.key("lend_to"), "there is no `credential` to lend");
+    }
+    for (key, names) in [("routes", routes), ("clusters", clusters)] {
+        for (i, name) in names.iter().enumerate() {
+            if name.is_empty() {
+                notes.fault(&at.key("lend_to").key(key).index(i), "the name is empty");
+            }
+        }
+    }
+    (routes.to_vec(), clusters.to_vec())
+}
+
+fn hosts(raw: Option<&[String]>, at: &At, notes: &mut Notes<'_>) -> Option<Vec<HostPattern>> {
+    let any = ["*".to_owned()];
+    let raw = raw.unwrap_or(&any);
     let mut hosts = Vec::with_capacity(raw.len());
     for (i, host) in raw.iter().enumerate() {
         match HostPattern::parse(host) {
@@ -446,7 +466,7 @@ const NOT_FOR_CREDENTIALS: [&str; 12] = [
     "upgrade",
 ];
 
-fn credential(raw: raw::Credential, at: &At, notes: &mut Notes<'_>) -> Option<Credential> {
+fn credential(raw: &raw::Credential, at: &At, notes: &mut Notes<'_>) -> Option<Credential> {
     let header = raw.header.to_ascii_lowercase();
     // RFC 9110, section 5.6.2: a field name is a token.
     if http::HeaderName::from_bytes(header.as_bytes()).is_err() {
@@ -460,15 +480,13 @@ fn credential(raw: raw::Credential, at: &At, notes: &mut Notes<'_>) -> Option<Cr
             format!("`{header}` cannot carry a credential"),
         );
     }
-    let format = raw.format.unwrap_or_else(|| {
-        if header == "authorization" {
-            "Bearer {}"
-        } else {
-            "{}"
-        }
-        .to_owned()
-    });
-    let source = secret(raw.file, raw.env, at, notes);
+    let default = if header == "authorization" {
+        "Bearer {}"
+    } else {
+        "{}"
+    };
+    let format = raw.format.as_deref().unwrap_or(default);
+    let source = secret(raw.file.as_deref(), raw.env.as_deref(), at, notes);
     let visible = |text: &str| text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
     match format.split_once("{}") {
         Some((prefix, suffix)) if !suffix.contains("{}") && visible(prefix) && visible(suffix) => {
@@ -514,12 +532,11 @@ fn chain(names: &[String], policies: &Policies, at: &At, notes: &mut Notes<'_>) 
     let chain = Chain::new(chain);
     if let Some(end) = chain.ends_at() {
         let last = &chain.policies()[end].name;
-        for (policy, position) in chain.policies().iter().zip(&positions).skip(end + 1) {
-            let message = format!(
-                "policy `{}` is never reached: `{last}` always ends the chain",
-                policy.name
+        for (i, name) in names.iter().enumerate().skip(positions[end] + 1) {
+            notes.fault(
+                &at.index(i),
+                format!("policy `{name}` is never reached: `{last}` always ends the chain"),
             );
-            notes.fault(&at.index(*position), message);
         }
     }
     if whole && !chain.can_allow() {
@@ -533,24 +550,24 @@ fn chain(names: &[String], policies: &Policies, at: &At, notes: &mut Notes<'_>) 
 
 /// A connection whose every host is taken by earlier ones is never reached.
 fn reachable(
-    connection: &Connection,
-    earlier: &[(usize, Connection)],
+    territory: &Territory,
+    earlier: &[(usize, String, Territory)],
     at: &At,
     notes: &mut Notes<'_>,
 ) {
     let mut takers = BTreeSet::new();
-    for host in &connection.route.hosts {
+    for host in &territory.hosts {
         match earlier
             .iter()
-            .find(|(_, earlier)| earlier.route.shadows(&connection.route, host))
+            .find(|(.., earlier)| earlier.takes(territory, host))
         {
-            Some((i, earlier)) => takers.insert(format!("`{}` (connections[{i}])", earlier.name)),
+            Some((i, name, _)) => takers.insert(format!("`{name}` (connections[{i}])")),
             None => return,
         };
     }
     let takers = takers.into_iter().collect::<Vec<_>>().join(" and ");
     notes.fault(
-        &at.key("match"),
+        at,
         format!("never reached: {takers} takes all its requests first; put this one before"),
     );
 }

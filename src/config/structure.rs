@@ -85,6 +85,13 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
             let key = property.as_str().unwrap_or_default();
             one(here(format!("`{key}` is missing")))
         }
+        ValidationErrorKind::Type { .. }
+            if path.last() == Some(&Step::Key("clock_skew".to_owned())) =>
+        {
+            one(here(
+                "not a duration; write a whole number with ms, s or m, as in `30s`".to_owned(),
+            ))
+        }
         ValidationErrorKind::Type { kind } => one(here(wrong_type(kind, error.instance()))),
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             // The branch the author was in is the one whose shape the value has: its faults lie further in, or are

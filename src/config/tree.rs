@@ -36,8 +36,15 @@ pub(super) enum Kind {
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// Whether the text of a scalar stands there as it is, on one line, so that columns within it can be told.
-    pub(super) verbatim: bool,
+    /// Where the text of a scalar starts, if it stands in the file as it is, so that places within it can be told.
+    text: Option<TextStart>,
+}
+
+/// The line of a text's first line, and the column all its lines start at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TextStart {
+    line: usize,
+    column: usize,
 }
 
 impl Place {
@@ -45,8 +52,16 @@ impl Place {
         Self {
             line: span.start.line().max(1),
             column: span.start.col() + 1,
-            verbatim: false,
+            text: None,
         }
+    }
+
+    /// Line and column in the file of a line and column in the scalar's text, all from 1; `None` where escapes or
+    /// folding have moved them.
+    pub(super) fn within(&self, line: usize, column: usize) -> Option<(usize, usize)> {
+        let start = self.text?;
+        let line = start.line + line.saturating_sub(1);
+        Some((line, start.column + column.saturating_sub(1)))
     }
 }
 
@@ -170,10 +185,7 @@ impl<'t> Reader<'t> {
         let kind = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.plain(at, anchor, tag.as_deref(), path);
-                at.verbatim = self.stands_verbatim(&text, style, span);
-                if at.verbatim && style != ScalarStyle::Plain {
-                    at.column += 1;
-                }
+                at.text = self.text_start(&text, style, span);
                 Kind::Scalar(if style == ScalarStyle::Plain {
                     resolve(&text)
                 } else {
@@ -219,20 +231,40 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Whether the text of a scalar stands in the file as it is, right at the scalar's start.
-    fn stands_verbatim(&self, text: &str, style: ScalarStyle, span: &Span) -> bool {
-        let quote = match style {
-            ScalarStyle::Plain => 0,
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => 1,
-            ScalarStyle::Literal | ScalarStyle::Folded => return false,
-        };
-        let line = self
-            .text
-            .lines()
-            .nth(span.start.line().saturating_sub(1))
-            .unwrap_or_default();
-        let written = line.chars().skip(span.start.col() + quote);
-        text.chars().eq(written.take(text.chars().count()))
+    /// Where a scalar's text starts, if it stands in the file as it is.
+    fn text_start(&self, text: &str, style: ScalarStyle, span: &Span) -> Option<TextStart> {
+        let (line, column) = (span.start.line(), span.start.col() + 1);
+        match style {
+            ScalarStyle::Plain => self.stands_at(text, line, column),
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
+                self.stands_at(text, line, column + 1)
+            }
+            ScalarStyle::Folded => None,
+            ScalarStyle::Literal => {
+                // The text begins on the line after the `|`; which of the two lines the parser names is its affair.
+                let first = text.lines().next().filter(|first| !first.is_empty())?;
+                [line, line + 1].into_iter().find_map(|line| {
+                    let written = self.text.lines().nth(line.checked_sub(1)?)?;
+                    let indent = written.chars().take_while(|c| *c == ' ').count();
+                    let indent =
+                        indent - first.chars().take_while(|c| *c == ' ').count().min(indent);
+                    self.stands_at(text, line, indent + 1)
+                })
+            }
+        }
+    }
+
+    /// That start, if each line of `text` is found there.
+    fn stands_at(&self, text: &str, line: usize, column: usize) -> Option<TextStart> {
+        let mut written = self.text.lines().skip(line.checked_sub(1)?);
+        let stands = text.lines().all(|expected| {
+            let found = written.next().unwrap_or_default();
+            expected.chars().eq(found
+                .chars()
+                .skip(column - 1)
+                .take(expected.chars().count()))
+        });
+        stands.then_some(TextStart { line, column })
     }
 
     fn list(&mut self, path: &mut Vec<Step>) -> Result<Vec<Node>, Fault> {

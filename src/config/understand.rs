@@ -47,8 +47,8 @@ pub(super) fn understand(
     );
     let marker = raw.envoy.and_then(|envoy| envoy.marker).and_then(|source| {
         secret(
-            source.file,
-            source.env,
+            source.file.as_deref(),
+            source.env.as_deref(),
             &root.key("envoy").key("marker"),
             &mut notes,
         )
@@ -135,11 +135,12 @@ impl Notes<'_> {
         meant: Option<String>,
     ) {
         let place = self.place(at);
-        let fault = if place.verbatim && line == 1 {
-            Fault::new(place.line, &spell(&at.0), message).column(place.column + column - 1)
-        } else {
-            let message = format!("{message}, at line {line}, column {column} of the text");
-            Fault::new(place.line, &spell(&at.0), message)
+        let fault = match place.within(line, column) {
+            Some((line, column)) => Fault::new(line, &spell(&at.0), message).column(column),
+            None => {
+                let message = format!("{message}, at line {line}, column {column} of the text");
+                Fault::new(place.line, &spell(&at.0), message)
+            }
         };
         self.faults.push(fault.suggest(meant));
     }
@@ -198,17 +199,17 @@ impl At {
 
 /// Exactly one of a file and a variable.
 pub(super) fn secret(
-    file: Option<String>,
-    env: Option<String>,
+    file: Option<&str>,
+    env: Option<&str>,
     at: &At,
     notes: &mut Notes<'_>,
 ) -> Option<SecretSource> {
     let source = match (file, env) {
         (Some(file), None) => {
-            let path = notes.existing(&file, &at.key("file"));
+            let path = notes.existing(file, &at.key("file"));
             return Some(SecretSource::File(path));
         }
-        (None, Some(env)) => SecretSource::Env(env),
+        (None, Some(env)) => SecretSource::Env(env.to_owned()),
         (Some(_), Some(_)) => {
             notes.fault(at, "name `file` or `env`, not both");
             return None;
@@ -773,7 +774,7 @@ fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
         if options.contains_key(&name) {
             notes.fault(&at, format!("`{name}` is also set under `options`"));
         }
-        if let Some(source) = secret(source.file, source.env, &at, notes) {
+        if let Some(source) = secret(source.file.as_deref(), source.env.as_deref(), &at, notes) {
             secrets.insert(name, source);
         }
     }

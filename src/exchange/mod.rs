@@ -35,7 +35,7 @@ pub use self::{
     budget::{Admission, Budget},
     headers::Headers,
     refusal::Refusal,
-    route::{HostPattern, Route},
+    route::{HostPattern, Route, Territory},
     rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Rules, SESSION_HEADER},
 };
 use self::{journal::Journal, request::Request, response::Response};

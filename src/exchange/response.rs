@@ -48,7 +48,6 @@ pub(super) struct Expected {
 /// An answer on its way through.
 #[derive(Debug)]
 pub(super) struct Flow {
-    connection: Arc<Connection>,
     /// `None` for an answer without a body.
     reader: Option<Box<dyn ResponseBody>>,
     filter: Filter,
@@ -198,17 +197,12 @@ impl Exchange {
             }
         };
         let head = self.answer_head(&expected.connection, headers);
-        let Expected {
-            connection, filter, ..
-        } = expected;
-        let (withheld, terminal) = (Vec::new(), Vec::new());
         Ok(Flow {
-            connection,
             reader,
-            filter,
+            filter: expected.filter,
             head: Some(head),
-            withheld,
-            terminal,
+            withheld: Vec::new(),
+            terminal: Vec::new(),
             end: None,
         })
     }

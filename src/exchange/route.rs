@@ -5,10 +5,8 @@ use crate::dialect::Endpoint;
 /// What a connection answers for, and where its credential may be lent.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Hosts it answers for; never empty.
-    pub hosts: Vec<HostPattern>,
-    /// The path's beginning without a slash at its end: empty, or `/v1`.
-    pub path_prefix: String,
+    /// Hosts and paths it answers for.
+    pub territory: Territory,
     /// The dialect's endpoints that are open; never empty.
     pub endpoints: Vec<Endpoint>,
     /// Envoy routes the credential may be lent on.
@@ -109,13 +107,14 @@ impl Route {
             return false;
         };
         let host = |pattern: &HostPattern| pattern.matches(&host, port);
-        self.hosts.iter().any(host) && lies_below(path, &self.path_prefix).is_some()
+        let Territory { hosts, path_prefix } = &self.territory;
+        hosts.iter().any(host) && lies_below(path, path_prefix).is_some()
     }
 
     /// The endpoint called by `method` on `path` (without query), where this connection allows it.
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &str) -> Option<&Endpoint> {
-        let rest = lies_below(path, &self.path_prefix)?;
+        let rest = lies_below(path, &self.territory.path_prefix)?;
         self.endpoints
             .iter()
             .find(|endpoint| endpoint.method == method && endpoint.path == rest)
@@ -129,9 +128,20 @@ impl Route {
         };
         named(&self.lend_to_routes, route) || named(&self.lend_to_clusters, cluster)
     }
+}
 
-    /// Whether every request that belongs to `other` by `host` would be taken by this first.
-    pub(crate) fn shadows(&self, other: &Self, host: &HostPattern) -> bool {
+/// The hosts and paths a connection answers for.
+#[derive(Clone, Debug)]
+pub struct Territory {
+    /// Never empty.
+    pub hosts: Vec<HostPattern>,
+    /// The path's beginning without a slash at its end: empty, or `/v1`.
+    pub path_prefix: String,
+}
+
+impl Territory {
+    /// Whether this takes every request that `other` could by `host`.
+    pub fn takes(&self, other: &Self, host: &HostPattern) -> bool {
         lies_below(&other.path_prefix, &self.path_prefix).is_some()
             && self.hosts.iter().any(|pattern| pattern.covers(host))
     }

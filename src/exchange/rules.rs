@@ -23,7 +23,7 @@ pub const CREDENTIAL_HEADERS: [&str; 4] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Query parameters that carry a caller's credential; removed before forwarding.
-pub const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
+pub(super) const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
 
 /// The response header that carries the session id.
 pub const SESSION_HEADER: &str = "countersign-session";
