@@ -14,6 +14,9 @@ mod openai;
 mod sse;
 mod texts;
 
+#[cfg(test)]
+mod tests;
+
 /// Every dialect there is.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Dialect] {
