@@ -15,6 +15,7 @@ mod sse;
 mod texts;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;
 
 /// Every dialect there is.
