@@ -253,8 +253,9 @@ impl Arguments {
 
     /// Not JSON from here on. A text that was open goes on, so that a value in it is still found whole.
     fn plain(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
+        // What came while it was JSON is encoded, or where the input was cut would show.
+        self.hand_over(out, channel, filter);
         self.state = State::Plain;
-        out.push_str(&filter.push(channel, &std::mem::take(&mut self.text)));
         out.push_str(&filter.push(channel, &std::mem::take(&mut self.held)));
     }
 }

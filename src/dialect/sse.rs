@@ -55,6 +55,8 @@ pub(crate) struct Block {
 pub(crate) struct Field<'a> {
     pub(crate) name: &'a str,
     pub(crate) value: &'a str,
+    /// The whole line without its end.
+    pub(crate) line: &'a str,
 }
 
 impl Default for Framing {
@@ -222,9 +224,9 @@ impl Block {
         Some(data)
     }
 
-    /// The block with new data and new values for the lines in `values` (number, value), in the order and with the
-    /// line ends it came with. A line end inside a value becomes a space: it could end the event.
-    pub(crate) fn encoded(&self, data: Option<&str>, values: &[(usize, String)]) -> String {
+    /// The block with new data and new text for the lines in `lines` (number, line), in the order and with the
+    /// line ends it came with. A line end inside a line becomes a space: it could end the event.
+    pub(crate) fn encoded(&self, data: Option<&str>, lines: &[(usize, String)]) -> String {
         let mut out = String::with_capacity(self.raw.len());
         let mut data = data.map(Some);
         let mut at = 0;
@@ -235,7 +237,7 @@ impl Block {
             at = line.end;
             let field = self.field(line);
             out.push_str(before);
-            let new = values.iter().find(|(changed, _)| *changed == number);
+            let new = lines.iter().find(|(changed, _)| *changed == number);
             match (field, new, &mut data) {
                 (Some(field), _, Some(data)) if field.name == "data" => {
                     for part in data.take().into_iter().flat_map(|data| data.split('\n')) {
@@ -244,10 +246,8 @@ impl Block {
                         out.push_str(end);
                     }
                 }
-                (Some(field), Some((_, value)), _) => {
-                    out.push_str(field.name);
-                    out.push_str(": ");
-                    out.push_str(&value.replace(['\r', '\n'], " "));
+                (Some(_), Some((_, line)), _) => {
+                    out.push_str(&line.replace(['\r', '\n'], " "));
                     out.push_str(end);
                 }
                 _ => {
@@ -269,6 +269,7 @@ impl Block {
         Some(Field {
             name,
             value: value.strip_prefix(' ').unwrap_or(value),
+            line: content,
         })
     }
 }

@@ -358,28 +358,28 @@ impl Open {
     }
 }
 
-/// New values for the lines of a block that are not data: comments, ids and what a client ignores carry text too.
+/// New text for the lines of a block that are not data: comments, ids and what a client ignores carry text too.
 fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (number, field) in block.fields() {
-        let word = matches!(field.name, "event" | "id" | "retry") && is_token(field.value);
-        if field.name == "data" || word || field.value.is_empty() {
+        let named = matches!(field.name, "event" | "id" | "retry");
+        if field.name == "data" || (named && (field.value.is_empty() || is_token(field.value))) {
             continue;
         }
+        let text = if named || field.name.is_empty() {
+            field.value
+        } else {
+            field.line
+        };
         let channel = Channel {
             choice: 0,
-            field: format!(
-                "event_stream.{}",
-                if field.name.is_empty() {
-                    "comment"
-                } else {
-                    "field"
-                }
-            ),
+            field: "event_stream".to_owned(),
         };
-        let masked = whole(filter, &channel, field.value);
-        if masked != field.value {
-            out.push((number, masked));
+        let masked = whole(filter, &channel, text);
+        if masked != text {
+            // A line that no client reads becomes a comment: without what was masked it might become one that is read.
+            let name = if named { field.name } else { "" };
+            out.push((number, format!("{name}: {masked}")));
         }
     }
     out
