@@ -173,7 +173,8 @@ def test_the_compose_parts_agree_on_names_and_addresses():
     route = http_manager(shipped())["route_config"]["virtual_hosts"][0]["routes"][0]
     assert config["connections"][0]["lend_to"] == {"routes": [route["name"]], "clusters": [route["route"]["cluster"]]}
     realm = json.loads((ROOT / "examples/compose/realm.json").read_text())
-    assert config["identity"]["issuers"][0]["issuer"].endswith(f"/realms/{realm['realm']}")
+    host = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["oidc"]["environment"]["KC_HOSTNAME"]
+    assert config["identity"]["issuers"][0]["issuer"] == f"{host}/realms/{realm['realm']}"
 
 
 def test_a_compose_file_with_a_fault_is_refused():
