@@ -6,8 +6,13 @@ is as small as a service can be: it writes the few protobuf bytes of its answers
 
 import http.client
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +20,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stack import Answer, Envoy, Upstream
+from stack import ROOT, Answer, Envoy, Upstream
 
 SECRET = "536-22-8145"
 
@@ -286,6 +291,21 @@ def test_a_path_is_settled_before_anyone_reads_it(through, model):
     assert logged["path"] == "/v1/chat/completions" and "hidden" not in envoy.log_text()
 
 
+def test_a_frozen_service_is_given_up_in_seconds_and_taken_back_when_it_thaws(tmp_path, model):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as service:
+        with Envoy(tmp_path, model.port, service.stdout.readline().strip()) as envoy:
+            assert call(envoy)[0] == 200
+            service.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            assert call(envoy)[0] == 500
+            assert time.monotonic() - began < 5
+            assert len(model.requests) == 1
+            service.send_signal(signal.SIGCONT)
+            assert call(envoy)[0] == 200
+        service.stdin.close()
+
+
 def test_a_request_may_be_held_for_longer_than_a_frozen_service_would_be(through, model):
     release = threading.Event()
 
@@ -301,3 +321,9 @@ def test_a_request_may_be_held_for_longer_than_a_frozen_service_would_be(through
             held.result(4)
         release.set()
         assert held.result(15)[0] == 200
+
+
+if __name__ == "__main__":
+    with Service(governs) as standin:
+        print(standin.socket, flush=True)
+        sys.stdin.read()
