@@ -4,7 +4,6 @@ Envoy takes a clean end for "nothing more to say" and would pass the rest ungove
 is as small as a service can be: it writes the few protobuf bytes of its answers by hand.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stack import ROOT, Answer, Envoy, Upstream
+from stack import ROOT, Answer, Envoy, Upstream, wait_until
 
 SECRET = "536-22-8145"
 
@@ -154,7 +153,7 @@ def call(envoy: Envoy, path="/v1/chat/completions", headers=()):
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
-    except http.client.RemoteDisconnected:
+    except (urllib.error.URLError, ConnectionResetError):
         return 0, {}, b""
 
 
@@ -268,15 +267,15 @@ def test_a_callers_control_headers_do_nothing(through, model):
     assert not [name for name, _ in model.last.headers if name.lower().startswith("x-envoy")]
 
 
-@pytest.mark.parametrize("path, headers, status", [
-    ("/v1%2Fchat/completions", {}, 400),
-    ("/v1%5cchat/completions", {}, 400),
-    # Envoy closes the connection before its own 400 has come back from the service; nothing passes either way.
-    ("/v1/chat/completions", {"x_api_key": "k"}, 0),
+@pytest.mark.parametrize("path, headers, statuses", [
+    ("/v1%2Fchat/completions", {}, {400}),
+    ("/v1%5cchat/completions", {}, {400}),
+    # Envoy often closes the connection before its own 400 has come back from the service; nothing passes either way.
+    ("/v1/chat/completions", {"x_api_key": "k"}, {0, 400}),
 ])
-def test_what_could_be_read_in_two_ways_is_refused(through, model, path, headers, status):
+def test_what_could_be_read_in_two_ways_is_refused(through, model, path, headers, statuses):
     envoy, service = through(governs)
-    assert call(envoy, path, headers)[0] == status
+    assert call(envoy, path, headers)[0] in statuses
     assert model.requests == []
     # The service is shown Envoy's own answer and never a request: a stream may begin with response headers.
     assert not [number for number, _ in service.seen if number in (2, 4)]
@@ -287,7 +286,7 @@ def test_a_path_is_settled_before_anyone_reads_it(through, model):
     assert call(envoy, "//v1/x/..//chat/completions?key=hidden")[0] == 200
     assert model.last.path == "/v1/chat/completions?key=hidden"
     assert b"/v1/chat/completions" in service.seen[0][1]
-    logged = envoy.access_log()[-1]
+    logged = wait_until("the request is logged", envoy.access_log)[-1]
     assert logged["path"] == "/v1/chat/completions" and "hidden" not in envoy.log_text()
 
 
