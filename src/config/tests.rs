@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::dialect::{ErrorShape, RequestBody, ResponseBody, ShapeError};
+use crate::dialect::{Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError};
 
 /// A dialect that is only named, never spoken.
 #[derive(Debug)]

@@ -4,10 +4,14 @@ Envoy takes a clean end for "nothing more to say" and would pass the rest ungove
 is as small as a service can be: it writes the few protobuf bytes of its answers by hand.
 """
 
-import http.client
 import json
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +19,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from stack import Answer, Envoy, Upstream
+from stack import ROOT, Answer, Envoy, Upstream, wait_until
 
 SECRET = "536-22-8145"
 
@@ -149,7 +153,7 @@ def call(envoy: Envoy, path="/v1/chat/completions", headers=()):
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
-    except http.client.RemoteDisconnected:
+    except (urllib.error.URLError, ConnectionResetError):
         return 0, {}, b""
 
 
@@ -263,15 +267,15 @@ def test_a_callers_control_headers_do_nothing(through, model):
     assert not [name for name, _ in model.last.headers if name.lower().startswith("x-envoy")]
 
 
-@pytest.mark.parametrize("path, headers, status", [
-    ("/v1%2Fchat/completions", {}, 400),
-    ("/v1%5cchat/completions", {}, 400),
-    # Envoy closes the connection before its own 400 has come back from the service; nothing passes either way.
-    ("/v1/chat/completions", {"x_api_key": "k"}, 0),
+@pytest.mark.parametrize("path, headers, statuses", [
+    ("/v1%2Fchat/completions", {}, {400}),
+    ("/v1%5cchat/completions", {}, {400}),
+    # Envoy often closes the connection before its own 400 has come back from the service; nothing passes either way.
+    ("/v1/chat/completions", {"x_api_key": "k"}, {0, 400}),
 ])
-def test_what_could_be_read_in_two_ways_is_refused(through, model, path, headers, status):
+def test_what_could_be_read_in_two_ways_is_refused(through, model, path, headers, statuses):
     envoy, service = through(governs)
-    assert call(envoy, path, headers)[0] == status
+    assert call(envoy, path, headers)[0] in statuses
     assert model.requests == []
     # The service is shown Envoy's own answer and never a request: a stream may begin with response headers.
     assert not [number for number, _ in service.seen if number in (2, 4)]
@@ -282,8 +286,23 @@ def test_a_path_is_settled_before_anyone_reads_it(through, model):
     assert call(envoy, "//v1/x/..//chat/completions?key=hidden")[0] == 200
     assert model.last.path == "/v1/chat/completions?key=hidden"
     assert b"/v1/chat/completions" in service.seen[0][1]
-    logged = envoy.access_log()[-1]
+    logged = wait_until("the request is logged", envoy.access_log)[-1]
     assert logged["path"] == "/v1/chat/completions" and "hidden" not in envoy.log_text()
+
+
+def test_a_frozen_service_is_given_up_in_seconds_and_taken_back_when_it_thaws(tmp_path, model):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as service:
+        with Envoy(tmp_path, model.port, service.stdout.readline().strip()) as envoy:
+            assert call(envoy)[0] == 200
+            service.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            assert call(envoy)[0] == 500
+            assert time.monotonic() - began < 5
+            assert len(model.requests) == 1
+            service.send_signal(signal.SIGCONT)
+            assert call(envoy)[0] == 200
+        service.stdin.close()
 
 
 def test_a_request_may_be_held_for_longer_than_a_frozen_service_would_be(through, model):
@@ -301,3 +320,9 @@ def test_a_request_may_be_held_for_longer_than_a_frozen_service_would_be(through
             held.result(4)
         release.set()
         assert held.result(15)[0] == 200
+
+
+if __name__ == "__main__":
+    with Service(governs) as standin:
+        print(standin.socket, flush=True)
+        sys.stdin.read()

@@ -68,6 +68,13 @@ def test_the_simulator_streams_text_cut_at_seven_characters(tmp_path):
         assert ask(client(sim.port), "my card?", stream=False) == [text]
 
 
+def test_the_simulator_of_the_compose_file_has_an_answer_for_everything(tmp_path):
+    fixtures = json.loads((ROOT / "examples/compose/fixtures.json").read_text())["fixtures"]
+    with ModelSim(tmp_path, fixtures) as sim:
+        assert "social security" in ask(client(sim.port), "Tell me about the customer", stream=False)[0]
+        assert ask(client(sim.port), "anything else", stream=False) == ["Hello from the model."]
+
+
 def test_the_recorder_sees_every_byte_and_answers_as_told(upstream):
     upstream.answer = chat("My SSN is 536-22-8145.", size=4, cut=11)
     assert "".join(ask(client(upstream.port), "hello", stream=True)) == "My SSN is 536-22-8145."
@@ -166,7 +173,8 @@ def test_the_compose_parts_agree_on_names_and_addresses():
     route = http_manager(shipped())["route_config"]["virtual_hosts"][0]["routes"][0]
     assert config["connections"][0]["lend_to"] == {"routes": [route["name"]], "clusters": [route["route"]["cluster"]]}
     realm = json.loads((ROOT / "examples/compose/realm.json").read_text())
-    assert config["identity"]["issuers"][0]["issuer"].endswith(f"/realms/{realm['realm']}")
+    host = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["oidc"]["environment"]["KC_HOSTNAME"]
+    assert config["identity"]["issuers"][0]["issuer"] == f"{host}/realms/{realm['realm']}"
 
 
 def test_a_compose_file_with_a_fault_is_refused():

@@ -69,7 +69,7 @@ class Countersign(Process):
         return {name: float(value) for name, value in pairs}
 
     def records(self) -> list[dict]:
-        """The audit records as `countersign tail` prints them."""
+        """The audit records, oldest first."""
         done = run("tail", "--dir", self.audit, "--format", "json")
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]

@@ -26,6 +26,7 @@ SSN = "536-22-8145"
 PROMPT = f"Please charge the card {CARD} for Ada."
 ANSWER = f"Done. Ada's social security number is {SSN}, as you know."
 TOPIC = "countersign.audit.v1"
+CHECKPOINTS = "countersign.checkpoints.v1"
 
 COLOUR = sys.stdout.isatty()
 
@@ -107,27 +108,29 @@ def walk_requests(walk: Walk, gateway: Gateway, oidc: OidcProvider, model: Upstr
     walk.expect(len(pieces) > 3, f"the answer came token by token, in {len(pieces)} pieces")
 
 
-def walk_records(walk: Walk, gateway: Gateway, work: Path):
+def walk_records(walk: Walk, gateway: Gateway, work: Path, outside: Path):
     audit = gateway.countersign.audit
     walk.step("The record", "Written by the gateway, on disk before the request went on and before the answer ended.")
-    records = wait_until("the session is on record", lambda: gateway.countersign.records())
-    text = json.dumps(records)
-    for record in records[-2:]:
-        walk.show(f"record {record.get('seq', '?')}", json.dumps(record)[:600])
+
+    def on_record():
+        text = json.dumps(gateway.countersign.records())
+        return text if "[US_SSN]" in text else None
+
+    text = wait_until("the masked answer is on record", on_record)
+    for line in countersign("tail", "--dir", audit).stdout.splitlines()[-4:]:
+        walk.show("tail", line)
     walk.expect("[CREDIT_CARD]" in text and "[US_SSN]" in text, "it shows the masked prompt and the masked answer")
-    walk.expect(CARD not in text and SSN not in text and UPSTREAM_KEY not in text, "it holds neither number, nor the credential")
+    walk.expect(not any(s in text for s in [CARD, SSN, UPSTREAM_KEY]), "it holds neither number, nor the credential")
 
     walk.step("Is it whole?", "Anyone can check the chain. Against a checkpoint that somebody else keeps, nobody can shorten it either.")
     done = gateway.countersign.verify()
     walk.show("verify", (done.stdout + done.stderr).strip())
     walk.expect(done.returncode == 0, "consistent")
-    outside = work / "checkpoint-kept-outside"
-    checkpoint = next(iter(sorted(audit.rglob("*checkpoint*"))), None)
-    if checkpoint:
-        shutil.copy(checkpoint, outside)
-        done = gateway.countersign.verify("--checkpoint", outside)
-        walk.show("against a checkpoint", (done.stdout + done.stderr).strip())
-    walk.expect(checkpoint and done.returncode == 0, "whole, against the checkpoint")
+    print("   one checkpoint comes every ten seconds …", flush=True)
+    wait_until("a checkpoint is kept outside", lambda: outside.exists() and outside.stat().st_size, 30)
+    done = wait_until("the checkpoint covers the session", lambda: covered(gateway, outside), 30, every=0.5)
+    walk.show("with a checkpoint", (done.stdout + done.stderr).strip())
+    walk.expect(done.returncode == 0, "whole, as far as a checkpoint kept outside reaches")
 
     walk.step("What if someone changes one byte?", "In a copy of the ledger.")
     copy = work / "tampered"
@@ -141,6 +144,12 @@ def walk_records(walk: Walk, gateway: Gateway, work: Path):
     done = countersign("verify", "--dir", copy)
     walk.show("verify", (done.stdout + done.stderr).strip())
     walk.expect(file and done.returncode == 1, "found, and the record is named")
+
+
+def covered(gateway: Gateway, outside: Path):
+    """What verify says with the checkpoints kept outside, once they vouch for the whole log or it finds a fault."""
+    done = gateway.countersign.verify("--checkpoint", outside)
+    return done if done.returncode or ("whole" in done.stdout and "consistent" not in done.stdout) else None
 
 
 def place_of(directory: Path, needle: bytes) -> tuple[Path | None, int]:
@@ -186,17 +195,20 @@ def main() -> int:
             answer = relay(real.port, grammar=says(ANSWER))  # the grammar lets it say exactly this
         starting("a model server that shows us what reaches it")
         model = parts.enter_context(Upstream(answer))
-        settings = config(oidc.issuer, work)
+        outside = work / "kept-outside" / "checkpoints"  # in life: on another machine
+        outside.parent.mkdir()
+        settings = config(oidc.issuer, work, audit={"checkpoint_file": str(outside)})
         if options.kafka:
             starting("a Kafka broker")
             kafka = parts.enter_context(broker(work))
             kafka.create_topic(TOPIC, partitions=3)
-            settings["audit"] = {"kafka": {"brokers": [kafka.address], "topic": TOPIC}}
+            kafka.create_topic(CHECKPOINTS)
+            settings["audit"]["kafka"] = {"brokers": [kafka.address], "topic": TOPIC}
         starting("Countersign, and Envoy in front of it")
         gateway = parts.enter_context(Gateway(work, settings, model.port))
 
         walk_requests(walk, gateway, oidc, model)
-        walk_records(walk, gateway, work)
+        walk_records(walk, gateway, work, outside)
         if options.kafka:
             walk_topic(walk, gateway, kafka)
 

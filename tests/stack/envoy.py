@@ -86,7 +86,7 @@ class Envoy(Process):
     def command(self):
         self._admin_file.unlink(missing_ok=True)
         return [binary(), "-c", self.file, "--concurrency", "1", "--disable-hot-restart",
-                "--admin-address-path", self._admin_file, "--log-level", "warning"]
+                "--admin-address-path", self._admin_file, "--log-level", "warning", "--file-flush-interval-msec", "100"]
 
     @property
     def _admin_file(self) -> Path:
