@@ -186,7 +186,7 @@ pub(super) fn written(value: &serde_json::Value, whim: &mut impl Iterator<Item =
 fn written_string(text: &str, whim: &mut impl Iterator<Item = u8>) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
-        if whim.next().unwrap_or(0) % 4 == 0 {
+        if whim.next().unwrap_or(0).is_multiple_of(4) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 out.push_str(&format!("\\u{unit:04x}"));

@@ -101,6 +101,22 @@ fn a_keep_alive_leaves_at_once_and_an_event_only_whole() {
 }
 
 #[test]
+fn a_line_end_that_was_cut_is_one_line_end() {
+    for line_end in ["\n", "\r\n", "\r"] {
+        let stream = "data: a\ndata: b\n\n".replace('\n', line_end);
+        for at in 0..=stream.len() {
+            let (front, end) = stream.as_bytes().split_at(at);
+            let blocks = blocks(&mut Framing::default(), &[front, end]).unwrap();
+            assert_eq!(
+                dispatched(&blocks),
+                [(String::new(), "a\nb".to_owned())],
+                "{stream:?} cut at {at}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_event_over_the_cap_is_an_error_before_it_ends() {
     let mut framing = Framing::with_cap(16);
     assert_eq!(
@@ -138,7 +154,7 @@ proptest! {
     /// For every stream and every way of cutting it: the same events, and unchanged they are the bytes that came.
     #[test]
     fn cutting_changes_nothing(
-        pieces in prop::collection::vec(prop::sample::select(&["\r", "\n", "\r\n", "data", ":", " ", "é", "\u{feff}", "x", "id: 1"][..]), 0..40),
+        pieces in prop::collection::vec(prop::sample::select(&["\r", "\n", "\r\n", "data", ":", " ", "é", "\u{feff}", "x", "id: 1", "data: y"][..]), 0..40),
         cuts in prop::collection::vec(any::<usize>(), 0..12),
     ) {
         let stream = pieces.concat();

@@ -320,6 +320,31 @@ fn events_before_a_bad_one_leave_and_nothing_after_it_does() {
 }
 
 #[test]
+fn annotations_go_where_their_text_has_changed_and_stay_where_not() {
+    let cited = |index| {
+        delta(
+            index,
+            json!({"annotations": [{"url_citation": {"start_index": 1, "url": "https://x"}}]}),
+        )
+    };
+    let stream = [
+        delta(0, json!({"content": "a 1234 b"})),
+        delta(1, json!({"content": "a 12 b"})),
+        delta(2, json!({"content": "may be 12"})),
+        cited(0),
+        cited(1),
+        cited(2),
+    ];
+    let out = through(&stream.concat()).unwrap();
+    let kept: Vec<bool> = [cited(0), cited(1), cited(2)]
+        .iter()
+        .map(|event| out.contains(event))
+        .collect();
+    assert_eq!(kept, [false, true, false], "{out}");
+    assert_eq!(out.matches("\"annotations\":[]").count(), 2);
+}
+
+#[test]
 fn the_prelude_of_azure_passes() {
     let stream = "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"\",\"object\":\"\",\"prompt_filter_results\":[{\"prompt_index\":0}]}\n\n";
     assert_eq!(through(stream).unwrap(), stream);
