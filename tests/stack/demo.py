@@ -13,6 +13,8 @@ import textwrap
 import threading
 from pathlib import Path
 
+import openai
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -49,9 +51,9 @@ class Walk:
             print(textwrap.indent(textwrap.fill(why, 100), "   "))
 
     def show(self, label: str, value: str):
-        indent = " " * 24
-        wrapped = textwrap.fill(value, 110, initial_indent="", subsequent_indent=indent, break_on_hyphens=False)
-        print(f"   {paint('2', f'{label:<20}')} {wrapped}")
+        indent = "\n" + " " * 24
+        lines = [part for line in value.splitlines() for part in textwrap.wrap(line, 110, break_on_hyphens=False)]
+        print(f"   {paint('2', f'{label:<20}')} {indent.join(lines)}")
 
     def expect(self, holds: object, what: str):
         print(f"   {paint('32', 'ok ') if holds else paint('31;1', 'NOT')} {what}")
@@ -63,14 +65,12 @@ def starting(what: str):
     print(f"   {paint('2', 'starting')} {what}", flush=True)
 
 
-def refused(openai, **request):
+def refused(client: openai.OpenAI, **request):
     """Status, code and text of a refusal, as the official SDK raises it; None when nothing was refused."""
-    from openai import APIStatusError
-
     try:
-        openai.chat.completions.create(**request)
-    except APIStatusError as error:
-        return error.status_code, error.code, error.message
+        client.chat.completions.create(**request)
+    except openai.APIStatusError as error:
+        return error.status_code, error.code, (error.body or {}).get("message", error.message)
     return None
 
 
@@ -80,14 +80,14 @@ def prompt(text: str, model: str = "gpt-4o-mini", **more) -> dict:
 
 def walk_requests(walk: Walk, gateway: Gateway, oidc: OidcProvider, model: Upstream):
     walk.step("A call without a token", "The SDK only got another base URL. Countersign asks who is calling before anything else.")
-    said = refused(gateway.openai("not-a-token"), **prompt("Hello"))
-    walk.show("came back", str(said))
+    said = refused(gateway.openai("unused"), **prompt("Hello", extra_headers={"Authorization": openai.Omit()}))
+    walk.show("came back", f"{said[0]} {said[1]}: {said[2]}" if said else "an answer")
     walk.expect(said and said[0] == 401, "401, an error that the SDK understands")
     walk.expect(not model.requests, "the model saw nothing")
 
     walk.step("A call by someone who may not", "bob-app's token is genuine, but its group is `interns`.")
     said = refused(gateway.openai(oidc.token("bob-app")), **prompt("Hello"))
-    walk.show("came back", str(said))
+    walk.show("came back", f"{said[0]} {said[1]}: {said[2]}" if said else "an answer")
     walk.expect(said and said[0] == 403, "403, with the reason that the policy gives")
     walk.expect(not model.requests, "the model saw nothing")
 
@@ -126,11 +126,10 @@ def walk_records(walk: Walk, gateway: Gateway, work: Path, outside: Path):
     done = gateway.countersign.verify()
     walk.show("verify", (done.stdout + done.stderr).strip())
     walk.expect(done.returncode == 0, "consistent")
-    print("   one checkpoint comes every ten seconds …", flush=True)
-    wait_until("a checkpoint is kept outside", lambda: outside.exists() and outside.stat().st_size, 30)
-    done = wait_until("the checkpoint covers the session", lambda: covered(gateway, outside), 30, every=0.5)
+    print("   waiting for a checkpoint: there is one every ten seconds …", flush=True)
+    done = wait_until("a checkpoint covers the session", lambda: covered(gateway, outside), 30, every=0.5)
     walk.show("with a checkpoint", (done.stdout + done.stderr).strip())
-    walk.expect(done.returncode == 0, "whole, as far as a checkpoint kept outside reaches")
+    walk.expect(done.returncode == 0, "whole, as far as a checkpoint kept outside vouches for it")
 
     walk.step("What if someone changes one byte?", "In a copy of the ledger.")
     copy = work / "tampered"
@@ -147,8 +146,13 @@ def walk_records(walk: Walk, gateway: Gateway, work: Path, outside: Path):
 
 
 def covered(gateway: Gateway, outside: Path):
-    """What verify says with the checkpoints kept outside, once they vouch for the whole log or it finds a fault."""
-    done = gateway.countersign.verify("--checkpoint", outside)
+    """Takes the newest checkpoints outside; what verify says with them, once they vouch for every record or it finds a fault."""
+    audit = gateway.countersign.audit
+    newest = sorted(audit.glob("chains/*/checkpoints"))[-1:]
+    if not newest or not newest[0].stat().st_size:
+        return None
+    shutil.copy(newest[0], outside)
+    done = gateway.countersign.verify("--checkpoint", outside, "--trust", audit / "signing.key.pub")
     return done if done.returncode or ("whole" in done.stdout and "consistent" not in done.stdout) else None
 
 
@@ -164,8 +168,9 @@ def walk_topic(walk: Walk, gateway: Gateway, kafka):
     walk.step("The same records in Kafka", f"Consumed from `{TOPIC}` by another client.")
     count = len(gateway.countersign.records())
     messages = kafka.consume(TOPIC, count)
-    for message in messages[:4]:
-        walk.show(f"offset {message.offset()}", message.value().decode()[:300])
+    for message in messages[:6]:
+        headers = {name: value.decode() for name, value in message.headers() or []}
+        walk.show(f"offset {message.offset()}", f"{headers.get('ce_type', '')} {message.value().decode()[:90]}…")
     walk.expect(len(messages) >= count, f"all {count} records are there")
     done = countersign("verify", "--brokers", kafka.address)
     walk.show("verify", (done.stdout + done.stderr).strip())
@@ -197,7 +202,7 @@ def main() -> int:
         model = parts.enter_context(Upstream(answer))
         outside = work / "kept-outside" / "checkpoints"  # in life: on another machine
         outside.parent.mkdir()
-        settings = config(oidc.issuer, work, audit={"checkpoint_file": str(outside)})
+        settings = config(oidc.issuer, work, audit={})
         if options.kafka:
             starting("a Kafka broker")
             kafka = parts.enter_context(broker(work))

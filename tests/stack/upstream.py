@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -121,6 +122,14 @@ class Upstream:
             def setup(self):
                 super().setup()
                 self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                upstream._connections.add(self.connection)
+
+            def finish(self):
+                upstream._connections.discard(self.connection)
+                try:
+                    super().finish()
+                except OSError:
+                    pass  # the other side is gone
 
             def log_message(self, *_):
                 pass
@@ -184,6 +193,7 @@ class Upstream:
                     self.wfile.write(b"0\r\n\r\n")
 
         self._closing = threading.Event()
+        self._connections: set[socket.socket] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
@@ -202,6 +212,9 @@ class Upstream:
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self._connections):  # those kept alive too: a stopped server answers nobody
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self):
         return self.start()
