@@ -187,6 +187,11 @@ impl TextFilter for Filter {
         }
         released
     }
+
+    /// True also where only a lent secret is looked for: `logprobs` could spell it out.
+    fn masks(&self) -> bool {
+        self.traffic.is_some()
+    }
 }
 
 fn add(sum: &mut BTreeMap<Entity, u64>, counts: &BTreeMap<Entity, u64>) {

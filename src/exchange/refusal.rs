@@ -44,6 +44,8 @@ pub enum Refusal {
     AuditUnavailable(&'static str),
     /// The gateway is shutting down.
     ShuttingDown,
+    /// Envoy refused the request itself before showing it to us, with this status.
+    ByEnvoy(u16),
     /// Envoy gave up on the request while it was being decided.
     TimedOut,
     /// The answer is still compressed although no encoding was asked for.
@@ -78,7 +80,7 @@ impl Refusal {
             Self::Unmaskable => 500,
             Self::TimedOut => 504,
             Self::EncodedResponse | Self::ResponseTooLarge | Self::ResponseShape(_) => 502,
-            Self::Upstream(status) => *status,
+            Self::Upstream(status) | Self::ByEnvoy(status) => *status,
         }
     }
 
@@ -106,6 +108,7 @@ impl Refusal {
             Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
             Self::ShuttingDown => "shutting_down",
+            Self::ByEnvoy(_) => "request_rejected",
             Self::TimedOut => "request_timeout",
             Self::EncodedResponse => "encoded_response",
             Self::ResponseTooLarge => "response_too_large",
@@ -159,6 +162,7 @@ impl Refusal {
                 "The request cannot be recorded, so it is not forwarded; try again shortly.".into()
             }
             Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
+            Self::ByEnvoy(_) => "The request is not one this gateway takes in.".into(),
             Self::TimedOut => "The request took too long to be decided.".into(),
             Self::EncodedResponse => {
                 "The model's answer was compressed and could not be checked.".into()

@@ -140,7 +140,7 @@ impl Exchange {
             Response::Expected(expected) => *expected,
             Response::AwaitingHeaders => {
                 self.response = Response::AwaitingHeaders;
-                return self.on_envoy_gave_up(out);
+                return self.on_envoy_answered(headers, out);
             }
             _ => return self.abort("protocol_error", "unexpected_message", out),
         };
@@ -158,9 +158,19 @@ impl Exchange {
         }
     }
 
-    /// Envoy answers by itself while the request is still being decided: a time-out, or the caller's stream is no more.
-    fn on_envoy_gave_up(&mut self, out: &mut Vec<Output>) {
+    /// Envoy answers by itself: it refused the request before we saw it, or gave up on it while it was being decided.
+    fn on_envoy_answered(&mut self, headers: &Headers, out: &mut Vec<Output>) {
         match (&self.step, &self.request) {
+            (None, Request::AwaitingHeaders) => {
+                self.request = Request::Refused;
+                let status = headers.text(":status").parse().unwrap_or(0);
+                let status = if (400..600).contains(&status) {
+                    status
+                } else {
+                    502
+                };
+                self.tell(&Refusal::ByEnvoy(status), out);
+            }
             (Some(Step::Opened), _) => self.end(Ending::Refuse(Refusal::TimedOut), out),
             (None, Request::AwaitingIdentity(..) | Request::AwaitingBody(..)) => {
                 self.refuse(Refusal::TimedOut, None, out);
