@@ -11,24 +11,49 @@ struct Row(&'static str, &'static str, Option<usize>, Check);
 
 const TABLE: &[Row] = &[
     Row("PRIVATE_KEY", secrets::PRIVATE_KEY, None, Check::Always),
-    Row("JWT", secrets::JWT, None, Check::Always),
+    Row("JWT", secrets::JWT, None, Check::Rule(secrets::jwt)),
     Row(
         "AWS_ACCESS_KEY",
         secrets::AWS_ACCESS_KEY,
-        None,
-        Check::Always,
+        Some(secrets::AWS_REACH),
+        Check::Rule(secrets::aws),
     ),
-    Row("GITHUB_TOKEN", secrets::GITHUB_TOKEN, None, Check::Always),
-    Row("ANTHROPIC_KEY", secrets::ANTHROPIC_KEY, None, Check::Always),
-    Row("OPENAI_KEY", secrets::OPENAI_KEY, None, Check::Always),
+    Row(
+        "GITHUB_TOKEN",
+        secrets::GITHUB_TOKEN,
+        None,
+        Check::Rule(secrets::github),
+    ),
+    Row(
+        "ANTHROPIC_KEY",
+        secrets::ANTHROPIC_KEY,
+        None,
+        Check::Rule(secrets::anthropic),
+    ),
+    Row(
+        "OPENAI_KEY",
+        secrets::OPENAI_KEY,
+        None,
+        Check::Rule(secrets::openai),
+    ),
     Row(
         "GOOGLE_API_KEY",
         secrets::GOOGLE_API_KEY,
         None,
-        Check::Always,
+        Check::Rule(secrets::google),
     ),
-    Row("SLACK_TOKEN", secrets::SLACK_TOKEN, None, Check::Always),
-    Row("STRIPE_KEY", secrets::STRIPE_KEY, None, Check::Always),
+    Row(
+        "SLACK_TOKEN",
+        secrets::SLACK_TOKEN,
+        None,
+        Check::Rule(secrets::slack),
+    ),
+    Row(
+        "STRIPE_KEY",
+        secrets::STRIPE_KEY,
+        None,
+        Check::Rule(secrets::stripe),
+    ),
     Row(
         "EMAIL_ADDRESS",
         email::SHAPE,
@@ -41,19 +66,39 @@ const TABLE: &[Row] = &[
         Some(iban::REACH),
         Check::Rule(iban::check),
     ),
-    Row("CREDIT_CARD", card::SHAPE, None, Check::Rule(card::check)),
+    Row(
+        "CREDIT_CARD",
+        card::SHAPE,
+        Some(card::REACH),
+        Check::Rule(card::check),
+    ),
     Row("US_SSN", ssn::PARTED, None, Check::Rule(ssn::parted)),
-    Row("US_SSN", ssn::BARE, None, Check::Rule(ssn::bare)),
+    Row(
+        "US_SSN",
+        ssn::BARE,
+        Some(ssn::BARE_REACH),
+        Check::Rule(ssn::bare),
+    ),
     Row(
         "PHONE_NUMBER",
         phone::INTERNATIONAL,
-        None,
+        Some(phone::INTERNATIONAL_REACH),
         Check::Rule(phone::international),
     ),
     Row("PHONE_NUMBER", phone::NANP, None, Check::Rule(phone::nanp)),
-    Row("PHONE_NUMBER", phone::BARE, None, Check::Rule(phone::bare)),
+    Row(
+        "PHONE_NUMBER",
+        phone::BARE,
+        Some(phone::BARE_REACH),
+        Check::Rule(phone::bare),
+    ),
     Row("IP_ADDRESS", ip::V4, None, Check::Rule(ip::v4)),
-    Row("IP_ADDRESS", ip::V6, None, Check::Rule(ip::v6)),
+    Row(
+        "IP_ADDRESS",
+        ip::V6,
+        Some(ip::V6_REACH),
+        Check::Rule(ip::v6),
+    ),
 ];
 
 /// Every built-in detector.

@@ -4,13 +4,17 @@
 
 use super::{context, numbering};
 
-/// `+` and 7 to 15 digits, at most two separators between any two.
-pub(crate) const INTERNATIONAL: &str = r"\+\d(?:[ ()./-]{0,2}\d){6,14}\b";
+/// `+` and digits, at most two separators between any two. The check counts them.
+pub(crate) const INTERNATIONAL: &str = r"\+\d(?:[ ()./-]{0,2}\d)+\b";
+/// `+` and 15 digits, two separators before each but the first, in bytes.
+pub(crate) const INTERNATIONAL_REACH: usize = 1 + 15 + 28;
 /// `(212) 555-0123`, `212-555-0123`, `212.555.0123`, `212 555 0123`, with or without `1` before.
 pub(crate) const NANP: &str =
     r"(?:\b1[ .-]?)?(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[ ./-])[2-9]\d{2}[ .-]\d{4}\b";
-/// Ten digits in a row, or eleven from 1.
-pub(crate) const BARE: &str = r"\b1?[2-9]\d{2}[2-9]\d{6}\b";
+/// Digits in a row; the check counts them.
+pub(crate) const BARE: &str = r"\b\d+\b";
+/// Ten digits, or eleven from 1.
+pub(crate) const BARE_REACH: usize = 11;
 
 const CONTEXT: &[&str] = &[
     "phone",
@@ -48,7 +52,8 @@ pub(crate) fn nanp(before: &str, found: &str) -> Option<usize> {
 
 /// Ten digits in a row are an id like any other, unless a word before them says what they are.
 pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
-    (context::precedes(before, CONTEXT) && is_valid(found)).then_some(found.len())
+    (found.len() >= 10 && context::precedes(before, CONTEXT) && is_valid(found))
+        .then_some(found.len())
 }
 
 fn is_valid(number: &str) -> bool {
