@@ -94,6 +94,12 @@ const TABLE: &[Row] = &[
     ),
     Row("IP_ADDRESS", ip::V4, None, Check::Rule(ip::v4)),
     Row(
+        "PHONE_NUMBER",
+        phone::NATIONAL,
+        Some(phone::NATIONAL_REACH),
+        Check::Rule(phone::national),
+    ),
+    Row(
         "IP_ADDRESS",
         ip::V6,
         Some(ip::V6_REACH),

@@ -172,7 +172,7 @@ impl Live {
 struct Fault;
 
 /// The automaton of the viable prefixes of all shapes, read backwards. Linear in the size of theirs.
-fn backward(patterns: &[Pattern]) -> Result<NFA, BuildError> {
+fn backward(patterns: &[Pattern]) -> Result<NFA, Box<BuildError>> {
     let shapes: Vec<_> = patterns.iter().map(|pattern| &pattern.shape).collect();
     // Without the shrinking, each copy of a Unicode class would put hundreds of states into each set.
     let config = thompson::Config::new()
@@ -196,12 +196,16 @@ fn backward(patterns: &[Pattern]) -> Result<NFA, BuildError> {
         starts.push(start);
     }
     let start = builder.add_union(starts)?;
-    builder.build(start, start)
+    Ok(builder.build(start, start)?)
 }
 
 /// Copies the automaton of one detector, and returns a state from which it can begin anywhere behind the first
 /// character or assertion that it would read backwards, and between two characters.
-fn from_anywhere(whole: &NFA, end: StateID, builder: &mut Builder) -> Result<StateID, BuildError> {
+fn from_anywhere(
+    whole: &NFA,
+    end: StateID,
+    builder: &mut Builder,
+) -> Result<StateID, Box<BuildError>> {
     let reachable = reachable(whole, end);
     let mut copies = vec![StateID::ZERO; whole.states().len()];
     for &state in &reachable {
@@ -245,7 +249,7 @@ fn from_anywhere(whole: &NFA, end: StateID, builder: &mut Builder) -> Result<Sta
     }
     begins.sort_unstable();
     begins.dedup();
-    builder.add_union(begins)
+    Ok(builder.add_union(begins)?)
 }
 
 /// Whether a text that has come to this state waits for what follows.
