@@ -46,7 +46,7 @@ const CONTEXT: &[&str] = &[
 /// The longest front that is valid in some country and ends where a group of digits ends.
 pub(crate) fn international(_before: &str, found: &str) -> Option<usize> {
     let number = without_extension(found);
-    let parted = number.contains(|c: char| matches!(c, ' ' | '.' | '-' | '/' | '('));
+    let parted = number.contains([' ', '.', '-', '/', '(']);
     // Without `+` and separators it is an id that starts with zeros.
     if !number.starts_with('+') && !parted {
         return None;
