@@ -123,11 +123,14 @@ impl Machine {
 
     /// Where this detector's value at `start` ends.
     fn at(&self, text: &str, start: usize) -> Option<usize> {
-        let grown = start + MAX_REACH;
-        if self.pattern.beyond == Beyond::Found
-            && grown <= text.len()
-            && self.outlook(text, start, grown).live
-        {
+        let outgrows = || {
+            let grown = (0..=start + MAX_REACH)
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+                .unwrap();
+            start + MAX_REACH <= text.len() && self.outlook(text, start, grown).live
+        };
+        if self.pattern.beyond == Beyond::Found && outgrows() {
             let ends = text[start..]
                 .char_indices()
                 .map(|(i, c)| start + i + c.len_utf8());
