@@ -420,12 +420,8 @@ impl Run {
             }
             self.show(pass);
             self.keep(pass, false);
-            if pass.ended
-                && pass.flights.is_empty()
-                && pass.pending.is_none()
-                && !pass.checkpoint
-                && !sent
-            {
+            // Nothing was under way before the poll either, so what was acknowledged has let go all it held back.
+            if pass.ended && !busy && !sent {
                 if pass.dir.chain != self.live.chain {
                     break Outcome::Done;
                 }

@@ -365,8 +365,18 @@ async fn a_disk_that_hangs_is_an_error_within_the_deadline_and_leaves_no_open_se
 }
 
 #[tokio::test]
-async fn at_the_cap_new_work_is_refused_and_open_work_can_end() {
+async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_noticed() {
     let dir = testing::dir();
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    for n in 0..20 {
+        ledger
+            .append(closed(&format!("old-{n}")), Durability::Spool)
+            .await
+            .unwrap();
+    }
+    ledger.shutdown(0).await.unwrap();
+    let old = store::layout::chains(dir.path()).unwrap().remove(0);
+
     let mut options = options(dir.path());
     options.spool_cap_bytes = 64 << 10;
     let ledger = Ledger::open(options).unwrap();
@@ -398,15 +408,15 @@ async fn at_the_cap_new_work_is_refused_and_open_work_can_end() {
         .await
         .unwrap();
     assert!(ledger.health().spool_bytes <= 64 << 10);
-    // Room is made by hand: an old file of the directory goes.
-    let big = Entry {
-        session: "big".into(),
-        event: Event::Opened(Box::default()),
-    };
+    assert_eq!(ledger.health().trouble, Some(LedgerError::Full));
     assert_eq!(
-        ledger.append(big, Durability::Disk).await,
+        ledger.append(opened("s"), Durability::Disk).await,
         Err(LedgerError::Full)
     );
+
+    fs::remove_dir_all(old.path).unwrap();
+    until("the room is noticed", || ledger.health().writable()).await;
+    ledger.append(opened("s"), Durability::Disk).await.unwrap();
 }
 
 #[tokio::test]

@@ -391,7 +391,7 @@ impl Writer {
     /// under way, so that sessions that were let in can be closed.
     fn refuse_beyond_cap(&mut self, batch: Vec<Item>) -> Vec<Item> {
         let cap = self.health().cap_bytes;
-        let reserve = (cap / 16).min(16 << 20);
+        let reserve = reserve(cap);
         let mut used = self.health().spool_bytes;
         let wanted: u64 = batch
             .iter()
@@ -466,9 +466,8 @@ impl Writer {
             file.sync()?;
             file.cut(0)
         });
-        let used = self.count_bytes();
-        let cap = self.health().cap_bytes;
-        if written.is_ok() && used + (cap / 16).min(16 << 20) < cap {
+        self.count_bytes();
+        if written.is_ok() {
             self.works();
             self.close_abandoned();
         }
@@ -537,11 +536,20 @@ impl Writer {
         kind
     }
 
+    /// A write worked. At the cap that is no reason to let new work in.
     fn works(&self) {
+        if self.at_cap() {
+            return self.trouble(Some(LedgerError::Full));
+        }
         if self.health().trouble.is_some() {
             tracing::info!("the audit log can be written again");
         }
         self.trouble(None);
+    }
+
+    fn at_cap(&self) -> bool {
+        let health = self.health();
+        health.spool_bytes + reserve(health.cap_bytes) + OVERHEAD >= health.cap_bytes
     }
 
     fn trouble(&self, trouble: Option<LedgerError>) {
@@ -571,6 +579,11 @@ impl Writer {
     fn health(&self) -> std::sync::MutexGuard<'_, LedgerHealth> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Room kept for sessions that were let in.
+fn reserve(cap: u64) -> u64 {
+    (cap / 16).min(16 << 20)
 }
 
 fn stamp(replica: &str, (time, since): (Timestamp, Duration)) -> Stamp<'_> {
