@@ -175,6 +175,12 @@ fn policy(
     if when.constant() == Some(false) {
         notes.warn(&at.key("when"), "the condition never holds");
     }
+    if let Some(claim) = when.unguarded() {
+        let message = format!(
+            "a caller without the claim `{claim}` is denied here; ask `has(principal.claims.{claim})` first"
+        );
+        notes.warn(&at.key("when"), message);
+    }
     Some(Policy {
         name: raw.name,
         when,

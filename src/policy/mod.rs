@@ -10,10 +10,13 @@ mod expression;
 mod types;
 mod vocabulary;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 pub use chain::{Chain, Effect, Masking, Policy};
-pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NODES};
+pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NESTING, MAX_NODES};
 pub(crate) use types::nearest;
 pub use vocabulary::Vocabulary;
 
