@@ -9,8 +9,12 @@
 //! Never: holds a secret, only where it is ([`SecretSource`]); follows aliases; reads a file of more than 1 MiB.
 //! Can miss: whether a host, route, topic or issuer exists; [`Config::missing`] looks at files and variables only.
 
+mod audit;
 mod chains;
+mod detectors;
 mod fault;
+mod issuers;
+mod listen;
 mod load;
 mod raw;
 mod route;

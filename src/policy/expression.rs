@@ -11,13 +11,14 @@ use std::{
 
 use cel::{
     Context, Env, ExecutionError, Value,
-    common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators},
+    common::ast::{Expr, IdedExpr, LiteralValue, SourceInfo, operators},
     parser::Parser,
 };
-use regex_automata::meta::Regex;
 
 use super::{
     Call, Request,
+    ast::{TreeSize, for_each_child, names_anything, names_variable},
+    pattern::Patterns,
     types::{self, Checker},
     vocabulary::{self, Vocabulary},
 };
@@ -33,9 +34,6 @@ pub const MAX_DEPTH: usize = 24;
 pub const MAX_NESTING: usize = 12;
 /// Most operators, dots and opening brackets in an expression: each may nest one level deeper while it is parsed.
 const MAX_OPERATORS: usize = 400;
-
-/// Patterns by their text, as `matches` looks them up.
-pub(super) type Patterns = BTreeMap<String, Regex>;
 
 /// A condition over `principal`, `request`, `findings` and `connection` that yields a bool.
 #[derive(Clone, Debug)]
@@ -330,55 +328,6 @@ fn placed(fault: types::TypeFault, text: &str, source: &SourceInfo) -> Expressio
     }
 }
 
-#[derive(Default)]
-struct TreeSize {
-    nodes: usize,
-    depth: usize,
-}
-
-impl TreeSize {
-    fn measure(&mut self, expr: &IdedExpr, depth: usize) {
-        self.nodes += 1;
-        self.depth = self.depth.max(depth);
-        if depth <= MAX_DEPTH {
-            for_each_child(expr, &mut |child| self.measure(child, depth + 1));
-        }
-    }
-}
-
-fn for_each_child<'e>(expr: &'e IdedExpr, visit: &mut dyn FnMut(&'e IdedExpr)) {
-    match &expr.expr {
-        Expr::Call(call) => call
-            .target
-            .iter()
-            .map(|target| &**target)
-            .chain(&call.args)
-            .for_each(visit),
-        Expr::Comprehension(loops) => {
-            [
-                &loops.iter_range,
-                &loops.accu_init,
-                &loops.loop_cond,
-                &loops.loop_step,
-                &loops.result,
-            ]
-            .into_iter()
-            .for_each(visit);
-        }
-        Expr::List(list) => list.elements.iter().for_each(visit),
-        Expr::Map(map) => {
-            for entry in &map.entries {
-                if let EntryExpr::MapEntry(entry) = &entry.expr {
-                    visit(&entry.key);
-                    visit(&entry.value);
-                }
-            }
-        }
-        Expr::Select(select) => visit(&select.operand),
-        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
-    }
-}
-
 /// The value of a bool that does not depend on the request.
 fn constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<bool> {
     if let Expr::Literal(LiteralValue::Boolean(value)) = &expr.expr {
@@ -419,15 +368,6 @@ fn constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<bool> {
     }
 }
 
-fn names_variable(expr: &IdedExpr) -> bool {
-    if let Expr::Ident(name) = &expr.expr {
-        return vocabulary::VARIABLES.contains(&name.as_str());
-    }
-    let mut found = false;
-    for_each_child(expr, &mut |child| found = found || names_variable(child));
-    found
-}
-
 /// A part that names nothing, so has one value or none, and has none.
 fn failing_constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<(u64, ExecutionError)> {
     if !names_anything(expr) {
@@ -442,10 +382,4 @@ fn failing_constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<(u64, 
         }
     });
     failing
-}
-
-fn names_anything(expr: &IdedExpr) -> bool {
-    let mut found = matches!(expr.expr, Expr::Ident(_));
-    for_each_child(expr, &mut |child| found = found || names_anything(child));
-    found
 }
