@@ -207,8 +207,8 @@ async fn serve_ext_proc(
             .tcp_nodelay(true)
     };
     match listen {
-        ExtProc::Unix(path) => {
-            let (listener, _file) = socket::bind(&path, 0o600)
+        ExtProc::Unix(path, mode) => {
+            let (listener, _file) = socket::bind(&path, mode)
                 .with_context(|| format!("cannot listen on `{}`", path.display()))?;
             let incoming = UnixListenerStream::new(listener);
             let served = server()

@@ -8,12 +8,13 @@ use rdkafka::{
 
 use super::*;
 use crate::{
+    audit::Durability,
     audit::{
         record::{Closed, Entry, Event},
         verify::{Holder, Order, Report, Verdict, Verifier},
     },
     kafka::reader::{Message, TopicReader},
-    runtime::ledger::{Durability, Ledger, LedgerOptions},
+    runtime::ledger::{Ledger, LedgerOptions},
     store::testing,
 };
 
