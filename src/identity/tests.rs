@@ -816,7 +816,7 @@ fn a_token_of_the_largest_size_passes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn for_every_changed_byte_a_token_is_refused(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9._-]") {
