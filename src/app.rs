@@ -144,6 +144,7 @@ fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     };
     let mut options = LedgerOptions::new(&audit.dir, &audit.deployment, replica);
     options.signing_key.clone_from(&audit.signing_key);
+    options.checkpoint_file.clone_from(&audit.checkpoint_file);
     options.segment_bytes = audit.segment;
     options.spool_cap_bytes = audit.spool_cap;
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;

@@ -68,6 +68,8 @@ pub struct LedgerOptions {
     pub group_commit_delay: Duration,
     /// How long an append may take.
     pub write_deadline: Duration,
+    /// A further file that every checkpoint is appended to: to be kept where whoever owns the log cannot change it.
+    pub checkpoint_file: Option<PathBuf>,
     /// A checkpoint is signed after this many records.
     pub checkpoint_records: u64,
     /// And after this time, if any record was written since.
@@ -100,6 +102,7 @@ impl LedgerOptions {
             spool_cap_bytes: 10 << 30,
             group_commit_delay: Duration::ZERO,
             write_deadline: Duration::from_secs(5),
+            checkpoint_file: None,
             checkpoint_records: 1_000,
             checkpoint_interval: Duration::from_secs(10),
             queue_records: 4_096,

@@ -23,7 +23,7 @@ use crate::{
     kafka::publisher::Live,
     store::{
         StoreError,
-        checkpoints::CheckpointFile,
+        checkpoints::{self, CheckpointFile},
         cursor,
         disk::Disk,
         frame::FRAME_HEADER,
@@ -79,6 +79,7 @@ pub(super) struct Writer {
     replica: String,
     key: SigningKey,
     checkpoints: CheckpointFile,
+    checkpoint_file: Option<PathBuf>,
     checkpoint_records: u64,
     checkpoint_interval: Duration,
     group_commit_delay: Duration,
@@ -142,6 +143,7 @@ impl Writer {
             deployment: options.deployment.clone(),
             replica: options.replica.clone(),
             checkpoints,
+            checkpoint_file: options.checkpoint_file.clone(),
             checkpoint_records: options.checkpoint_records.max(1),
             checkpoint_interval: options.checkpoint_interval,
             group_commit_delay: options.group_commit_delay,
@@ -502,9 +504,16 @@ impl Writer {
             size: head.size,
             root: self.wal.root(),
         };
-        let grown = self.checkpoints.append(&checkpoint.sign(&self.key))?;
+        let note = checkpoint.sign(&self.key);
+        let grown = self.checkpoints.append(&note)?;
         self.grow(grown);
         self.signed = (head.size, Instant::now());
+        if let Some(path) = &self.checkpoint_file
+            && let Err(error) = checkpoints::append_outside(path, &note)
+        {
+            // The next one covers what this one would have.
+            tracing::warn!(%error, path = %path.display(), "a checkpoint could not be written outside");
+        }
         self.live.wake();
         Ok(())
     }
