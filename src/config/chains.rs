@@ -123,15 +123,7 @@ fn policy(
     let when = match Expression::compile(&raw.when, vocabulary) {
         Ok(when) => Some(when),
         Err(faults) => {
-            for fault in faults {
-                notes.fault_within(
-                    &at.key("when"),
-                    fault.line,
-                    fault.column,
-                    fault.message,
-                    fault.suggestion,
-                );
-            }
+            notes.condition(&at.key("when"), &raw.when, faults);
             None
         }
     };

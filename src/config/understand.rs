@@ -11,7 +11,7 @@ use super::{
     tree::{Node, Place, Step, spell},
     units,
 };
-use crate::policy::nearest;
+use crate::policy::{ExpressionFault, nearest};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -28,6 +28,7 @@ pub(super) fn understand(
     let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     let mut notes = Notes {
         tree,
+        text,
         base,
         faults: Vec::new(),
         warnings: Vec::new(),
@@ -86,6 +87,7 @@ pub(super) fn understand(
 /// What has been noticed so far, and what it takes to say where.
 pub(super) struct Notes<'t> {
     tree: &'t Node,
+    text: &'t str,
     base: PathBuf,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
@@ -110,24 +112,25 @@ impl Notes<'_> {
         self.faults.push(fault);
     }
 
-    /// A fault whose place within a text is known: the text's own, from 1.
-    pub(super) fn fault_within(
-        &mut self,
-        at: &At,
-        line: usize,
-        column: usize,
-        message: String,
-        meant: Option<String>,
-    ) {
+    /// The faults of a condition, each at its own place where that can be told.
+    pub(super) fn condition(&mut self, at: &At, text: &str, faults: Vec<ExpressionFault>) {
         let place = self.place(at);
-        let fault = match place.within(line, column) {
-            Some((line, column)) => Fault::new(line, &spell(&at.0), message).column(column),
-            None => {
-                let message = format!("{message}, at line {line}, column {column} of the text");
-                Fault::new(place.line, &spell(&at.0), message)
-            }
-        };
-        self.faults.push(fault.suggest(meant));
+        for ExpressionFault {
+            line,
+            column,
+            message,
+            suggestion,
+        } in faults
+        {
+            let fault = match place.within(self.text, text, line, column) {
+                Some((line, column)) => Fault::new(line, &spell(&at.0), message).column(column),
+                None => {
+                    let message = format!("{message}, at line {line}, column {column} of the text");
+                    Fault::new(place.line, &spell(&at.0), message)
+                }
+            };
+            self.faults.push(fault.suggest(suggestion));
+        }
     }
 
     pub(super) fn warn(&mut self, at: &At, message: impl Into<String>) {

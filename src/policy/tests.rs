@@ -831,7 +831,7 @@ fn probing() -> Vec<Chain> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever a token claims, evaluation ends in a verdict: no panic, and no permit from an error.
     #[test]
