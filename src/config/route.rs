@@ -115,9 +115,8 @@ impl Connection {
     /// Whether the credential may be lent to the route or cluster that Envoy chose.
     #[must_use]
     pub fn lends_to(&self, route: &str, cluster: &str) -> bool {
-        let named = |names: &[String], name: &str| {
-            !name.is_empty() && names.iter().any(|known| known == name)
-        };
+        // No name in the lists is empty, so what Envoy leaves unset is never one of them.
+        let named = |names: &[String], name: &str| names.iter().any(|known| known == name);
         named(&self.lend_to_routes, route) || named(&self.lend_to_clusters, cluster)
     }
 }
