@@ -524,6 +524,11 @@ fn what_is_wrong_with_a_file() {
             &["16: connections[0].credential: name `file` or `env`, not both"],
         ),
         (
+            "{ routes: [model] }",
+            "{ routes: [model], clusters: [\"\"] }",
+            &["17: connections[0].lend_to.clusters[0]: the name is empty"],
+        ),
+        (
             ", file: upstream.key",
             "",
             &["16: connections[0].credential: say where the secret is: `file` or `env`"],
