@@ -269,6 +269,22 @@ async fn a_storm_of_unknown_key_ids_is_one_fetch_per_interval() {
 }
 
 #[tokio::test]
+async fn an_issuer_that_rotates_again_at_once_is_asked_again_at_once() {
+    let idp = Idp::start(jwks(&[&P256])).await;
+    let (keys, _hand) = discovery(&idp);
+    keys.fetched(1).await;
+    idp.publish(published(&[&P256_SECOND, &P256]));
+    assert!(keys.refresh_for(Some("second")).await);
+    idp.publish(published(&[&ED, &P256_SECOND, &P256]));
+    assert!(keys.refresh_for(Some("third")).await);
+    assert_eq!((usable(&keys), idp.served()), (Some(3), 3));
+    // A fetch that brings nothing new is the last for a while.
+    assert!(keys.refresh_for(Some("made up")).await);
+    assert!(!keys.refresh_for(Some("made up too")).await);
+    assert_eq!(idp.served(), 4);
+}
+
+#[tokio::test]
 async fn those_who_ask_while_a_fetch_is_under_way_share_its_answer() {
     let idp = Idp::start(jwks(&[&P256])).await;
     let (keys, _hand) = discovery(&idp);
