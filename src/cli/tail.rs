@@ -93,7 +93,11 @@ fn tail_dir(dir: &Path, follow: bool, out: &mut Out<impl Write>) -> anyhow::Resu
         let last = newer.last().map_or(after, |chain| chain.ordinal);
         for chain in newer {
             after = chain.ordinal;
-            let mut reader = ChainReader::new(chain);
+            let mut reader = if follow {
+                ChainReader::new(chain)
+            } else {
+                ChainReader::until_now(chain)?
+            };
             loop {
                 match reader.step()? {
                     Step::Record(stored) => out.print(&stored.bytes)?,
