@@ -34,7 +34,7 @@ use crate::{
     },
     kafka::{
         KafkaOptions,
-        publisher::{Published, Publisher, PublisherError},
+        publisher::{Prepared, Published, Publisher, PublisherError},
     },
     store::{
         self, StoreError,
@@ -253,6 +253,12 @@ impl Ledger {
                 return Err(StoreError::BadName(name.clone()).into());
             }
         }
+        // Before anything is written: a bad option must not leave a chain behind.
+        let prepared = options
+            .kafka
+            .clone()
+            .map(|kafka| Prepared::new(kafka, &options.replica))
+            .transpose()?;
         let dir = options.dir.clone();
         fs::create_dir_all(&dir).map_err(StoreError::io(&dir))?;
         let lock = store::lock::DirLock::take(&dir)?;
@@ -260,16 +266,11 @@ impl Ledger {
         rand::fill(&mut id).map_err(|_| OpenError::System("random numbers"))?;
         let (writer, opening) = Writer::begin(&options, ChainId(id), lock, &disk)?;
         let (state, live) = (writer.state(), writer.live());
-        let publisher = match options.kafka {
-            Some(kafka) => Some(Publisher::start(
-                kafka,
-                &dir,
-                &options.deployment,
-                &options.replica,
-                live,
-            )?),
-            None => None,
-        };
+        let publisher = prepared
+            .map(|prepared| {
+                Publisher::start(prepared, &dir, &options.deployment, &options.replica, live)
+            })
+            .transpose()?;
         let (commands, queue) = mpsc::channel();
         thread::Builder::new()
             .name("ledger".to_owned())
