@@ -10,13 +10,20 @@
 //!                policy -> identity, detect, mask     mask -> detect     dialect, identity, detect, audit -> nothing
 //! ```
 
+pub mod app;
 pub mod audit;
 pub mod cli;
+pub mod config;
 pub mod detect;
 pub mod dialect;
+pub mod exchange;
+pub mod grpc;
+pub mod http;
 pub mod identity;
 pub mod kafka;
+pub mod keys;
 pub mod mask;
 pub mod policy;
 pub mod runtime;
 pub mod store;
+pub mod telemetry;

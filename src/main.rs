@@ -1,3 +1,7 @@
-//! The `countersign` program: arguments, logging, exit code.
+//! The `countersign` program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    countersign::cli::main()
+}

@@ -22,3 +22,61 @@ pub mod tree;
 pub mod verify;
 
 pub use chain::{ChainId, Hash, Receipt};
+
+use sha2::{Digest, Sha256};
+
+/// What "durable" means for one append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk: `fdatasync` has returned. Survives a power cut.
+    Disk,
+    /// Handed to the operating system; on disk within 50 ms. Survives the death of the process; a machine that dies can
+    /// lose that much.
+    Spool,
+}
+
+/// SHA-256 of `bytes` in hex, as records carry digests.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// The digest over a whole session: the request and the answer as they are on record, and how it ended.
+///
+/// SHA-256 of `"countersign/transaction/v1\0"`, then of each part its kind, its name and its text, each led by its length
+/// as a 64-bit big-endian number, then of the status. Text is hashed in the order it was recorded.
+#[derive(Clone, Debug)]
+pub struct Transaction(Sha256);
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self(Sha256::new_with_prefix(b"countersign/transaction/v1\0"))
+    }
+}
+
+impl Transaction {
+    /// Takes the request's body as recorded.
+    pub fn request(&mut self, body: &[u8]) {
+        self.part("request", "body", body);
+    }
+
+    /// Takes a piece of the answer's text as recorded.
+    pub fn answer(&mut self, channel: &str, text: &[u8]) {
+        self.part("answer", channel, text);
+    }
+
+    /// The digest of all of it, in hex.
+    #[must_use]
+    pub fn finish(&self, status: u32) -> String {
+        let mut hash = self.0.clone();
+        hash.update(status.to_be_bytes());
+        hex::encode(hash.finalize())
+    }
+
+    fn part(&mut self, kind: &str, name: &str, text: &[u8]) {
+        for field in [kind.as_bytes(), name.as_bytes(), text] {
+            self.0.update((field.len() as u64).to_be_bytes());
+            self.0.update(field);
+        }
+    }
+}

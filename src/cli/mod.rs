@@ -1,6 +1,105 @@
-//! One file per subcommand.
+//! The command line: one file per subcommand, all work done below.
 
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::config;
+
+pub mod check;
 pub mod keygen;
+pub mod serve;
 pub mod source;
 pub mod tail;
 pub mod verify;
+
+/// Govern AI inference traffic from inside Envoy: identity, policy, masking, and a record that can be verified.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Check(check::Args),
+    Verify(verify::VerifyArgs),
+    Tail(tail::TailArgs),
+    Keygen(keygen::KeygenArgs),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: CompletionShell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompletionShell {
+    Bash,
+    Elvish,
+    Fish,
+    Zsh,
+}
+
+/// Runs the program on its arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            let mark = if io::stderr().is_terminal() {
+                "\u{1b}[31merror:\u{1b}[0m"
+            } else {
+                "error:"
+            };
+            eprintln!("{mark} {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => {
+            let valid = config::with_builtins(|known| {
+                check::run(&args, known, &mut io::stdout(), &mut io::stderr())
+            })?;
+            Ok(if valid {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::Verify(args) => verify::run(args),
+        Command::Tail(args) => tail::run(args),
+        Command::Keygen(args) => keygen::run(args),
+        Command::Schema => {
+            println!("{:#}", config::json_schema());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            let shell = match shell {
+                CompletionShell::Bash => Shell::Bash,
+                CompletionShell::Elvish => Shell::Elvish,
+                CompletionShell::Fish => Shell::Fish,
+                CompletionShell::Zsh => Shell::Zsh,
+            };
+            clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -103,7 +103,7 @@ fn tail_dir(dir: &Path, follow: bool, out: &mut Out<impl Write>) -> anyhow::Resu
                     Step::Record(stored) => out.print(&stored.bytes)?,
                     Step::End(_) if follow && after == last && !has_newer(dir, after)? => {
                         out.to.flush()?;
-                        thread::sleep(POLL);
+                        pause();
                     }
                     Step::End(_) => break,
                     Step::Damaged(damage) => {
@@ -117,8 +117,16 @@ fn tail_dir(dir: &Path, follow: bool, out: &mut Out<impl Write>) -> anyhow::Resu
         if !follow {
             return Ok(());
         }
-        thread::sleep(POLL);
+        pause();
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a file system that tells of changes is not everywhere, and nobody waits for this thread"
+)]
+fn pause() {
+    thread::sleep(POLL);
 }
 
 fn has_newer(dir: &Path, ordinal: u64) -> io::Result<bool> {

@@ -1,6 +1,111 @@
 //! What sensitive data looks like: detectors, their validators, and the scanner that finds them in text.
+//!
+//! # What counts as found
+//!
+//! Detectors stand in priority order, each a *shape* (a regular expression) and a *check* (a validator). Text is read
+//! left to right. At a start `s` the first detector in order whose leftmost-first match at `s`, at most [`Pattern::reach`]
+//! bytes long, passes its check wins; the check may keep only the front of the match. Reading goes on behind what was
+//! found, or at the next character where nothing was. A check sees the match and at most [`LOOK_BEHIND`] bytes before
+//! it, never anything behind it: this is what lets [`crate::mask`] give the same answer however a text is cut.
+//!
+//! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after as many whole
+//! characters as fit in [`MAX_REACH`] bytes counts as found there and then, without a check, up to the first character
+//! that no longer fits it.
+//!
+//! # What it never does
+//!
+//! No IO, no clock. It never splits a character: every shape is parsed so that it can only match whole UTF-8
+//! sequences. It never shows the text or a lent credential in an error or in `Debug`.
+//!
+//! # What it can miss
+//!
+//! Values written in words or digits other than ASCII, with zero-width characters or soft hyphens inside, encoded
+//! (base64, percent, HTML entities), or in a notation that no rule in [`builtin`](Catalog::builtin) describes.
 
 use std::sync::Arc;
 
+use thiserror::Error;
+
+mod builtin;
+mod card;
+mod catalog;
+mod context;
+mod email;
+mod growth;
+mod iban;
+mod ip;
+mod live;
+mod numbering;
+#[cfg(test)]
+pub(crate) mod oracle;
+mod pattern;
+mod phone;
+mod scanner;
+mod secrets;
+mod ssn;
+#[cfg(test)]
+mod tests;
+
+pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
+pub(crate) use growth::Growth;
+pub use scanner::Scanner;
+pub(crate) use scanner::{Effort, Hit};
+
 /// The name of a kind of sensitive data, such as `US_SSN`. Presidio's name where it has one.
 pub type Entity = Arc<str>;
+
+/// How many bytes before a match its check may read. Five words of context fit in it.
+pub const LOOK_BEHIND: usize = 128;
+
+/// The longest match in bytes, and so the longest text that a masker ever holds back.
+pub const MAX_REACH: usize = 1024;
+
+/// One value found in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is.
+    pub entity: Entity,
+    /// Byte offset of its first character.
+    pub start: usize,
+    /// Byte offset behind its last character.
+    pub end: usize,
+}
+
+/// Why a detector cannot be used. The author of the configuration reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DetectorError {
+    /// The name is not `[A-Z][A-Z0-9_]*`, at most 64 characters.
+    #[error(
+        "`{0}` is not an entity name: write capital letters, digits and `_`, starting with a letter, at most 64"
+    )]
+    Name(String),
+    /// A built-in detector has this name.
+    #[error("`{0}` is the name of a built-in detector: choose another")]
+    Taken(String),
+    /// The expression does not parse.
+    #[error("the expression does not parse: {0}")]
+    Syntax(String),
+    /// The expression matches the empty text.
+    #[error("the expression matches the empty text, so it would match everywhere")]
+    MatchesEmpty,
+    /// The expression cannot match any text.
+    #[error("the expression cannot match any text")]
+    MatchesNothing,
+    /// A lazy repetition with no bound: where such a match ends cannot be told from a bounded piece of text.
+    #[error(
+        "a lazy repetition without a bound (`*?`, `+?`, `{{n,}}?`): bound it, or name the characters it may pass"
+    )]
+    UnboundedLazy,
+    /// The compiled expression, or all of them together, is over the size budget.
+    #[error("the expression compiles to more than {0} KiB: use smaller counts or narrower classes")]
+    TooLarge(usize),
+    /// A context word is empty or has no letter or digit.
+    #[error("`{0}` is not a context word: it needs a letter or a digit, and at most 5 words")]
+    Context(String),
+    /// No detector has this name.
+    #[error("no detector is named `{0}`")]
+    Unknown(String),
+    /// The credential to look for is empty or longer than 16 KiB. Its text is not shown.
+    #[error("a credential to look for must have between 1 and 16384 bytes")]
+    Credential,
+}

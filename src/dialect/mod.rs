@@ -7,6 +7,29 @@ use std::fmt;
 
 use bytes::Bytes;
 
+mod arguments;
+mod json;
+mod media_type;
+mod openai;
+mod sse;
+mod texts;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod tests;
+
+/// Every dialect there is.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Dialect] {
+    &[&openai::OpenAi]
+}
+
+/// The dialect of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {
+    all().iter().copied().find(|dialect| dialect.name() == name)
+}
+
 /// A provider's wire format. One value per provider, shared by all streams.
 pub trait Dialect: Send + Sync + fmt::Debug {
     /// The name used in the configuration and in records, such as `openai`.
@@ -64,16 +87,23 @@ pub trait RequestBody: Send + fmt::Debug {
     fn stream(&self) -> bool;
     /// Whether tools are offered to the model.
     fn tools(&self) -> bool;
-    /// Every text of the request in document order, decoded; adjacent text parts of one message count as one text.
+    /// Every text of the request in document order, decoded: string values, unknown keys, and the strings and numbers
+    /// inside tool call arguments.
+    ///
+    /// Adjacent text parts of one message come twice, each for itself and then all joined: the model may be shown
+    /// either, and a value can be whole in one reading only (`["4111 1111", " 1111 1111"]`, `["is", "078-05-1120"]`).
+    /// So a value in such a message is counted twice: counts are upper bounds.
     fn texts(&self) -> Vec<&str>;
-    /// Why parts of the body could not be scanned, such as `image_url`; empty when all of it was.
+    /// Why parts of the body could not be scanned, such as `image_url`, each once; empty when all of it was.
     fn unscanned(&self) -> &[&'static str];
-    /// The body with text `i` replaced by `replacements[i]` where that is `Some`; all else byte for byte as received.
-    fn rewrite(&self, replacements: &[Option<String>]) -> Bytes;
+    /// The body with each text replaced by what `mask` returns for it, where that is `Some`; all else byte for byte as
+    /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
+    /// too it is put into the first part and the others become empty.
+    fn rewrite(&self, mask: &mut dyn FnMut(&str) -> Option<String>) -> Bytes;
 }
 
 /// Which text of an answer a piece belongs to: pieces of one channel, in order, make one text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel {
     /// The choice (candidate, output) the text belongs to.
     pub choice: u32,
@@ -85,8 +115,21 @@ pub struct Channel {
 pub trait TextFilter {
     /// Takes the next piece of `channel` and returns what may leave now; the rest is held back.
     fn push(&mut self, channel: &Channel, text: &str) -> String;
-    /// The channel's text is over: returns everything still held back.
+    /// The channel's text is over: returns everything still held back, and forgets the channel. A later push to the
+    /// same channel begins a new text: each string inside tool call arguments is one.
     fn finish(&mut self, channel: &Channel) -> String;
+    /// Whether what comes back may differ from what was pushed. Then what repeats the text in another form (`logprobs`,
+    /// token ids) is blanked and annotations of a changed text are dropped.
+    fn masks(&self) -> bool {
+        true
+    }
+}
+
+/// A text that is known whole: pushed and finished at once.
+fn whole(filter: &mut dyn TextFilter, channel: &Channel, text: &str) -> String {
+    let mut out = filter.push(channel, text);
+    out.push_str(&filter.finish(channel));
+    out
 }
 
 /// An answer body being read as it arrives.
@@ -96,7 +139,8 @@ pub trait ResponseBody: Send + fmt::Debug {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`ShapeError`] where the answer is not of a shape the dialect knows; nothing of the failing event has been let out.
+    /// [`ShapeError`] where the answer is not of a shape the dialect knows; nothing of the failing event has been let
+    /// out. Events before it in the same bytes are returned first: the error is then that of the next call.
     fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError>;
     /// The body is over: everything left, flushed.
     ///
@@ -133,8 +177,10 @@ pub struct ResponseFacts {
     pub input_tokens: Option<u64>,
     /// Tokens of the answer.
     pub output_tokens: Option<u64>,
-    /// Why parts of the answer could not be scanned; empty when all of it was.
+    /// Why parts of the answer could not be scanned, each once; empty when all of it was.
     pub unscanned: Vec<&'static str>,
+    /// The answer said that it is whole: a document was read to its end, or the terminal event came.
+    pub complete: bool,
 }
 
 /// An error to be told to a caller.
@@ -148,6 +194,13 @@ pub struct ErrorShape<'a> {
     pub message: &'a str,
 }
 
+/// The body and content type of an error where no connection, and so no dialect, is known: the OpenAI shape, which most
+/// clients understand.
+#[must_use]
+pub fn plain_error(error: &ErrorShape<'_>) -> (&'static str, Bytes) {
+    openai::OpenAi.error(error)
+}
+
 /// A body that is not what its dialect says it should be. Never carries any of the body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -156,4 +209,17 @@ pub struct ShapeError {
     pub code: &'static str,
     /// One sentence that says what is wrong and where, lower case, without any of the caller's text.
     pub reason: String,
+}
+
+impl ShapeError {
+    fn new(code: &'static str, reason: String) -> Self {
+        Self { code, reason }
+    }
+
+    fn at(code: &'static str, reason: &str, byte: usize) -> Self {
+        Self {
+            code,
+            reason: format!("{reason}, at byte {byte}"),
+        }
+    }
 }

@@ -1,14 +1,57 @@
 //! Who is calling: the verified caller, and the rules by which a token becomes one.
+//!
+//! ```text
+//! Authorization ──bearer──> token ──peek──> Unverified ──verify(rules, keys, now)──> Principal
+//!                                     │ issuer, kid: which rules, which keys
+//! ```
+//!
+//! Promises: a [`Principal`] comes only from a token whose signature was made by a key of its issuer with an algorithm
+//! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
+//! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
+//!
+//! Never: fetches anything (`jku`, `x5u`, `jwk` and `x5c` are not looked at), reads a clock, accepts a symmetric
+//! algorithm or `none` (no value of [`Algorithm`] means them).
+//!
+//! Can miss: an ID token that carries none of the marks listed at [`IssuerRules::allow_id_tokens`] is told from an access
+//! token by its audience alone, so a client id must never be listed as an audience. A revoked token is good until it
+//! expires.
+
+mod bearer;
+mod claims;
+mod error;
+mod json;
+mod jws;
+mod keyset;
+mod rules;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+pub use self::{
+    bearer::from_authorization,
+    error::{Challenge, TokenError},
+    jws::MAX_TOKEN_BYTES,
+    keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
+    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
+};
 
 /// How the caller proved who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
     /// An OIDC access token in JWT form (RFC 9068).
     OidcJwt,
+}
+
+impl AuthMethod {
+    /// The name in records: `oidc_jwt`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OidcJwt => "oidc_jwt",
+        }
+    }
 }
 
 /// A verified caller. Only token verification makes one.
@@ -29,3 +72,97 @@ pub struct Principal {
     /// The instant (`exp`) after which the token counts for nothing.
     pub expires_at: Timestamp,
 }
+
+/// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
+#[derive(Debug)]
+pub struct Unverified<'t> {
+    token: &'t str,
+    jws: jws::Compact<'t>,
+    claims: claims::Claims,
+    issuer: String,
+}
+
+impl Unverified<'_> {
+    /// The issuer the token claims.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The id of the key the token claims to be signed with.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        self.jws.kid()
+    }
+
+    /// Proves the token under the rules and the keys of its issuer at the instant `now`.
+    ///
+    /// The signature is checked before any claim, so what an error says of claims is only ever told to someone who holds
+    /// a token of the issuer's making.
+    ///
+    /// # Errors
+    /// Every [`TokenError`] but those of [`peek`]; [`TokenError::UnknownKey`] is worth a retry with newer keys.
+    pub fn verify(
+        &self,
+        rules: &IssuerRules,
+        keys: &KeySet,
+        now: Timestamp,
+    ) -> Result<Principal, TokenError> {
+        if self.issuer != rules.issuer {
+            return Err(TokenError::UnknownIssuer);
+        }
+        self.jws.verify(&rules.algorithms, keys)?;
+        let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
+        Ok(Principal {
+            issuer: self.issuer.clone(),
+            subject: accepted.subject,
+            groups: accepted.groups,
+            claims: accepted.claims,
+            auth_method: AuthMethod::OidcJwt,
+            token_hash: token_hash(self.token),
+            expires_at: accepted.expires_at,
+        })
+    }
+}
+
+/// Reads a token without proving anything: at most [`MAX_TOKEN_BYTES`], three segments of strict base64url, and two JSON
+/// objects without duplicate members nested at most 16 deep.
+///
+/// # Errors
+/// [`TokenError`] for a token that is not well formed, whose header demands what is never done (`crit`, `b64`), or that
+/// names no issuer.
+pub fn peek(token: &str) -> Result<Unverified<'_>, TokenError> {
+    let jws = jws::Compact::parse(token)?;
+    let claims = claims::Claims::parse(jws.payload())?;
+    let issuer = claims.issuer()?.to_owned();
+    Ok(Unverified {
+        token,
+        jws,
+        claims,
+        issuer,
+    })
+}
+
+/// Reads and proves a token of one issuer at the instant `now`.
+///
+/// # Errors
+/// [`TokenError`], one variant per cause.
+pub fn verify(
+    token: &str,
+    rules: &IssuerRules,
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<Principal, TokenError> {
+    peek(token)?.verify(rules, keys, now)
+}
+
+/// SHA-256 of a token: its name in records and caches.
+#[must_use]
+pub fn token_hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

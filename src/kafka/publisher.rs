@@ -198,14 +198,14 @@ impl Publisher {
         let status = lock(&self.status);
         let mut published = status.published.clone();
         published.oldest_unacked_age = status.oldest.map(|oldest| {
-            Duration::try_from(Timestamp::now().duration_since(oldest)).unwrap_or(Duration::ZERO)
+            Duration::try_from(wall().duration_since(oldest)).unwrap_or(Duration::ZERO)
         });
         published
     }
 
     /// Asks it to end as soon as everything on disk was acknowledged, after `at_most` in any case.
     pub fn stop(&self, at_most: Duration) {
-        lock(&self.status).stop_at = Some(Instant::now() + at_most);
+        lock(&self.status).stop_at = Some(now() + at_most);
         self.live.wake();
     }
 
@@ -240,6 +240,22 @@ fn config(options: &KafkaOptions, replica: &str) -> Result<ClientConfig, Publish
     config.set("enable.idempotence", "true");
     config.set("max.in.flight", "5");
     Ok(config)
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this thread waits for the network, in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how old the oldest record is, and when a checkpoint was sent"
+)]
+fn wall() -> Timestamp {
+    Timestamp::now()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

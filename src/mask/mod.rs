@@ -1,4 +1,32 @@
 //! Masking: exact for every way of cutting the input, holding back the shortest suffix an exact algorithm may keep.
+//!
+//! [`mask`] is the definition: it masks a whole text. A [`Masker`] is given the same text in pieces and writes the same
+//! bytes, each as soon as no continuation of the text could change it.
+//!
+//! # What it never does
+//!
+//! It never writes a part of a value that the whole text would have masked, whatever the pieces are, and never splits
+//! a character. It does no IO and knows no clock.
+//!
+//! # What it holds
+//!
+//! At most [`Scanner::reach`](crate::detect::Scanner::reach) bytes of text, plus what it may look back at; see
+//! [`Masker::BUFFER_BYTES`]. A value that outgrows the reach is masked on the spot and its rest swallowed, never
+//! released.
+//!
+//! # What it can miss
+//!
+//! What [`crate::detect`] can miss. "Shortest" is with respect to the shapes of the detectors, not to their checks.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use crate::detect::{Effort, Entity, Hit, Scanner};
+
+mod masker;
+#[cfg(test)]
+mod tests;
+
+pub use masker::Masker;
 
 /// What takes the place of a found value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -8,6 +36,106 @@ pub enum Operator {
     Replace,
     /// Nothing: the value is removed.
     Redact,
-    /// Asterisks but for the last `n` characters; separators stay. A value of `n` characters or fewer is all asterisks.
+    /// Asterisks but for the last `n` letters and digits; separators stay. A value with `n` of them or fewer is all
+    /// asterisks. A value too long to be held has no last characters that could be told, and is replaced.
     KeepLast(u8),
+}
+
+/// As records name it: `replace`, `redact`, `keep_last:4`.
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replace => f.write_str("replace"),
+            Self::Redact => f.write_str("redact"),
+            Self::KeepLast(n) => write!(f, "keep_last:{n}"),
+        }
+    }
+}
+
+/// What to look for and what to put in its place. Shared by all streams it is used for.
+#[derive(Clone)]
+pub struct Plan {
+    scanner: Arc<Scanner>,
+    /// By detector, as the scanner numbers them.
+    operators: Box<[Operator]>,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("scanner", &self.scanner)
+            .field("operators", &self.operators)
+            .finish()
+    }
+}
+
+impl Plan {
+    /// An entity that the scanner finds and `operators` does not name is replaced.
+    #[must_use]
+    pub fn new(scanner: Arc<Scanner>, operators: &BTreeMap<Entity, Operator>) -> Self {
+        let operator = |pattern| {
+            operators
+                .get(scanner.entity(pattern))
+                .copied()
+                .unwrap_or_default()
+        };
+        Self {
+            operators: (0..scanner.len()).map(operator).collect(),
+            scanner,
+        }
+    }
+
+    /// What it looks with.
+    #[must_use]
+    pub fn scanner(&self) -> &Scanner {
+        &self.scanner
+    }
+
+    /// Writes what takes the place of `value`.
+    fn put(&self, hit: &Hit, value: &str, out: &mut String) {
+        match self.operators[hit.pattern] {
+            Operator::KeepLast(n) if hit.growth.is_none() => keep_last(value, usize::from(n), out),
+            Operator::Replace | Operator::KeepLast(_) => {
+                out.push('[');
+                out.push_str(self.scanner.entity(hit.pattern));
+                out.push(']');
+            }
+            Operator::Redact => {}
+        }
+    }
+}
+
+/// Masks a whole text, and counts what was masked.
+#[must_use]
+pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
+    let mut out = String::with_capacity(text.len());
+    let mut counts = BTreeMap::new();
+    let mut effort = Effort::default();
+    let mut at = 0;
+    for hit in plan.scanner.hits(text, &mut effort) {
+        out.push_str(&text[at..hit.start]);
+        plan.put(&hit, &text[hit.start..hit.end], &mut out);
+        *counts
+            .entry(plan.scanner.entity(hit.pattern).clone())
+            .or_default() += 1;
+        at = hit.end;
+    }
+    out.push_str(&text[at..]);
+    (out, counts)
+}
+
+fn keep_last(value: &str, keep: usize, out: &mut String) {
+    let characters = value.chars().filter(|c| c.is_alphanumeric()).count();
+    let mut hide = if characters > keep {
+        characters - keep
+    } else {
+        characters
+    };
+    out.extend(value.chars().map(|c| {
+        if !c.is_alphanumeric() || hide == 0 {
+            return c;
+        }
+        hide -= 1;
+        '*'
+    }));
 }

@@ -1,8 +1,27 @@
 //! Who may do what: an ordered chain of policies per connection, evaluated to a verdict.
 //!
-//! Default deny: a chain that reaches its end has denied. An expression that cannot be evaluated denies.
+//! Promises: default deny, so a chain that reaches its end has denied; a condition that cannot be evaluated denies; a
+//! verdict names every policy that had a part in it; what a condition costs is bounded when it is loaded.
+//! Never: looks at a clock, keeps state between requests, lets a caller's value into a fault's text.
+//! Can miss: it decides on what the dialect read and the detectors found; what they cannot see, no condition can ask for.
+
+mod ast;
+mod chain;
+mod expression;
+mod nearest;
+mod pattern;
+mod types;
+mod vocabulary;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+
+pub use chain::{Chain, Effect, Masking, Policy};
+pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NESTING, MAX_NODES};
+pub(crate) use nearest::nearest;
+pub use vocabulary::Vocabulary;
 
 use crate::{detect::Entity, identity::Principal, mask::Operator};
 
@@ -49,6 +68,8 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// Names of the policies that decided or added an obligation, in chain order.
     pub decided_by: Vec<String>,
+    /// Names of the masking policies whose condition held but from which the caller's groups exempt.
+    pub exempt_from: Vec<String>,
     /// Faults met while evaluating, each worded for the log; a fault always denies.
     pub faults: Vec<String>,
 }

@@ -1,3 +1,6 @@
-//! Live handles: the state that streams share.
+//! Live handles: what is current right now, swapped while the service runs. The clock is here too.
 
+pub mod authenticator;
+pub mod clock;
 pub mod ledger;
+pub mod snapshot;

@@ -5,11 +5,12 @@ use clap::Parser;
 use super::*;
 use crate::{
     audit::{
+        Durability,
         fixture,
         record::{Closed, Entry, Event},
         verify::Cause,
     },
-    runtime::ledger::{Durability, Ledger, LedgerOptions},
+    runtime::ledger::{Ledger, LedgerOptions},
     store::testing,
 };
 

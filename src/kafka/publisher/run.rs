@@ -21,7 +21,7 @@ use rdkafka::{
 };
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{Live, Prepared, Status, lock};
+use super::{Live, Prepared, Status, lock, now, wall};
 use crate::{
     audit::{
         chain::Position,
@@ -192,7 +192,7 @@ impl Run {
             dir,
             cursor,
             written: cursor,
-            written_at: Instant::now(),
+            written_at: now(),
             pending: None,
             flights: VecDeque::new(),
             flight_bytes: 0,
@@ -384,7 +384,7 @@ impl Run {
         let headers = self.headers(
             &id,
             "countersign.checkpoint.v1",
-            &format!("{:.9}", Timestamp::now()),
+            &format!("{:.9}", wall()),
             "text/plain",
         );
         let record = BaseRecord::with_opaque_to(
@@ -445,10 +445,9 @@ impl Run {
             status.published.restarts += 1;
             status.published.error = Some(error.to_owned());
         }
-        let until = Instant::now() + self.back_off;
-        while Instant::now() < until && !self.stopping() {
-            self.live
-                .wait(until.saturating_duration_since(Instant::now()));
+        let until = now() + self.back_off;
+        while now() < until && !self.stopping() {
+            self.live.wait(until.saturating_duration_since(now()));
         }
         self.back_off = (self.back_off * 2).min(BACK_OFF.1);
     }
@@ -470,11 +469,11 @@ impl Run {
     }
 
     /// Writes the cursor if it has moved. Failing that is no harm: the next process sends more again.
-    fn keep(&self, pass: &mut Pass, now: bool) {
-        if pass.cursor == pass.written || !(now || pass.written_at.elapsed() >= CURSOR_EVERY) {
+    fn keep(&self, pass: &mut Pass, at_once: bool) {
+        if pass.cursor == pass.written || !(at_once || pass.written_at.elapsed() >= CURSOR_EVERY) {
             return;
         }
-        pass.written_at = Instant::now();
+        pass.written_at = now();
         match cursor::store(&self.dir, &pass.cursor) {
             Ok(()) => pass.written = pass.cursor,
             Err(error) => tracing::warn!(%error, "the publisher's cursor could not be written"),
@@ -486,9 +485,7 @@ impl Run {
     }
 
     fn stopping(&self) -> bool {
-        lock(&self.status)
-            .stop_at
-            .is_some_and(|at| Instant::now() >= at)
+        lock(&self.status).stop_at.is_some_and(|at| now() >= at)
     }
 }
 
@@ -604,7 +601,7 @@ mod tests {
             dir: chain,
             cursor,
             written: cursor,
-            written_at: Instant::now(),
+            written_at: now(),
             pending: None,
             flights: VecDeque::new(),
             flight_bytes: 0,

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for threads and processes, in real time"
+)]
+
 use std::collections::BTreeMap;
 
 use rdkafka::{
@@ -9,11 +14,12 @@ use rdkafka::{
 use super::*;
 use crate::{
     audit::{
+        Durability,
         record::{Closed, Entry, Event},
         verify::{Holder, Order, Report, Verdict, Verifier},
     },
     kafka::reader::{Message, TopicReader},
-    runtime::ledger::{Durability, Ledger, LedgerOptions},
+    runtime::ledger::{Ledger, LedgerOptions},
     store::{cursor, layout, testing},
 };
 

@@ -1,0 +1,273 @@
+//! The house put together: handles built, servers started, configuration followed, all of it drained on a signal.
+
+mod live;
+mod reload;
+mod socket;
+
+use std::{future::Future, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tracing::{error, info, warn};
+
+use self::live::Live;
+use crate::{
+    config::{self, Config, ExtProc},
+    grpc::Service,
+    http,
+    kafka::KafkaOptions,
+    runtime::ledger::{Ledger, LedgerOptions},
+};
+
+/// How long requests in flight may go on after a signal to stop.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// How long requests that were cut may take to write their last record.
+const CUT: Duration = Duration::from_secs(5);
+
+/// The largest message taken from Envoy, in bytes: its chunks are about 1 MiB at most (envoy.md).
+const MESSAGE: usize = 8 << 20;
+
+/// Serves by the configuration at `path` until told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, or from ending in good order, worded for the operator.
+pub async fn serve(path: &Path) -> anyhow::Result<()> {
+    let config = load(path)?;
+    for warning in &config.warnings {
+        warn!(
+            at = warning.line,
+            path = warning.path,
+            "{}",
+            warning.message
+        );
+    }
+    let options = ledger_options(&config)?;
+    let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
+    report_opening(&ledger);
+    let live = Arc::new(Live::new(&config, ledger)?);
+    live.record_config(&config)
+        .await
+        .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
+
+    let tasks = TaskTracker::new();
+    let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+    let service = Service::new(live.clone(), tasks.clone(), cut.clone());
+    let serving = tokio::spawn(serve_ext_proc(
+        config.listen.ext_proc.clone(),
+        service,
+        stop.clone(),
+    ));
+    let listener = TcpListener::bind(config.listen.http)
+        .await
+        .with_context(|| format!("cannot listen on {} (listen.http)", config.listen.http))?;
+    let http_stop = CancellationToken::new();
+    let telling = tokio::spawn(http::serve(
+        listener,
+        live.clone(),
+        http_stop.clone().cancelled_owned(),
+    ));
+    let following = tokio::spawn(reload::follow(
+        live.clone(),
+        path.to_owned(),
+        config,
+        stop.clone(),
+    ));
+    let counting = tokio::spawn(live::count_strangers(live.clone(), stop.clone()));
+    live.ready();
+    info!("serving");
+
+    let mut serving = serving;
+    let early = tokio::select! {
+        ended = &mut serving => Some(ended),
+        () = signalled() => None,
+    };
+    live.draining();
+    info!(
+        streams = tasks.len(),
+        "stopping: no new requests, {} s for those in flight",
+        GRACE.as_secs()
+    );
+    stop.cancel();
+    tasks.close();
+    let cut_sessions = if timeout(GRACE, tasks.wait()).await.is_ok() {
+        0
+    } else {
+        cut_the_rest(&tasks, &cut).await
+    };
+    for task in [following, counting] {
+        task.await.context("a task of the service failed")?;
+    }
+    let flushed = live.flush_strangers().await;
+    let ended = live
+        .ledger()
+        .clone()
+        .shutdown(u32::try_from(cut_sessions).unwrap_or(u32::MAX))
+        .await;
+    http_stop.cancel();
+    telling.await.context("the HTTP service failed")??;
+    match early {
+        Some(ended) => ended.context("the ext_proc service failed")??,
+        None => serving.await.context("the ext_proc service failed")??,
+    }
+    flushed
+        .map_err(|code| anyhow::anyhow!("the last count of refusals is not on record: {code}"))?;
+    ended.context("the audit log did not end in good order")?;
+    info!("stopped");
+    Ok(())
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = config::load_with_builtins(path)?;
+    let missing = config.missing();
+    let told: Vec<_> = missing
+        .iter()
+        .map(|fault| format!("{}:{fault}", path.display()))
+        .collect();
+    anyhow::ensure!(missing.is_empty(), "{}", told.join("\n"));
+    Ok(config)
+}
+
+fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
+    let audit = &config.audit;
+    let replica = match &audit.replica {
+        Some(replica) => replica.clone(),
+        None => hostname(),
+    };
+    let mut options = LedgerOptions::new(&audit.dir, &audit.deployment, replica);
+    options.signing_key.clone_from(&audit.signing_key);
+    options.checkpoint_file.clone_from(&audit.checkpoint_file);
+    options.segment_bytes = audit.segment;
+    options.spool_cap_bytes = audit.spool_cap;
+    options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
+    Ok(options)
+}
+
+/// The machine's name, as the kernel has it.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() {
+        "replica".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+fn kafka_options(from: &config::Kafka) -> anyhow::Result<KafkaOptions> {
+    use secrecy::ExposeSecret;
+    let mut extra = from.options.clone();
+    for (name, source) in &from.secrets {
+        let secret = source
+            .read()
+            .with_context(|| format!("audit.kafka.secrets.{name}"))?;
+        extra.insert(name.clone(), secret.expose_secret().to_owned());
+    }
+    Ok(KafkaOptions {
+        topic: from.topic.clone(),
+        extra,
+        ..KafkaOptions::new(from.brokers.join(","))
+    })
+}
+
+fn report_opening(ledger: &Ledger) {
+    let opening = ledger.opening();
+    for cut in &opening.cuts {
+        warn!(
+            ?cut,
+            "the end of the audit log was torn by a crash and is cut off"
+        );
+    }
+    if opening.orphans_closed > 0 {
+        warn!(
+            sessions = opening.orphans_closed,
+            "closed sessions that a crash had left open, as unknown"
+        );
+    }
+    info!(chain = %opening.chain, clean = opening.previous_clean, key = %opening.verifier, "the audit log is open");
+}
+
+async fn serve_ext_proc(
+    listen: ExtProc,
+    service: Service<Live>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let service = ExternalProcessorServer::new(service).max_decoding_message_size(MESSAGE);
+    let server = || {
+        Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .tcp_nodelay(true)
+    };
+    match listen {
+        ExtProc::Unix(path, mode) => {
+            let (listener, _file) = socket::bind(&path, mode)
+                .with_context(|| format!("cannot listen on `{}`", path.display()))?;
+            let incoming = UnixListenerStream::new(listener);
+            let served = server()
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            served.await.context("the ext_proc service failed")
+        }
+        ExtProc::Tls(address, files) => {
+            let read = |path: &Path| {
+                std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+            };
+            let tls = ServerTlsConfig::new()
+                .identity(Identity::from_pem(read(&files.cert)?, read(&files.key)?))
+                .client_ca_root(Certificate::from_pem(read(&files.client_ca)?));
+            let served = server().tls_config(tls)?.add_service(service);
+            let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
+            served
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+                .await
+                .context("the ext_proc service failed")
+        }
+        ExtProc::Insecure(address) => {
+            warn!(%address, "ext_proc is open to whoever reaches this port, lent credentials included");
+            let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
+            let served = server()
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            served.await.context("the ext_proc service failed")
+        }
+    }
+}
+
+async fn cut_the_rest(tasks: &TaskTracker, cut: &CancellationToken) -> usize {
+    let left = tasks.len();
+    warn!(streams = left, "cutting the requests still in flight");
+    cut.cancel();
+    if timeout(CUT, tasks.wait()).await.is_err() {
+        error!(
+            streams = tasks.len(),
+            "requests did not end; the next start closes their records"
+        );
+    }
+    left
+}
+
+/// Resolves at the first signal to stop. Where signals cannot be had the service runs until it is killed.
+fn signalled() -> impl Future<Output = ()> {
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        ) else {
+            error!("signals cannot be had: only a kill will end this process");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}

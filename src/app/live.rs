@@ -1,0 +1,300 @@
+//! What is current right now, as the servers see it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures::{FutureExt, future::BoxFuture};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    audit::{
+        Durability,
+        record::{ConfigLoaded, Entry, Event, Unauthenticated},
+    },
+    config::Config,
+    exchange::{Rules, Summary},
+    grpc::Backing,
+    http::Probe,
+    identity::{Principal, TokenError},
+    runtime::{
+        authenticator::Authenticator,
+        clock::Clock,
+        ledger::Ledger,
+        snapshot::{self, SnapshotError},
+    },
+    telemetry::Metrics,
+};
+
+/// How often refusals of strangers are put on record, and for how long they are counted together.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
+
+/// Every live handle.
+#[derive(Debug)]
+pub(super) struct Live {
+    rules: ArcSwap<Rules>,
+    authenticator: ArcSwap<Authenticator>,
+    ledger: Ledger,
+    metrics: Metrics,
+    clock: Clock,
+    /// Refusals before authentication, by code. Bounded: codes are the program's own.
+    strangers: Mutex<BTreeMap<&'static str, u32>>,
+    ready: AtomicBool,
+}
+
+impl Live {
+    pub(super) fn new(config: &Config, ledger: Ledger) -> Result<Self, SnapshotError> {
+        Ok(Self {
+            rules: ArcSwap::from_pointee(snapshot::rules(config, None)?),
+            authenticator: ArcSwap::from_pointee(snapshot::authenticator(config)?),
+            ledger,
+            metrics: Metrics::default(),
+            clock: Clock::system(),
+            strangers: Mutex::default(),
+            ready: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) fn ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    pub(super) fn draining(&self) {
+        self.ready.store(false, Ordering::Release);
+    }
+
+    /// Puts `config` into force for new streams. With `identity`, verified tokens are forgotten and keys fetched anew.
+    pub(super) fn put_in_force(
+        &self,
+        config: &Config,
+        identity: bool,
+    ) -> Result<(), SnapshotError> {
+        let rules = snapshot::rules(config, Some(&self.rules.load()))?;
+        if identity {
+            self.authenticator
+                .store(Arc::new(snapshot::authenticator(config)?));
+        }
+        self.rules.store(Arc::new(rules));
+        Ok(())
+    }
+
+    /// Puts on record that `config` is about to be in force.
+    pub(super) async fn record_config(&self, config: &Config) -> Result<(), &'static str> {
+        let digest = hex::encode(config.digest);
+        self.record_loaded(ConfigLoaded {
+            digest,
+            accepted: true,
+            ..ConfigLoaded::default()
+        })
+        .await
+    }
+
+    /// Puts on record that a configuration was rejected, with so many faults.
+    pub(super) async fn record_rejected(
+        &self,
+        digest: String,
+        faults: u32,
+    ) -> Result<(), &'static str> {
+        let in_force = self.rules.load().digest.clone();
+        self.record_loaded(ConfigLoaded {
+            digest,
+            accepted: false,
+            faults,
+            in_force,
+        })
+        .await
+    }
+
+    async fn record_loaded(&self, loaded: ConfigLoaded) -> Result<(), &'static str> {
+        self.metrics.reloaded(loaded.accepted);
+        let entry = Entry {
+            session: String::new(),
+            event: Event::Config(loaded),
+        };
+        self.ledger
+            .append(entry, Durability::Disk)
+            .await
+            .map(drop)
+            .map_err(|error| error.code())
+    }
+
+    /// Puts the refusals counted since the last call on record.
+    pub(super) async fn flush_strangers(&self) -> Result<(), &'static str> {
+        let by_code = std::mem::take(
+            &mut *self
+                .strangers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        if by_code.is_empty() {
+            return Ok(());
+        }
+        let counted = Unauthenticated {
+            by_code: by_code
+                .iter()
+                .map(|(code, n)| ((*code).to_owned(), *n))
+                .collect(),
+            window_ms: u32::try_from(STRANGERS_EVERY.as_millis()).unwrap_or(u32::MAX),
+        };
+        let entry = Entry {
+            session: String::new(),
+            event: Event::Unauthenticated(counted),
+        };
+        let appended = self.ledger.append(entry, Durability::Spool).await;
+        if let Err(error) = appended {
+            // They stay counted, so that the next record tells of them.
+            let mut strangers = self
+                .strangers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            for (code, n) in by_code {
+                *strangers.entry(code).or_default() += n;
+            }
+            return Err(error.code());
+        }
+        Ok(())
+    }
+}
+
+/// Puts refusals of strangers on record every [`STRANGERS_EVERY`], so that they cost one write however many there are.
+pub(super) async fn count_strangers(live: Arc<Live>, stop: CancellationToken) {
+    let mut due = tokio::time::interval(STRANGERS_EVERY);
+    loop {
+        tokio::select! {
+            _ = due.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(code) = live.flush_strangers().await {
+            warn!(code, "refusals of strangers are not on record yet");
+        }
+    }
+}
+
+impl Backing for Live {
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    fn session(&self) -> String {
+        Uuid::now_v7().to_string()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    fn authenticate(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
+        let authenticator = self.authenticator.load_full();
+        let now = self.clock.now();
+        async move { authenticator.authenticate(token.expose_secret(), now).await }.boxed()
+    }
+
+    fn record(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), &'static str>> {
+        let ledger = self.ledger.clone();
+        async move {
+            ledger
+                .append_all(entries, durability)
+                .await
+                .map(drop)
+                .map_err(|error| error.code())
+        }
+        .boxed()
+    }
+
+    fn began(&self) {
+        self.metrics.began();
+    }
+
+    fn ended(&self, session: &str, summary: &Summary, took: Duration) {
+        self.metrics.ended(summary, took);
+        if summary.outcome == "refused" && !summary.authenticated {
+            *self
+                .strangers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(summary.code)
+                .or_default() += 1;
+        }
+        let Summary {
+            connection,
+            outcome,
+            code,
+            status,
+            ..
+        } = summary;
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        info!(session, connection, outcome, code, status, ms, "exchange");
+    }
+
+    fn misconfigured(&self, why: &'static str) {
+        self.metrics.misconfigured(why);
+        error!(
+            why,
+            "Envoy does not send all that must be governed: correct its ext_proc filter (docs/envoy.md); refusing"
+        );
+    }
+}
+
+impl Probe for Live {
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if !self.ready.load(Ordering::Acquire) {
+            troubles.push("starting or stopping".to_owned());
+        }
+        troubles.extend(
+            self.ledger
+                .health()
+                .trouble
+                .map(|trouble| trouble.to_string()),
+        );
+        troubles
+    }
+
+    fn metrics(&self) -> String {
+        let health = self.ledger.health();
+        let metrics = &self.metrics;
+        metrics.set("ledger", "writable", health.writable().into());
+        metrics.set("ledger", "bytes", health.spool_bytes);
+        metrics.set("ledger", "cap_bytes", health.cap_bytes);
+        metrics.set("ledger", "records", health.records);
+        if let Some(published) = &health.published {
+            metrics.set("kafka", "unacknowledged_records", published.lag_records);
+            let age = published.oldest_unacked_age.unwrap_or_default();
+            metrics.set("kafka", "oldest_unacknowledged_seconds", age.as_secs());
+            metrics.set("kafka", "producer_restarts", published.restarts);
+        }
+        metrics.set(
+            "memory",
+            "held_bytes",
+            self.rules.load().budget.used() as u64,
+        );
+        let identity = self.authenticator.load().metrics();
+        metrics.set(
+            "identity",
+            "refused_unknown_issuer",
+            identity.refused_strangers,
+        );
+        metrics.set("identity", "cached_tokens", identity.remembered);
+        metrics.text()
+    }
+}

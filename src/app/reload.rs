@@ -1,0 +1,176 @@
+//! Following the configuration: new streams run under what is written now, or, where that is faulty, under what was.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::interval,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::live::Live;
+use crate::{
+    audit::sha256_hex,
+    config::{self, Config, LoadError},
+    keys::secret::SecretSource,
+    runtime::snapshot,
+};
+
+/// How often the file and the secrets are looked at. Contents are compared: file times and watches both miss the ways
+/// that mounted configuration is swapped in.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows the file at `path` until `stop`. SIGHUP looks at once.
+pub(super) async fn follow(
+    live: Arc<Live>,
+    path: PathBuf,
+    config: Config,
+    stop: CancellationToken,
+) {
+    let mut watched = Watched::new(path, config);
+    let mut due = interval(LOOK_EVERY);
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    loop {
+        tokio::select! {
+            _ = due.tick() => {}
+            () = received(&mut hangup) => info!("SIGHUP: looking at the configuration"),
+            () = stop.cancelled() => return,
+        }
+        watched.look(&live).await;
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Watched {
+    path: PathBuf,
+    /// What the file held when it was last looked at, whether that was accepted or not.
+    seen: String,
+    in_force: Config,
+    secrets: Vec<Option<SecretString>>,
+}
+
+impl Watched {
+    fn new(path: PathBuf, config: Config) -> Self {
+        let secrets = read(&snapshot::secret_sources(&config));
+        Self {
+            path,
+            seen: hex::encode(config.digest),
+            in_force: config,
+            secrets,
+        }
+    }
+
+    async fn look(&mut self, live: &Live) {
+        match digest(&self.path) {
+            Ok(digest) if digest != self.seen => {
+                self.seen.clone_from(&digest);
+                self.load(live, digest).await;
+            }
+            Ok(_) => self.look_at_secrets(live),
+            // Seen in the middle of being swapped, or gone: what is in force stays, and the next look tells.
+            Err(error) => {
+                warn!(%error, path = %self.path.display(), "the configuration cannot be read")
+            }
+        }
+    }
+
+    async fn load(&mut self, live: &Live, digest: String) {
+        let fresh = match config::load_with_builtins(&self.path) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                let faults = match &error {
+                    LoadError::Faulty(faults) => {
+                        u32::try_from(faults.faults.len()).unwrap_or(u32::MAX)
+                    }
+                    LoadError::Unreadable { .. } => 1,
+                };
+                return self.reject(live, digest, faults, &error.to_string()).await;
+            }
+        };
+        if let Some(what) = needs_restart(&self.in_force, &fresh) {
+            warn!("`{what}` changed: that takes a restart; the rest is put into force");
+        }
+        // On record before it is in force: a decision never names rules that the log does not know of.
+        if let Err(code) = live.record_config(&fresh).await {
+            error!(
+                code,
+                "the new configuration is not put into force: it cannot be recorded"
+            );
+            // Looked at again next time.
+            self.seen.clear();
+            return;
+        }
+        match live.put_in_force(&fresh, fresh.issuers != self.in_force.issuers) {
+            Ok(()) => {
+                info!(digest, "the new configuration is in force");
+                self.secrets = read(&snapshot::secret_sources(&fresh));
+                self.in_force = fresh;
+            }
+            Err(error) => self.reject(live, digest, 1, &error.to_string()).await,
+        }
+    }
+
+    async fn reject(&self, live: &Live, digest: String, faults: u32, why: &str) {
+        error!(
+            digest,
+            faults, "the new configuration is refused, the old one stays in force:\n{why}"
+        );
+        if let Err(code) = live.record_rejected(digest, faults).await {
+            error!(code, "that it was refused is not on record");
+        }
+    }
+
+    fn look_at_secrets(&mut self, live: &Live) {
+        let fresh = read(&snapshot::secret_sources(&self.in_force));
+        let same = |(a, b): (&Option<SecretString>, &Option<SecretString>)| match (a, b) {
+            (Some(a), Some(b)) => a.expose_secret() == b.expose_secret(),
+            (None, None) => true,
+            _ => false,
+        };
+        if fresh.iter().zip(&self.secrets).all(same) || fresh.iter().any(Option::is_none) {
+            return;
+        }
+        match live.put_in_force(&self.in_force, false) {
+            Ok(()) => {
+                info!("an upstream credential changed and is in force");
+                self.secrets = fresh;
+            }
+            Err(error) => {
+                error!(%error, "a changed upstream credential cannot be used; the old one stays")
+            }
+        }
+    }
+}
+
+fn read(sources: &[SecretSource]) -> Vec<Option<SecretString>> {
+    sources.iter().map(|source| source.read().ok()).collect()
+}
+
+fn digest(path: &Path) -> std::io::Result<String> {
+    Ok(sha256_hex(&std::fs::read(path)?))
+}
+
+/// What changed that only a restart puts into force.
+fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+    if old.listen != new.listen {
+        Some("listen")
+    } else if old.audit != new.audit {
+        Some("audit")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,31 @@
+//! `countersign serve`: the filter and its HTTP endpoints.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::ValueHint;
+
+use crate::app;
+
+/// Serve: the ext_proc filter, health and metrics. SIGTERM drains and stops, SIGHUP reads the configuration again.
+///
+/// The configuration is followed while serving: a new version that is valid is put into force for new requests, a faulty
+/// one is refused and the old one stays. Logs go to stderr, as JSON unless that is a terminal; RUST_LOG sets the levels.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// Whatever keeps the service from starting or from ending in good order.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    crate::telemetry::start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(app::serve(&args.config))?;
+    Ok(ExitCode::SUCCESS)
+}

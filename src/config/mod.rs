@@ -1,0 +1,314 @@
+//! The configuration: from text to a value that can be used as it is, or to every fault at once.
+//!
+//! ```text
+//! text ── tree (places) ── structure (schema) ── raw (what was written) ── understand (what it means) ── Config
+//!            faults?           faults?                                          faults?
+//! ```
+//! Promises: a [`Config`] is valid by construction, so nobody checks it again; faults carry the file's line and, where
+//! a name is close to a known one, that name; unknown keys are faults; parsing reads nothing but the text it is given.
+//! Never: holds a secret, only where it is ([`SecretSource`]); follows aliases; reads a file of more than 1 MiB.
+//! Can miss: whether a host, route, topic or issuer exists; [`Config::missing`] looks at files and variables only.
+
+mod audit;
+mod chains;
+mod detectors;
+mod fault;
+mod issuers;
+mod listen;
+mod load;
+mod raw;
+mod structure;
+mod tree;
+mod understand;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+
+pub use fault::Fault;
+pub use load::{LoadError, load, load_with_builtins, with_builtins};
+pub use structure::json_schema;
+pub use tree::MAX_BYTES;
+
+use crate::{
+    audit::Durability,
+    detect::Entity,
+    dialect::Dialect,
+    exchange::Route,
+    identity::IssuerRules,
+    keys::{jwks::KeySource, secret::SecretSource},
+    policy::Chain,
+};
+
+/// What the configuration may refer to: the program's own dialects and detectors.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// Every dialect.
+    pub dialects: &'a [&'static dyn Dialect],
+    /// Entities of the built-in detectors.
+    pub entities: &'a [Entity],
+    /// Whether a custom detector can be built; the error says what is wrong with it.
+    pub detector: &'a dyn Fn(&CustomDetector) -> Result<(), String>,
+}
+
+/// A configuration that can be used as it is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the services listen.
+    pub listen: Listen,
+    /// Bounds on memory and concurrency.
+    pub limits: Limits,
+    /// Who may vouch for callers; never empty, `iss` unique.
+    pub issuers: Vec<Issuer>,
+    /// Connections in matching order: the first that matches is taken. Never empty, names unique.
+    pub connections: Vec<Connection>,
+    /// Custom detectors, entities unique and none of them built in.
+    pub detectors: Vec<CustomDetector>,
+    /// The ledger and where its records go.
+    pub audit: Audit,
+    /// SHA-256 of the file's text as it was read, byte for byte.
+    pub digest: [u8; 32],
+    /// What is allowed but probably not meant, in the order of the file.
+    pub warnings: Vec<Fault>,
+    references: Vec<Reference>,
+}
+
+/// A file or variable that the file names, and where it does.
+#[derive(Clone, Debug)]
+struct Reference {
+    line: usize,
+    path: String,
+    source: SecretSource,
+}
+
+/// Where the services listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The service Envoy calls.
+    pub ext_proc: ExtProc,
+    /// API, health and metrics.
+    pub http: SocketAddr,
+}
+
+/// How Envoy reaches the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExtProc {
+    /// A Unix socket and its mode: access is a matter of file permissions.
+    Unix(PathBuf, u32),
+    /// TCP with mutual TLS.
+    Tls(SocketAddr, TlsFiles),
+    /// TCP that anyone who reaches the port can use; the file says `insecure: true`.
+    Insecure(SocketAddr),
+}
+
+/// PEM files of a listener with mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The listener's certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities that sign client certificates.
+    pub client_ca: PathBuf,
+}
+
+/// Bounds on memory and concurrency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub request_body: u64,
+    /// Largest answer that is not a stream, in bytes.
+    pub response_body: u64,
+    /// All bodies held at one time together, in bytes; at least as large as either of the above.
+    pub memory: u64,
+    /// Requests in flight.
+    pub streams: u32,
+    /// Requests in flight of one principal; at most `streams`.
+    pub streams_per_principal: u32,
+}
+
+/// An issuer of access tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What is demanded of its tokens.
+    pub rules: IssuerRules,
+    /// Where its keys are.
+    pub keys: KeySource,
+}
+
+/// What callers may reach, and under which rules.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The name, as records show it.
+    pub name: String,
+    /// Where it is and where its credential may go.
+    pub route: Route,
+    /// The request header that carries the caller's token.
+    pub token: TokenHeader,
+    /// The provider's wire format.
+    pub dialect: &'static dyn Dialect,
+    /// The upstream's credential; none is lent where it is `None`.
+    pub credential: Option<Credential>,
+    /// The policy chain.
+    pub chain: Chain,
+    /// What the record holds of prompts and answers.
+    pub payload: Payload,
+    /// When a record counts as safe.
+    pub durability: Durability,
+    /// Whether prompts with parts no detector can look into may go on.
+    pub allow_unscanned: bool,
+}
+
+/// A request header callers send their token in. All four are always stripped before forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenHeader {
+    /// `Authorization: Bearer`.
+    Authorization,
+    /// `x-api-key`, as Anthropic's SDK sends it.
+    XApiKey,
+    /// `api-key`, as Azure's SDK sends it.
+    ApiKey,
+    /// `x-goog-api-key`, as Google's SDK sends it.
+    XGoogApiKey,
+}
+
+impl TokenHeader {
+    /// Every header a caller's credential may be in.
+    pub const ALL: [TokenHeader; 4] = [
+        Self::Authorization,
+        Self::XApiKey,
+        Self::ApiKey,
+        Self::XGoogApiKey,
+    ];
+
+    /// The header's name, lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::XApiKey => "x-api-key",
+            Self::ApiKey => "api-key",
+            Self::XGoogApiKey => "x-goog-api-key",
+        }
+    }
+}
+
+/// An upstream's credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The request header it is sent in, lower case.
+    pub header: String,
+    /// What stands before the secret in the header's value.
+    pub prefix: String,
+    /// What stands behind it.
+    pub suffix: String,
+    /// Where the secret is.
+    pub source: SecretSource,
+}
+
+/// What the record holds of prompts and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Masked text, readable.
+    Masked,
+    /// Nothing.
+    Omit,
+}
+
+/// A detector of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomDetector {
+    /// The entity it finds.
+    pub entity: Entity,
+    /// What it looks like.
+    pub regex: String,
+    /// Words of which one must stand before the value; none needed where empty.
+    pub context: Vec<String>,
+}
+
+/// The ledger and where its records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// The ledger's directory.
+    pub dir: PathBuf,
+    /// Name of the deployment.
+    pub deployment: String,
+    /// Name of this replica; the host's name where `None`.
+    pub replica: Option<String>,
+    /// The key that signs checkpoints; made in `dir` where `None`.
+    pub signing_key: Option<PathBuf>,
+    /// Size at which a segment of the log is closed, in bytes.
+    pub segment: u64,
+    /// Most that the log may hold on disk, in bytes; at least two segments.
+    pub spool_cap: u64,
+    /// The Kafka cluster that receives every record.
+    pub kafka: Option<Kafka>,
+    /// A further file for checkpoints.
+    pub checkpoint_file: Option<PathBuf>,
+}
+
+/// The Kafka cluster that receives every record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port` of each broker; never empty.
+    pub brokers: Vec<String>,
+    /// The topic.
+    pub topic: String,
+    /// Further librdkafka settings, none of which weakens delivery.
+    pub options: BTreeMap<String, String>,
+    /// librdkafka settings that are secret.
+    pub secrets: BTreeMap<String, SecretSource>,
+}
+
+/// Every fault of a file, in its order; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// The file's name as given, to stand before each fault.
+    pub file: String,
+    /// The faults.
+    pub faults: Vec<Fault>,
+}
+
+impl fmt::Display for Faults {
+    /// One line per fault: `file:line: path: message`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, fault) in self.faults.iter().enumerate() {
+            let line_break = if i == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{}:{fault}", self.file)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Config {
+    /// Understands `text`. Relative paths in it count from the directory of `file`, which is otherwise only a name.
+    ///
+    /// # Errors
+    /// Every fault at once, as far as they can be told: text that is not YAML hides the structure, and a wrong
+    /// structure hides what it means.
+    pub fn parse(text: &str, file: &str, known: &Known<'_>) -> Result<Self, Faults> {
+        let faulty = |faults| Faults {
+            file: file.to_owned(),
+            faults: fault::in_order(faults),
+        };
+        let tree = tree::read(text).map_err(faulty)?;
+        let value = tree.value();
+        let faults = structure::faults(&tree, &value);
+        if !faults.is_empty() {
+            return Err(faulty(faults));
+        }
+        let raw: raw::File = serde_json::from_value(value).map_err(|error| {
+            // The schema is derived from the same types, so this is our own slip; still no reason to go on.
+            faulty(vec![Fault::new(
+                1,
+                "",
+                format!("the file does not have the expected shape: {error}"),
+            )])
+        })?;
+        understand::understand(raw, &tree, text, file, known).map_err(faulty)
+    }
+}

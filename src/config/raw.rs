@@ -1,0 +1,474 @@
+//! What was written: the file's own shape, key by key, before anything was understood.
+//!
+//! The JSON Schema is derived from these types, so their comments are what an editor shows. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Configuration of Countersign.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Countersign configuration")]
+pub(super) struct File {
+    /// Where the services listen.
+    pub(super) listen: Option<Listen>,
+    /// Bounds on memory and concurrency.
+    pub(super) limits: Option<Limits>,
+    /// Who may vouch for callers.
+    pub(super) identity: Identity,
+    /// What callers may reach, in the order they are matched: the first that matches is taken.
+    #[schemars(length(min = 1))]
+    pub(super) connections: Vec<Connection>,
+    /// Named policies, from which connections build their chains.
+    #[serde(default)]
+    pub(super) policies: Vec<Policy>,
+    /// Detectors of your own, beside the built-in ones.
+    #[serde(default)]
+    pub(super) detectors: Vec<Detector>,
+    /// Named groups of entities, usable wherever a list of detectors is asked for.
+    #[serde(default)]
+    pub(super) detector_groups: BTreeMap<String, Vec<String>>,
+    /// The ledger and where its records go.
+    pub(super) audit: Audit,
+}
+
+/// Where the services listen.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listen {
+    /// The service Envoy calls. Default: `unix:/run/countersign/ext_proc.sock`.
+    pub(super) ext_proc: Option<ExtProc>,
+    /// API, health and metrics. Default: `127.0.0.1:8480`.
+    pub(super) http: Option<Http>,
+}
+
+/// The service Envoy calls: `unix:PATH`, or a mapping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ExtProc {
+    /// `unix:PATH` or `tcp:IP:PORT`.
+    Address(String),
+    /// An address with what it needs.
+    Full(ExtProcFull),
+}
+
+/// An address with what it needs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExtProcFull {
+    /// `unix:PATH` or `tcp:IP:PORT`.
+    pub(super) address: String,
+    /// Mode of the Unix socket: `"0600"` for its owner alone, `"0660"` for its group too. Default: `"0600"`.
+    pub(super) mode: Option<SocketMode>,
+    /// Certificates of the TCP listener; Envoy must show one that `client_ca` signed.
+    pub(super) tls: Option<Tls>,
+    /// Accept TCP without mutual TLS: whoever reaches the port can read lent credentials. Default: false.
+    #[serde(default)]
+    pub(super) insecure: bool,
+}
+
+/// Who may open the Unix socket.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum SocketMode {
+    /// Its owner alone.
+    #[serde(rename = "0600")]
+    Owner,
+    /// Its owner and its group.
+    #[serde(rename = "0660")]
+    Group,
+}
+
+/// Certificates of a listener with mutual TLS.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    /// PEM file: the listener's certificate chain.
+    pub(super) cert: String,
+    /// PEM file: its private key.
+    pub(super) key: String,
+    /// PEM file: the authorities that sign client certificates.
+    pub(super) client_ca: String,
+}
+
+/// API, health and metrics: `IP:PORT`, or a mapping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Http {
+    /// `IP:PORT`.
+    Address(String),
+    /// An address with what it needs.
+    Full(HttpFull),
+}
+
+/// An address with what it needs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HttpFull {
+    /// `IP:PORT`.
+    pub(super) address: String,
+    /// Listen beyond loopback, without TLS. Default: false.
+    #[serde(default)]
+    pub(super) insecure: bool,
+}
+
+/// Where a secret is: exactly one of `file` and `env`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Source {
+    /// A file that holds the secret and nothing else; one line break at its end is ignored.
+    pub(super) file: Option<String>,
+    /// Name of an environment variable that holds the secret.
+    pub(super) env: Option<String>,
+}
+
+/// Bounds on memory and concurrency.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Largest request body; a larger one is refused with 413. Default: 10MiB; 1KiB to 1GiB.
+    pub(super) request_body: Option<Size>,
+    /// Largest answer that is not a stream; a larger one is refused with 502. Default: 32MiB; 1KiB to 1GiB.
+    pub(super) response_body: Option<Size>,
+    /// All bodies held at one time together; beyond it requests are refused with 503. Default: 512MiB; 1MiB to 1TiB.
+    pub(super) memory: Option<Size>,
+    /// Requests in flight; beyond it 503. Default: 4096; 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) streams: Option<u32>,
+    /// Requests in flight of one principal; beyond it 429. Default: 64; 1 to `streams`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) streams_per_principal: Option<u32>,
+}
+
+/// A number of bytes: a number, or a number with a unit such as `10MiB`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Size {
+    /// Bytes.
+    Bytes(u64),
+    /// A number with a unit: B, KiB, MiB, GiB, TiB.
+    Text(String),
+}
+
+/// Who may vouch for callers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Identity {
+    /// Issuers of access tokens.
+    #[schemars(length(min = 1))]
+    pub(super) issuers: Vec<Issuer>,
+}
+
+/// An issuer of access tokens.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    /// The `iss` of its tokens, exactly as they carry it: an https URL.
+    pub(super) issuer: String,
+    /// The `aud` its tokens must carry: one, or a list of which one suffices.
+    pub(super) audience: OneOrMany,
+    /// Algorithms its tokens may be signed with; asymmetric ones only.
+    #[schemars(length(min = 1))]
+    pub(super) algorithms: Vec<String>,
+    /// Its keys: a file or a URL. Default: discovered from the issuer.
+    pub(super) jwks: Option<Jwks>,
+    /// The claim that lists the caller's groups: a name, or a JSON pointer such as `/realm_access/roles`.
+    /// Default: `groups`.
+    pub(super) groups_claim: Option<String>,
+    /// Further claims that conditions may read and records carry. Default: none.
+    #[serde(default)]
+    pub(super) claims: Vec<String>,
+    /// Leeway for `exp` and `nbf`. Default: 30s; 0s to 5m.
+    pub(super) clock_skew: Option<String>,
+    /// Accept ID tokens in place of access tokens. Default: false.
+    #[serde(default)]
+    pub(super) allow_id_tokens: bool,
+}
+
+/// One text, or a list of them.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    /// One.
+    One(String),
+    /// Any of these.
+    Many(Vec<String>),
+}
+
+/// Where an issuer's keys are: exactly one of `file` and `url`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Jwks {
+    /// A JWK Set in a file.
+    pub(super) file: Option<String>,
+    /// A JWK Set at an https URL.
+    pub(super) url: Option<String>,
+}
+
+/// What callers may reach, and under which rules.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Connection {
+    /// The name, as records show it: letters, digits, `.`, `_`, `-`; at most 64.
+    pub(super) name: String,
+    /// Which requests belong to it.
+    #[serde(rename = "match")]
+    pub(super) matches: Match,
+    /// Envoy routes and clusters its credential may be lent to. Required where there is a credential.
+    pub(super) lend_to: Option<LendTo>,
+    /// The request header that carries the caller's token. Default: authorization.
+    pub(super) token: Option<Token>,
+    /// The provider's wire format, such as `openai`.
+    pub(super) dialect: String,
+    /// The dialect's endpoints that may be called.
+    #[schemars(length(min = 1))]
+    pub(super) endpoints: Vec<String>,
+    /// The upstream's credential. Default: none is lent, and the caller's is removed all the same.
+    pub(super) credential: Option<Credential>,
+    /// The policy chain, in order. Its end denies.
+    pub(super) policies: Vec<String>,
+    /// What the record holds of prompts and answers. Default: masked.
+    pub(super) payload: Option<Payload>,
+    /// When a record counts as safe. Default: disk.
+    pub(super) durability: Option<Durability>,
+    /// What becomes of prompts with parts no detector can look into, such as images. Default: refuse.
+    pub(super) unscanned: Option<Unscanned>,
+}
+
+/// Which requests belong to a connection.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Match {
+    /// Hosts: exact, `*.example.com`, or `*`; with a port only where the port matters. Default: `*`.
+    #[schemars(length(min = 1))]
+    pub(super) hosts: Option<Vec<String>>,
+    /// The path's beginning, in whole segments: `/v1/` takes `/v1/x`, not `/v10/x`. Default: `/`.
+    pub(super) path_prefix: Option<String>,
+}
+
+/// Envoy routes and clusters a credential may be lent to: either suffices.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LendTo {
+    /// Names of Envoy routes.
+    #[serde(default)]
+    pub(super) routes: Vec<String>,
+    /// Names of Envoy clusters.
+    #[serde(default)]
+    pub(super) clusters: Vec<String>,
+}
+
+/// The request header that carries the caller's token.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Token {
+    Authorization,
+    XApiKey,
+    ApiKey,
+    XGoogApiKey,
+}
+
+/// The upstream's credential: `header`, and exactly one of `file` and `env`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Credential {
+    /// The request header it is sent in.
+    pub(super) header: String,
+    /// The header's value, `{}` standing for the secret. Default: `Bearer {}` for authorization, else `{}`.
+    pub(super) format: Option<String>,
+    /// A file that holds the secret and nothing else; one line break at its end is ignored.
+    pub(super) file: Option<String>,
+    /// Name of an environment variable that holds the secret.
+    pub(super) env: Option<String>,
+}
+
+/// What the record holds of prompts and answers.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Payload {
+    Masked,
+    Omit,
+}
+
+/// When a record counts as safe: `disk` after fdatasync, `spool` once the operating system has it.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Durability {
+    Disk,
+    Spool,
+}
+
+/// What becomes of prompts with parts no detector can look into.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Unscanned {
+    Refuse,
+    Allow,
+}
+
+/// A named policy.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    /// The name, as records show it: letters, digits, `.`, `_`, `-`; at most 64.
+    pub(super) name: String,
+    /// A CEL condition over `principal`, `request`, `findings` and `connection`.
+    pub(super) when: String,
+    /// What follows where it holds.
+    pub(super) then: Then,
+}
+
+/// What follows: `allow`, or a mapping with one of `allow`, `deny`, `mask`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Then {
+    /// Short for `{ allow: {} }`.
+    Word(ThenWord),
+    /// Exactly one of these.
+    Full(ThenFull),
+}
+
+/// Short for `{ allow: {} }`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ThenWord {
+    Allow,
+}
+
+/// Exactly one of these.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThenFull {
+    /// The call may go on. Ends the chain.
+    pub(super) allow: Option<Allow>,
+    /// The call is refused. Ends the chain.
+    pub(super) deny: Option<Deny>,
+    /// What is found is masked, should the call be allowed further down.
+    pub(super) mask: Option<Mask>,
+}
+
+/// Allows; takes nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allow {}
+
+/// A refusal.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deny {
+    /// What the caller is told: one line of at most 200 characters.
+    pub(super) reason: String,
+}
+
+/// What is masked, and for whom it is not. At least one of `request` and `response`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mask {
+    /// In the prompt.
+    pub(super) request: Option<MaskSide>,
+    /// In the answer.
+    pub(super) response: Option<MaskSide>,
+    /// Callers in any of these groups are exempt from this policy. Default: none.
+    #[serde(default)]
+    pub(super) exempt_groups: Vec<String>,
+}
+
+/// What is masked, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MaskSide {
+    /// Entities and groups of entities.
+    #[schemars(length(min = 1))]
+    pub(super) detectors: Vec<String>,
+    /// What takes the place of a found value. Default: replace.
+    pub(super) operator: Option<Operator>,
+}
+
+/// What takes the place of a found value: `replace`, `redact`, or `{ keep_last: N }`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Operator {
+    /// `replace` puts `[ENTITY]`, `redact` nothing.
+    Word(OperatorWord),
+    /// Asterisks but for the last characters.
+    KeepLast(KeepLast),
+}
+
+/// `replace` puts `[ENTITY]`, `redact` nothing.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OperatorWord {
+    Replace,
+    Redact,
+}
+
+/// Asterisks but for the last characters.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeepLast {
+    /// How many stay: 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
+    pub(super) keep_last: u8,
+}
+
+/// A detector of your own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Detector {
+    /// The entity it finds: capitals, digits, `_`; at most 64.
+    pub(super) entity: String,
+    /// What it looks like, in the syntax of Rust's regex crate.
+    pub(super) regex: String,
+    /// Words of which one must stand before the value. Default: none needed.
+    #[serde(default)]
+    pub(super) context: Vec<String>,
+}
+
+/// The ledger and where its records go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    /// The ledger's directory; one process at a time.
+    pub(super) dir: String,
+    /// Name of the deployment, in every record. Default: default.
+    pub(super) deployment: Option<String>,
+    /// Name of this replica, in every record. Default: the host's name.
+    pub(super) replica: Option<String>,
+    /// File with the key that signs checkpoints, as `countersign keygen signing` makes it. Default: made in `dir`.
+    pub(super) signing_key: Option<String>,
+    /// Size at which a segment of the log is closed. Default: 64MiB; 1MiB to 4GiB.
+    pub(super) segment: Option<Size>,
+    /// Most that the log may hold on disk; beyond it requests are refused with 503. Default: 10GiB; at least 2 segments.
+    pub(super) spool_cap: Option<Size>,
+    /// Kafka, which then receives every record. Default: none.
+    pub(super) kafka: Option<Kafka>,
+    /// A further file for checkpoints, better on another machine's disk. Default: none.
+    pub(super) checkpoint_file: Option<String>,
+}
+
+/// The Kafka cluster that receives every record.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kafka {
+    /// `HOST:PORT` of at least one broker.
+    #[schemars(length(min = 1))]
+    pub(super) brokers: Vec<String>,
+    /// The topic. Default: countersign.audit.v1.
+    pub(super) topic: Option<String>,
+    /// Further librdkafka settings, such as `security.protocol`. Those that delivery rests on cannot be set.
+    #[serde(default)]
+    pub(super) options: BTreeMap<String, OptionValue>,
+    /// librdkafka settings that are secret, such as `sasl.password`, each from a file or the environment.
+    #[serde(default)]
+    pub(super) secrets: BTreeMap<String, Source>,
+}
+
+/// A librdkafka setting.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OptionValue {
+    Bool(bool),
+    Number(i64),
+    Text(String),
+}

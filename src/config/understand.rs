@@ -1,0 +1,254 @@
+//! From what was written to what it means. Every section is gone through, whatever is wrong with the others.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Config, Known, Reference, SecretSource, audit, chains, detectors,
+    fault::{Fault, in_order},
+    issuers, listen, raw,
+    tree::{Node, Place, Step, spell},
+    units,
+};
+use crate::policy::{ExpressionFault, nearest};
+
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const TIB: u64 = 1 << 40;
+
+pub(super) fn understand(
+    raw: raw::File,
+    tree: &Node,
+    text: &str,
+    file: &str,
+    known: &Known<'_>,
+) -> Result<Config, Vec<Fault>> {
+    let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+    let mut notes = Notes {
+        tree,
+        text,
+        base,
+        faults: Vec::new(),
+        warnings: Vec::new(),
+        references: Vec::new(),
+    };
+    let root = At::root();
+    let listen = listen::listen(
+        raw.listen.unwrap_or_default(),
+        &root.key("listen"),
+        &mut notes,
+    );
+    let limits = listen::limits(
+        &raw.limits.unwrap_or_default(),
+        &root.key("limits"),
+        &mut notes,
+    );
+    let issuers = issuers::issuers(
+        raw.identity.issuers,
+        &root.key("identity").key("issuers"),
+        &mut notes,
+    );
+    let detectors = detectors::detectors(raw.detectors, known, &root.key("detectors"), &mut notes);
+    let audit = audit::audit(raw.audit, &root.key("audit"), &mut notes);
+    let claims = issuers
+        .iter()
+        .flat_map(|issuer| issuer.rules.claims.iter().cloned())
+        .collect();
+    let entities = known
+        .entities
+        .iter()
+        .cloned()
+        .chain(detectors.iter().map(|custom| custom.entity.clone()))
+        .collect();
+    let written = chains::Written {
+        connections: raw.connections,
+        policies: raw.policies,
+        groups: raw.detector_groups,
+    };
+    let connections = chains::connections(written, entities, claims, known, &mut notes);
+    match (listen, limits, audit) {
+        (Some(listen), Some(limits), Some(audit)) if notes.faults.is_empty() => Ok(Config {
+            listen,
+            limits,
+            issuers,
+            connections,
+            detectors,
+            audit,
+            digest: Sha256::digest(text.as_bytes()).into(),
+            warnings: in_order(notes.warnings),
+            references: notes.references,
+        }),
+        _ => Err(notes.faults),
+    }
+}
+
+/// What has been noticed so far, and what it takes to say where.
+pub(super) struct Notes<'t> {
+    tree: &'t Node,
+    text: &'t str,
+    base: PathBuf,
+    faults: Vec<Fault>,
+    warnings: Vec<Fault>,
+    references: Vec<Reference>,
+}
+
+impl Notes<'_> {
+    pub(super) fn fault(&mut self, at: &At, message: impl Into<String>) {
+        self.faults
+            .push(Fault::new(self.place(at).line, &spell(&at.0), message));
+    }
+
+    pub(super) fn unknown<'n>(
+        &mut self,
+        at: &At,
+        message: impl Into<String>,
+        name: &str,
+        known: impl IntoIterator<Item = &'n str>,
+    ) {
+        let fault =
+            Fault::new(self.place(at).line, &spell(&at.0), message).suggest(nearest(name, known));
+        self.faults.push(fault);
+    }
+
+    /// The faults of a condition, each at its own place where that can be told.
+    pub(super) fn condition(&mut self, at: &At, text: &str, faults: Vec<ExpressionFault>) {
+        let place = self.place(at);
+        for ExpressionFault {
+            line,
+            column,
+            message,
+            suggestion,
+        } in faults
+        {
+            let fault = match place.within(self.text, text, line, column) {
+                Some((line, column)) => Fault::new(line, &spell(&at.0), message).column(column),
+                None => {
+                    let message = format!("{message}, at line {line}, column {column} of the text");
+                    Fault::new(place.line, &spell(&at.0), message)
+                }
+            };
+            self.faults.push(fault.suggest(suggestion));
+        }
+    }
+
+    pub(super) fn warn(&mut self, at: &At, message: impl Into<String>) {
+        self.warnings
+            .push(Fault::new(self.place(at).line, &spell(&at.0), message));
+    }
+
+    pub(super) fn place(&self, at: &At) -> Place {
+        self.tree.place(&at.0)
+    }
+
+    /// A path as it is meant: relative to the file's directory.
+    pub(super) fn path(&mut self, written: &str, at: &At) -> PathBuf {
+        if written.is_empty() || written.contains('\0') {
+            self.fault(at, "not a path");
+        }
+        self.base.join(written)
+    }
+
+    /// A path to something that must be there when the program starts.
+    pub(super) fn existing(&mut self, written: &str, at: &At) -> PathBuf {
+        let path = self.path(written, at);
+        self.refer(at, SecretSource::File(path.clone()));
+        path
+    }
+
+    fn refer(&mut self, at: &At, source: SecretSource) {
+        let (line, path) = (self.place(at).line, spell(&at.0));
+        self.references.push(Reference { line, path, source });
+    }
+}
+
+/// A place in the structure.
+#[derive(Clone, Debug)]
+pub(super) struct At(Vec<Step>);
+
+impl At {
+    pub(super) fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn key(&self, key: &str) -> Self {
+        let mut at = self.clone();
+        at.0.push(Step::Key(key.to_owned()));
+        at
+    }
+
+    pub(super) fn index(&self, index: usize) -> Self {
+        let mut at = self.clone();
+        at.0.push(Step::Index(index));
+        at
+    }
+}
+
+/// Exactly one of a file and a variable.
+pub(super) fn secret(
+    file: Option<&str>,
+    env: Option<&str>,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<SecretSource> {
+    let source = match (file, env) {
+        (Some(file), None) => {
+            let path = notes.existing(file, &at.key("file"));
+            return Some(SecretSource::File(path));
+        }
+        (None, Some(env)) => SecretSource::Env(env.to_owned()),
+        (Some(_), Some(_)) => {
+            notes.fault(at, "name `file` or `env`, not both");
+            return None;
+        }
+        (None, None) => {
+            notes.fault(at, "say where the secret is: `file` or `env`");
+            return None;
+        }
+    };
+    if let SecretSource::Env(name) = &source
+        && (name.is_empty() || name.contains(['=', '\0', ' ']))
+    {
+        notes.fault(&at.key("env"), "not the name of an environment variable");
+        return None;
+    }
+    notes.refer(&at.key("env"), source.clone());
+    Some(source)
+}
+
+/// A name of a connection, policy, group, deployment or replica.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+pub(super) const NAME_RULE: &str =
+    "a name has letters, digits, `.`, `_`, `-`, a letter or digit first, at most 64 in all";
+
+/// A size between two bounds, or its default.
+pub(super) fn size(
+    raw: Option<&raw::Size>,
+    default: u64,
+    least: u64,
+    most: u64,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<u64> {
+    let Some(raw) = raw else { return Some(default) };
+    match units::bytes(raw) {
+        Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes),
+        Ok(_) => {
+            let (least, most) = (units::spelled(least), units::spelled(most));
+            notes.fault(at, format!("must be between {least} and {most}"));
+            None
+        }
+        Err(message) => {
+            notes.fault(at, message);
+            None
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `CREDIT_CARD`. A number of 12 to 19 digits (ISO/IEC 7812-1) whose issuer range and length are listed below and
+//! whose last digit is right by the Luhn formula (ISO/IEC 7812-1, annex B). Digits may be parted by single spaces or
+//! dashes.
+
+/// Digits with single separators; no issuer below starts with 0, 1, 7, 8 or 9. The check counts them.
+pub(crate) const SHAPE: &str = r"\b[2-6](?:[ -]?\d)+\b";
+
+/// 19 digits with a separator before each but the first, in bytes.
+pub(crate) const REACH: usize = 19 + 18;
+
+/// Issuer ranges: first and last prefix of equal length, shortest and longest number.
+/// Sources: the networks' published BIN tables (Visa, Mastercard 2-series 2017, American Express, Discover
+/// Global Network, JCB, UnionPay, Maestro).
+const ISSUERS: &[(u32, u32, usize, usize)] = &[
+    (4, 4, 13, 13), // Visa
+    (4, 4, 16, 16),
+    (4, 4, 19, 19),
+    (51, 55, 16, 16), // Mastercard
+    (2221, 2720, 16, 16),
+    (34, 34, 15, 15), // American Express
+    (37, 37, 15, 15),
+    (6011, 6011, 16, 19), // Discover
+    (644, 649, 16, 19),
+    (65, 65, 16, 19),
+    (3528, 3589, 16, 19), // JCB
+    (300, 305, 14, 19),   // Diners Club
+    (3095, 3095, 14, 19),
+    (36, 36, 14, 19),
+    (38, 39, 14, 19),
+    (62, 62, 16, 19),     // UnionPay
+    (5018, 5018, 12, 19), // Maestro
+    (5020, 5020, 12, 19),
+    (5038, 5038, 12, 19),
+    (5893, 5893, 12, 19),
+    (6304, 6304, 12, 19),
+    (6390, 6390, 12, 19),
+    (6759, 6759, 12, 19),
+    (6761, 6763, 12, 19),
+];
+
+/// The longest front of the match that is a card number and ends where a group of digits ends. A number that follows
+/// a card (an expiry, a code) is so not taken for a part of it, nor does it hide the card.
+pub(crate) fn check(before: &str, found: &str) -> Option<usize> {
+    // The digits behind a decimal point are a fraction.
+    if before
+        .strip_suffix('.')
+        .is_some_and(|b| b.ends_with(|c: char| c.is_ascii_digit()))
+    {
+        return None;
+    }
+    let bytes = found.as_bytes();
+    let ends = (0..=bytes.len())
+        .rev()
+        .filter(|&end| end > 0 && bytes.get(end).is_none_or(|b| !b.is_ascii_digit()));
+    ends.filter(|&end| bytes[end - 1].is_ascii_digit())
+        .find(|&end| is_card(&bytes[..end]))
+}
+
+fn is_card(text: &[u8]) -> bool {
+    let digits: Vec<u32> = text
+        .iter()
+        .filter(|b| b.is_ascii_digit())
+        .map(|b| u32::from(b - b'0'))
+        .collect();
+    is_issued(&digits) && luhn(&digits)
+}
+
+fn is_issued(digits: &[u32]) -> bool {
+    ISSUERS.iter().any(|&(first, last, shortest, longest)| {
+        let width = first.ilog10() as usize + 1;
+        (shortest..=longest).contains(&digits.len())
+            && (first..=last).contains(&digits[..width].iter().fold(0, |n, d| n * 10 + d))
+    })
+}
+
+fn luhn(digits: &[u32]) -> bool {
+    let doubled = |d: u32| if d > 4 { 2 * d - 9 } else { 2 * d };
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(i, &d)| if i % 2 == 1 { doubled(d) } else { d })
+        .sum();
+    sum.is_multiple_of(10)
+}

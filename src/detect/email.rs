@@ -1,0 +1,92 @@
+//! `EMAIL_ADDRESS`. Local part at most 64 bytes, domain at most 255, each label at most 63 (RFC 5321 section 4.5.3.1,
+//! RFC 1035 section 2.3.4); letters outside ASCII as in RFC 6531 and IDNA. Quoted local parts and address literals
+//! (`"a b"@x.org`, `a@[10.0.0.1]`) are not looked for.
+
+/// The lengths and the kinds of characters outside ASCII are left to the check: counted repetitions and Unicode classes
+/// would explode the automaton.
+pub(crate) const SHAPE: &str = concat!(
+    r"(?:\b[A-Za-z0-9_]|(?u:[^\x00-\x7F]))(?u:[A-Za-z0-9._%+'-]|[^\x00-\x7F])*@",
+    r"(?u:[A-Za-z0-9-]|[^\x00-\x7F])+(?:\.(?u:[A-Za-z0-9-]|[^\x00-\x7F])+)+"
+);
+
+/// The longest address: local part, `@`, domain.
+pub(crate) const REACH: usize = 64 + 1 + 255;
+
+/// Keeps the address up to the last label that can be a top-level domain.
+pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
+    let (local, domain) = found.split_once('@')?;
+    if !is_local(local) {
+        return None;
+    }
+    domain_len(domain).map(|len| local.len() + 1 + len)
+}
+
+fn is_local(local: &str) -> bool {
+    let fits = |c: char| c.is_ascii() || c.is_alphanumeric();
+    local.len() <= 64
+        && local.chars().all(fits)
+        && !local.ends_with('.')
+        && !local.contains("..")
+        && !runs_on(local)
+}
+
+/// Text in a script that puts no space between words, directly followed by an ASCII address: the address starts at
+/// its first ASCII letter, where the scan looks next.
+fn runs_on(local: &str) -> bool {
+    local.starts_with(is_unspaced) && local.contains(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{E00}'..='\u{EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' | '\u{2E80}'..='\u{A4CF}'
+        | '\u{AC00}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}' | '\u{FF10}'..='\u{FFEF}' | '\u{20000}'..='\u{3FFFF}')
+}
+
+/// Bytes of the longest front of `domain` that is a host name with a plausible top-level domain.
+fn domain_len(domain: &str) -> Option<usize> {
+    if domain.len() > 255 {
+        return None;
+    }
+    let mut best = None;
+    let mut at = 0;
+    for (i, label) in domain.split('.').enumerate() {
+        let top = i.checked_sub(1).and_then(|_| top_level_len(label));
+        best = top.map(|len| at + len).or(best);
+        if !is_label(label) {
+            break;
+        }
+        at += label.len() + 1;
+    }
+    best
+}
+
+fn is_label(label: &str) -> bool {
+    let fits = |c: char| c == '-' || c.is_alphanumeric();
+    label.len() <= 63 && label.chars().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// Bytes of the front of `label` that can be a top-level domain: at least two letters of one kind, or Punycode.
+fn top_level_len(label: &str) -> Option<usize> {
+    if label
+        .get(..4)
+        .is_some_and(|p| p.eq_ignore_ascii_case("xn--"))
+    {
+        let name = &label[..label
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .unwrap_or(label.len())];
+        let name = name.trim_end_matches('-');
+        return (name.len() > 4 && is_label(name)).then_some(name.len());
+    }
+    let ascii = label.starts_with(|c: char| c.is_ascii());
+    let other = |c: char| {
+        if ascii {
+            !c.is_ascii_alphabetic()
+        } else {
+            c.is_ascii()
+        }
+    };
+    let end = label.find(other).unwrap_or(label.len());
+    // `com` in `com谢谢` or `com-` is a domain with text behind it; `c0m` is a name of something else.
+    let cut = label[end..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    let long = label[..end].chars().nth(1).is_some();
+    (long && !cut && end <= 63).then_some(end)
+}

@@ -1,0 +1,203 @@
+//! The definition in [`super`], written so plainly that it can be believed, and a forward view of what is undecided.
+//! Nothing here is shared with the scanner but the detectors themselves.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::{cell::RefCell, collections::HashMap};
+
+use regex_automata::{
+    Anchored, Input, MatchKind,
+    hybrid::{
+        LazyStateID,
+        dfa::{Cache, DFA},
+    },
+    meta,
+    nfa::thompson,
+};
+
+use super::{
+    Finding, LOOK_BEHIND, MAX_REACH, Scanner,
+    pattern::{Beyond, Pattern},
+};
+
+/// One machine per detector.
+pub(crate) struct Oracle {
+    machines: Vec<Machine>,
+}
+
+struct Machine {
+    pattern: Pattern,
+    regex: meta::Regex,
+    forward: DFA,
+    cache: RefCell<Cache>,
+    seen: RefCell<HashMap<LazyStateID, Outlook>>,
+}
+
+/// What a text that led to a state can still become.
+#[derive(Clone, Copy)]
+struct Outlook {
+    /// Something longer, or a match that the next byte decides.
+    live: bool,
+    /// It is, or could be, a match.
+    fits: bool,
+}
+
+impl Oracle {
+    pub(crate) fn new(scanner: &Scanner) -> Self {
+        Self {
+            machines: scanner
+                .patterns()
+                .iter()
+                .cloned()
+                .map(Machine::new)
+                .collect(),
+        }
+    }
+
+    pub(crate) fn find(&self, text: &str) -> Vec<Finding> {
+        let mut at = 0;
+        std::iter::from_fn(|| {
+            let found = self.next(text, at, text.len())?;
+            at = found.end;
+            Some(found)
+        })
+        .collect()
+    }
+
+    /// At each start, each detector in order.
+    fn next(&self, text: &str, from: usize, limit: usize) -> Option<Finding> {
+        (from..limit)
+            .filter(|&start| text.is_char_boundary(start))
+            .find_map(|start| {
+                let (machine, end) = self
+                    .machines
+                    .iter()
+                    .find_map(|m| m.at(text, start).map(|end| (m, end)))?;
+                Some(Finding {
+                    entity: machine.pattern.entity.clone(),
+                    start,
+                    end,
+                })
+            })
+    }
+
+    /// How much of `text`, of which more may follow, must be held back.
+    pub(crate) fn held(&self, text: &str) -> usize {
+        let mut at = 0;
+        loop {
+            let decided = self.undecided(text, at);
+            match self.next(text, at, decided) {
+                Some(found) => at = found.end,
+                None => return text.len() - decided.max(at),
+            }
+        }
+    }
+
+    /// The earliest start from `from` on that a continuation of `text` could bear on.
+    pub(crate) fn undecided(&self, text: &str, from: usize) -> usize {
+        (from..text.len())
+            .find(|&start| {
+                self.machines.iter().any(|m| {
+                    text.len() - start <= m.pattern.reach && m.outlook(text, start, text.len()).live
+                })
+            })
+            .unwrap_or(text.len())
+    }
+}
+
+impl Machine {
+    fn new(pattern: Pattern) -> Self {
+        let config = meta::Config::new().utf8_empty(false);
+        let regex = meta::Builder::new()
+            .configure(config)
+            .build_from_hir(&pattern.shape)
+            .unwrap();
+        let nfa = thompson::Compiler::new()
+            .configure(thompson::Config::new().utf8(false))
+            .build_from_hir(&pattern.shape)
+            .unwrap();
+        // The cache is never cleared, so that states can be remembered by their number.
+        let config = DFA::config()
+            .match_kind(MatchKind::All)
+            .cache_capacity(1 << 30);
+        let forward = DFA::builder()
+            .configure(config)
+            .build_from_nfa(nfa)
+            .unwrap();
+        Self {
+            cache: RefCell::new(forward.create_cache()),
+            forward,
+            regex,
+            pattern,
+            seen: RefCell::default(),
+        }
+    }
+
+    /// Where this detector's value at `start` ends.
+    fn at(&self, text: &str, start: usize) -> Option<usize> {
+        let outgrows = || {
+            let grown = (0..=start + MAX_REACH)
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+                .unwrap();
+            start + MAX_REACH <= text.len() && self.outlook(text, start, grown).live
+        };
+        if self.pattern.beyond == Beyond::Found && outgrows() {
+            let ends = text[start..]
+                .char_indices()
+                .map(|(i, c)| start + i + c.len_utf8());
+            return ends
+                .take_while(|&end| self.outlook(text, start, end).fits)
+                .last();
+        }
+        let window = text.len().min(start + self.pattern.reach);
+        let found = self
+            .regex
+            .search(&Input::new(text).span(start..window).anchored(Anchored::Yes))?;
+        let mut from = start.saturating_sub(LOOK_BEHIND);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        self.pattern
+            .check
+            .keep(&text[from..start], &text[start..found.end()])
+            .map(|keep| start + keep)
+    }
+
+    fn outlook(&self, text: &str, start: usize, end: usize) -> Outlook {
+        let (dfa, cache) = (&self.forward, &mut *self.cache.borrow_mut());
+        let input = Input::new(text).span(start..end).anchored(Anchored::Yes);
+        let mut state = dfa.start_state_forward(cache, &input).unwrap();
+        for &byte in &text.as_bytes()[start..end] {
+            state = dfa.next_state(cache, state, byte).unwrap();
+            if state.is_dead() {
+                return Outlook {
+                    live: false,
+                    fits: false,
+                };
+            }
+        }
+        *self
+            .seen
+            .borrow_mut()
+            .entry(state)
+            .or_insert_with(|| outlook(dfa, cache, state))
+    }
+}
+
+fn outlook(dfa: &DFA, cache: &mut Cache, state: LazyStateID) -> Outlook {
+    let mut next: Vec<LazyStateID> = (0..=u8::MAX)
+        .map(|b| dfa.next_state(cache, state, b).unwrap())
+        .collect();
+    let end = dfa.next_eoi_state(cache, state).unwrap();
+    let matches = next.iter().filter(|s| s.is_match()).count() + usize::from(end.is_match());
+    next.sort_unstable();
+    next.dedup();
+    // A match is reported one byte late, so a state after which all is over is not dead yet.
+    let longer = next
+        .iter()
+        .any(|&s| (0..=u8::MAX).any(|b| !dfa.next_state(cache, s, b).unwrap().is_dead()));
+    Outlook {
+        live: longer || (1..257).contains(&matches),
+        fits: longer || matches > 0,
+    }
+}

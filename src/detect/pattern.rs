@@ -1,0 +1,186 @@
+//! One detector, ready to be compiled: its shape, how far it reaches, and its check.
+
+use std::sync::Arc;
+
+use regex_automata::{nfa::thompson, util::syntax};
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Capture, Hir, HirKind, Look, Repetition},
+};
+
+use super::{DetectorError, Entity, MAX_REACH, context};
+
+/// The compiled size a custom expression may have, in KiB.
+const BUDGET_KIB: usize = 1024;
+/// How deeply a custom expression may nest. It bounds the recursion below.
+const NEST_LIMIT: u32 = 64;
+
+/// A detector.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    pub(crate) entity: Entity,
+    pub(crate) shape: Hir,
+    /// The longest match in bytes.
+    pub(crate) reach: usize,
+    /// What a text that could still grow after `reach` bytes is.
+    pub(crate) beyond: Beyond,
+    pub(crate) check: Check,
+}
+
+/// What a text is that a shape could still extend after its reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    /// Nothing: the rule has a length limit, and this is over it.
+    Nothing,
+    /// Found, up to the first character that no longer fits: releasing it could release the value.
+    Found,
+}
+
+/// The validator of a match. It is given the text before the match and the match itself, and keeps all of it, the
+/// front of it, or nothing.
+#[derive(Clone)]
+pub(crate) enum Check {
+    Always,
+    Rule(Rule),
+    /// One of these phrases among the last words before the match.
+    Context(Arc<[String]>),
+}
+
+/// A validator: text before, match -> bytes of the match to keep, from its front. Never 0.
+pub(crate) type Rule = fn(&str, &str) -> Option<usize>;
+
+impl Check {
+    pub(crate) fn keep(&self, before: &str, found: &str) -> Option<usize> {
+        match self {
+            Self::Always => Some(found.len()),
+            Self::Rule(rule) => rule(before, found),
+            Self::Context(phrases) => context::precedes(before, phrases).then_some(found.len()),
+        }
+    }
+}
+
+impl Pattern {
+    /// A detector of our own. ASCII classes unless the expression says `(?u:..)`; `reach` is given where the rule
+    /// has a length limit that the expression does not spell out.
+    pub(crate) fn builtin(
+        entity: &str,
+        regex: &str,
+        reach: Option<usize>,
+        check: Check,
+    ) -> Result<Self, DetectorError> {
+        let shape = parse(regex, syntax::Config::new().unicode(false))?;
+        let mut pattern = Self::of(entity, shape, check)?;
+        if let Some(reach) = reach {
+            pattern.reach = reach;
+            pattern.beyond = Beyond::Nothing;
+        }
+        Ok(pattern)
+    }
+
+    /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones.
+    pub(crate) fn custom(entity: &str, regex: &str, check: Check) -> Result<Self, DetectorError> {
+        let shape = parse(regex, syntax::Config::new().nest_limit(NEST_LIMIT))?;
+        if has_unbounded_lazy(&shape) {
+            return Err(DetectorError::UnboundedLazy);
+        }
+        let pattern = Self::of(entity, ascii_boundaries(shape), check)?;
+        thompson::Compiler::new()
+            .configure(thompson::Config::new().nfa_size_limit(Some(BUDGET_KIB << 10)))
+            .build_from_hir(&pattern.shape)
+            .map_err(|_| DetectorError::TooLarge(BUDGET_KIB))?;
+        Ok(pattern)
+    }
+
+    /// A detector of exactly this text.
+    pub(crate) fn literal(entity: &str, text: &str) -> Result<Self, DetectorError> {
+        Self::of(entity, Hir::literal(text.as_bytes()), Check::Always)
+    }
+
+    fn of(entity: &str, shape: Hir, check: Check) -> Result<Self, DetectorError> {
+        let properties = shape.properties();
+        match properties.minimum_len() {
+            None => return Err(DetectorError::MatchesNothing),
+            Some(0) => return Err(DetectorError::MatchesEmpty),
+            Some(_) => {}
+        }
+        let reach = properties.maximum_len().unwrap_or(usize::MAX);
+        Ok(Self {
+            entity: entity.into(),
+            reach: reach.min(MAX_REACH),
+            beyond: if reach > MAX_REACH {
+                Beyond::Found
+            } else {
+                Beyond::Nothing
+            },
+            shape,
+            check,
+        })
+    }
+}
+
+/// INVARIANT: `utf8(true)`, so that the parser refuses whatever could match a part of a character. Every match is then
+/// a sequence of whole characters, and in valid UTF-8 it starts and ends between characters.
+fn parse(regex: &str, config: syntax::Config) -> Result<Hir, DetectorError> {
+    ParserBuilder::new()
+        .unicode(config.get_unicode())
+        .utf8(true)
+        .nest_limit(config.get_nest_limit())
+        .build()
+        .parse(regex)
+        .map_err(|error| DetectorError::Syntax(reason(&error)))
+}
+
+/// The parser's reason without its drawing of the expression over several lines.
+fn reason(error: &regex_syntax::Error) -> String {
+    match error {
+        regex_syntax::Error::Parse(error) => error.kind().to_string(),
+        regex_syntax::Error::Translate(error) => error.kind().to_string(),
+        _ => "it is not a regular expression".to_owned(),
+    }
+}
+
+/// Unicode word boundaries become ASCII ones: a lazy DFA cannot decide the former on a non-ASCII byte. Between `é` and
+/// `1` there is then a boundary, so this finds more, never less, at the edges of a value.
+fn ascii_boundaries(shape: Hir) -> Hir {
+    match shape.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Look(look) => Hir::look(match look {
+            Look::WordUnicode => Look::WordAscii,
+            Look::WordUnicodeNegate => Look::WordAsciiNegate,
+            Look::WordStartUnicode => Look::WordStartAscii,
+            Look::WordEndUnicode => Look::WordEndAscii,
+            Look::WordStartHalfUnicode => Look::WordStartHalfAscii,
+            Look::WordEndHalfUnicode => Look::WordEndHalfAscii,
+            other => other,
+        }),
+        HirKind::Repetition(Repetition {
+            min,
+            max,
+            greedy,
+            sub,
+        }) => Hir::repetition(Repetition {
+            min,
+            max,
+            greedy,
+            sub: Box::new(ascii_boundaries(*sub)),
+        }),
+        HirKind::Capture(Capture { sub, .. }) => ascii_boundaries(*sub),
+        HirKind::Concat(subs) => Hir::concat(subs.into_iter().map(ascii_boundaries).collect()),
+        HirKind::Alternation(subs) => {
+            Hir::alternation(subs.into_iter().map(ascii_boundaries).collect())
+        }
+    }
+}
+
+fn has_unbounded_lazy(shape: &Hir) -> bool {
+    match shape.kind() {
+        HirKind::Repetition(repetition) => {
+            (!repetition.greedy && repetition.max.is_none()) || has_unbounded_lazy(&repetition.sub)
+        }
+        HirKind::Capture(capture) => has_unbounded_lazy(&capture.sub),
+        HirKind::Concat(subs) | HirKind::Alternation(subs) => subs.iter().any(has_unbounded_lazy),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => false,
+    }
+}

@@ -1,0 +1,322 @@
+//! JSON inside a JSON string: the arguments of a tool call, masked as they arrive.
+//!
+//! A model writes arguments as JSON text, and a stream cuts that text anywhere, inside an escape or a surrogate pair
+//! too. This codec follows the JSON, hands the *decoded* contents of each string to the filter as a text of its own
+//! (keys too), and encodes what comes back, so that the result is valid JSON whenever the arguments were. Numbers are
+//! texts as well: a card number need not be quoted; one that the filter changes becomes a string.
+//!
+//! Promises: the same output for every way of cutting the input. Where the filter masks nothing, the bytes pass as
+//! they came; where it masks, strings are written with the fewest escapes.
+//!
+//! Arguments that are not JSON (models do that) are plain text from the token on that is not, and the filter sees that
+//! text as it stands: it misses what is escaped there. It misses too a value spread over several strings.
+//! Holds no more than half an escape, one number and what the filter holds.
+
+use super::{Channel, ShapeError, TextFilter, json};
+
+/// The longest number; what is longer is no number and makes the rest plain text.
+const MAX_NUMBER_BYTES: usize = 512;
+
+/// One arguments text being read.
+#[derive(Debug, Default)]
+pub(crate) struct Arguments {
+    state: State,
+    /// What is open: `true` for an object.
+    open: Vec<bool>,
+    /// Bytes of an escape, or of a number or word, whose end has not come.
+    held: String,
+    /// Decoded text of the string being read that was not handed to the filter yet.
+    text: String,
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// A value; behind the document too, where another may follow.
+    #[default]
+    Value,
+    /// A value or `]`.
+    FirstValue,
+    /// A key or `}`.
+    FirstKey,
+    Key,
+    Colon,
+    /// A comma or the end of what is open.
+    Comma,
+    /// Inside a string, a key or not.
+    InString {
+        key: bool,
+    },
+    /// Inside a number, `true`, `false` or `null`, and the space behind it.
+    InWord,
+    /// Not JSON: everything is text.
+    Plain,
+}
+
+impl Arguments {
+    /// Takes the next piece and returns what may leave.
+    ///
+    /// # Errors
+    /// `too_deep` where arrays and objects nest deeper than [`json::MAX_DEPTH`].
+    pub(crate) fn push(
+        &mut self,
+        piece: &str,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+    ) -> Result<String, ShapeError> {
+        let mut out = String::with_capacity(piece.len());
+        for (at, c) in piece.char_indices() {
+            if self.state == State::Plain {
+                out.push_str(&filter.push(channel, piece.get(at..).unwrap_or_default()));
+                break;
+            }
+            self.step(c, &mut out, channel, filter)?;
+        }
+        self.hand_over(&mut out, channel, filter);
+        Ok(if filter.masks() {
+            out
+        } else {
+            piece.to_owned()
+        })
+    }
+
+    /// The arguments are over: everything still held, masked.
+    pub(crate) fn finish(&mut self, channel: &Channel, filter: &mut dyn TextFilter) -> String {
+        let mut out = String::new();
+        match self.state {
+            State::InWord => self.end_word(&mut out, channel, filter),
+            State::InString { .. } => {
+                json::escape_into(&mut out, &filter.finish(channel));
+                // Half an escape: fewer characters than any text.
+                out.push_str(&self.held);
+            }
+            State::Plain => out.push_str(&filter.finish(channel)),
+            _ => {}
+        }
+        *self = Self::default();
+        if filter.masks() { out } else { String::new() }
+    }
+
+    fn step(
+        &mut self,
+        c: char,
+        out: &mut String,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+    ) -> Result<(), ShapeError> {
+        match self.state {
+            State::InString { key } => self.in_string(c, key, out, channel, filter),
+            State::InWord => {
+                if matches!(c, ',' | ']' | '}') {
+                    self.end_word(out, channel, filter);
+                    return self.between(c, out, channel, filter);
+                }
+                self.held.push(c);
+                if self.held.len() > MAX_NUMBER_BYTES || !word_so_far(&self.held) {
+                    self.plain(out, channel, filter);
+                }
+            }
+            _ => return self.between(c, out, channel, filter),
+        }
+        Ok(())
+    }
+
+    /// A character outside strings and words.
+    fn between(
+        &mut self,
+        c: char,
+        out: &mut String,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+    ) -> Result<(), ShapeError> {
+        let value = matches!(self.state, State::Value | State::FirstValue);
+        let key = matches!(self.state, State::Key | State::FirstKey);
+        self.state = match (c, self.state) {
+            (' ' | '\t' | '\n' | '\r', state) if state != State::Plain => state,
+            ('{', _) if value => self.opened(true)?,
+            ('[', _) if value => self.opened(false)?,
+            ('"', _) if value || key => State::InString { key },
+            (':', State::Colon) => State::Value,
+            (',', State::Comma) if self.open.last() == Some(&true) => State::Key,
+            (',', State::Comma) => State::Value,
+            ('}', State::Comma | State::FirstKey) if self.open.last() == Some(&true) => {
+                self.closed()
+            }
+            (']', State::Comma | State::FirstValue) if self.open.last() == Some(&false) => {
+                self.closed()
+            }
+            ('-' | '0'..='9' | 't' | 'f' | 'n', _) if value => {
+                self.held.push(c);
+                self.state = State::InWord;
+                return Ok(());
+            }
+            _ => {
+                self.held.push(c);
+                self.plain(out, channel, filter);
+                return Ok(());
+            }
+        };
+        out.push(c);
+        Ok(())
+    }
+
+    fn opened(&mut self, object: bool) -> Result<State, ShapeError> {
+        if self.open.len() == json::MAX_DEPTH {
+            return Err(ShapeError::new(
+                "too_deep",
+                "tool call arguments are nested too deep".to_owned(),
+            ));
+        }
+        self.open.push(object);
+        Ok(if object {
+            State::FirstKey
+        } else {
+            State::FirstValue
+        })
+    }
+
+    fn closed(&mut self) -> State {
+        self.open.pop();
+        self.behind_value()
+    }
+
+    /// Behind a whole document another may follow, so that it is read as JSON too.
+    fn behind_value(&self) -> State {
+        if self.open.is_empty() {
+            State::Value
+        } else {
+            State::Comma
+        }
+    }
+
+    fn in_string(
+        &mut self,
+        c: char,
+        key: bool,
+        out: &mut String,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+    ) {
+        if self.held.is_empty() {
+            match c {
+                '"' => {
+                    self.hand_over(out, channel, filter);
+                    json::escape_into(out, &filter.finish(channel));
+                    out.push('"');
+                    self.state = if key {
+                        State::Colon
+                    } else {
+                        self.behind_value()
+                    };
+                }
+                '\\' => self.held.push(c),
+                c if c < ' ' => {
+                    self.held.push(c);
+                    self.plain(out, channel, filter);
+                }
+                c => self.text.push(c),
+            }
+            return;
+        }
+        self.held.push(c);
+        match escape(&self.held) {
+            Escape::Partial => {}
+            Escape::Whole(c) => {
+                self.held.clear();
+                self.text.push(c);
+            }
+            Escape::Invalid => self.plain(out, channel, filter),
+        }
+    }
+
+    /// Hands the decoded text read so far to the filter and encodes what it lets go.
+    fn hand_over(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
+        if !self.text.is_empty() {
+            json::escape_into(out, &filter.push(channel, &self.text));
+            self.text.clear();
+        }
+    }
+
+    /// A number is a text of its own; words carry nothing.
+    fn end_word(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
+        let held = std::mem::take(&mut self.held);
+        let word = held.trim_end_matches([' ', '\t', '\n', '\r']);
+        let space = held.get(word.len()..).unwrap_or_default();
+        let number = !matches!(word, "true" | "false" | "null");
+        match number.then(|| super::whole(filter, channel, word)) {
+            Some(masked) if masked != word => out.push_str(&json::quoted(&masked)),
+            _ => out.push_str(word),
+        }
+        out.push_str(space);
+        self.state = self.behind_value();
+    }
+
+    /// Not JSON from here on. A text that was open goes on, so that a value in it is still found whole.
+    fn plain(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
+        // What came while it was JSON is encoded, or where the input was cut would show.
+        self.hand_over(out, channel, filter);
+        self.state = State::Plain;
+        out.push_str(&filter.push(channel, &std::mem::take(&mut self.held)));
+    }
+}
+
+enum Escape {
+    Partial,
+    Whole(char),
+    Invalid,
+}
+
+/// Reads an escape from its backslash on.
+fn escape(held: &str) -> Escape {
+    let bytes = held.as_bytes();
+    let Some(&letter) = bytes.get(1) else {
+        return Escape::Partial;
+    };
+    if letter != b'u' {
+        return json::short_escape(letter).map_or(Escape::Invalid, Escape::Whole);
+    }
+    let Some(high) = unit(bytes.get(2..).unwrap_or_default()) else {
+        return Escape::Invalid;
+    };
+    let Some(high) = high else {
+        return Escape::Partial;
+    };
+    if let Some(c) = char::from_u32(high) {
+        return Escape::Whole(c);
+    }
+    match bytes.get(6..) {
+        None | Some([] | b"\\" | b"\\u") => Escape::Partial,
+        Some([b'\\', b'u', rest @ ..]) => match unit(rest) {
+            None => Escape::Invalid,
+            Some(None) => Escape::Partial,
+            Some(Some(low)) => json::pair(high, low).map_or(Escape::Invalid, Escape::Whole),
+        },
+        Some(_) => Escape::Invalid,
+    }
+}
+
+/// Four hexadecimal digits: `None` where there is something else, `Some(None)` where some have yet to come.
+fn unit(bytes: &[u8]) -> Option<Option<u32>> {
+    let digits = bytes.get(..bytes.len().min(4)).unwrap_or_default();
+    let value = digits.iter().try_fold(0, |value, &digit| {
+        char::from(digit)
+            .to_digit(16)
+            .map(|digit| value * 16 + digit)
+    })?;
+    Some((digits.len() == 4).then_some(value))
+}
+
+/// Whether `held` may still become a number or word and the space behind it.
+fn word_so_far(held: &str) -> bool {
+    let word = held.trim_end_matches([' ', '\t', '\n', '\r']);
+    let whole = matches!(word, "true" | "false" | "null") || json::is_number(word);
+    if word.len() < held.len() {
+        return whole;
+    }
+    // Every beginning of a number is one with a digit more.
+    whole
+        || ["true", "false", "null"]
+            .iter()
+            .any(|known| known.starts_with(word))
+        || json::is_number(&format!("{word}0"))
+}

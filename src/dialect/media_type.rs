@@ -1,0 +1,49 @@
+//! Media types (RFC 9110 section 8.3.1), as far as a governed body may have one: the type itself and `charset=utf-8`.
+
+/// Whether `value` is exactly `expected` (lower case), with no parameter but `charset=utf-8`, quoted or not.
+///
+/// Any other charset is no: what we read as UTF-8 and the upstream as something else would be two different texts.
+/// Any other parameter is no as well: none is defined for the types dialects use, so a parser may take it as it likes.
+pub(super) fn is(value: &str, expected: &str) -> bool {
+    let mut parts = value.split(';').map(|part| part.trim_matches([' ', '\t']));
+    let same = parts
+        .next()
+        .is_some_and(|essence| essence.eq_ignore_ascii_case(expected));
+    same && parts.all(|part| {
+        let charset = part
+            .split_once('=')
+            .filter(|(name, _)| name.eq_ignore_ascii_case("charset"));
+        charset.is_some_and(|(_, value)| {
+            let bare = value
+                .strip_prefix('"')
+                .and_then(|value| value.strip_suffix('"'))
+                .unwrap_or(value);
+            bare.eq_ignore_ascii_case("utf-8") || bare.eq_ignore_ascii_case("utf8")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is;
+
+    #[test]
+    fn only_utf8_json_is_json() {
+        let table = [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json;charset=\"UTF-8\"", true),
+            ("application/json; charset=utf-16", false),
+            ("application/json; charset=utf-8; charset=utf-7", false),
+            ("application/json; boundary=x", false),
+            ("application/json;", false),
+            ("application/json, text/plain", false),
+            ("application/jsonl", false),
+            ("text/plain", false),
+            ("", false),
+        ];
+        for (value, expected) in table {
+            assert_eq!(is(value, "application/json"), expected, "{value}");
+        }
+    }
+}

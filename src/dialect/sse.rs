@@ -1,0 +1,275 @@
+//! Event-stream framing (WHATWG HTML sections 9.2.5 and 9.2.6), incremental and byte-exact.
+//!
+//! Promises: the same events come out for every way of cutting the bytes, inside a CRLF or a character too; an event
+//! nobody changed leaves with the very bytes it came with; a changed one keeps its fields and their order. A block of
+//! bytes is an event once its blank line came, never before: what the end cuts off is told apart.
+//!
+//! Stricter than the specification in one thing: text that is not UTF-8 is refused, where a browser would replace it.
+//! A comment that begins a block is a block of its own, so that a keep-alive leaves at once.
+//!
+//! Never holds more than its cap and one push. Knows nothing of what the data means.
+
+use std::{borrow::Cow, ops::Range};
+
+use super::ShapeError;
+
+/// The largest event in bytes; a larger one is `event_too_large`.
+pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// Cuts a byte stream into blocks.
+#[derive(Debug)]
+pub(crate) struct Framing {
+    buffer: Vec<u8>,
+    /// Where in `buffer` the block being read begins: all before was handed out.
+    begin: usize,
+    /// Where its line being read begins.
+    line: usize,
+    /// How far `buffer` was looked at.
+    seen: usize,
+    /// The last line ended with a CR at the very end of what came: an LF that follows is part of it.
+    after_cr: bool,
+    /// No line has ended yet, so that a byte order mark may be met.
+    fresh: bool,
+    lines: Vec<Line>,
+    cap: usize,
+}
+
+/// One line of a block, by offsets into the block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    /// The line without its end.
+    content: Range<usize>,
+    /// One past its line end.
+    end: usize,
+}
+
+/// A block up to its blank line: an event, a comment, or the LF of a CRLF that was cut.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    raw: String,
+    lines: Vec<Line>,
+}
+
+/// One line of a block, read: a comment's name is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) value: &'a str,
+    /// The whole line without its end.
+    pub(crate) line: &'a str,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::with_cap(MAX_EVENT_BYTES)
+    }
+}
+
+impl Framing {
+    /// A framing whose blocks have at most `cap` bytes.
+    pub(crate) fn with_cap(cap: usize) -> Self {
+        let (buffer, lines) = (Vec::new(), Vec::new());
+        Self {
+            buffer,
+            begin: 0,
+            line: 0,
+            seen: 0,
+            after_cr: false,
+            fresh: true,
+            lines,
+            cap,
+        }
+    }
+
+    /// Takes the next bytes; [`next_block`](Self::next_block) hands out what they complete.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.begin);
+        self.line -= self.begin;
+        self.seen -= self.begin;
+        self.begin = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole block, `None` until more bytes come.
+    ///
+    /// # Errors
+    /// `event_too_large` and `invalid_utf8`.
+    pub(crate) fn next_block(&mut self) -> Result<Option<Block>, ShapeError> {
+        while let Some(&byte) = self.buffer.get(self.seen) {
+            if std::mem::take(&mut self.after_cr) && byte == b'\n' {
+                self.seen += 1;
+                self.line = self.seen;
+                match self.lines.last_mut() {
+                    Some(line) => line.end += 1,
+                    None => return self.take().map(Some),
+                }
+                continue;
+            }
+            match byte {
+                b'\n' => self.seen += 1,
+                b'\r' => {
+                    self.seen += 1;
+                    match self.buffer.get(self.seen) {
+                        Some(b'\n') => self.seen += 1,
+                        Some(_) => {}
+                        None => self.after_cr = true,
+                    }
+                }
+                _ => {
+                    self.seen += 1;
+                    continue;
+                }
+            }
+            if self.end_line() {
+                return self.take().map(Some);
+            }
+        }
+        self.within_cap()?;
+        Ok(None)
+    }
+
+    /// What the end of the stream has cut off: lines without a blank line behind them, the last perhaps not whole.
+    ///
+    /// # Errors
+    /// As for [`next_block`](Self::next_block).
+    pub(crate) fn rest(&mut self) -> Result<Option<Block>, ShapeError> {
+        if self.begin == self.buffer.len() {
+            return Ok(None);
+        }
+        if self.line < self.buffer.len() {
+            self.seen = self.buffer.len();
+            self.end_line();
+        }
+        self.take().map(Some)
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Notes the line that ends at `seen`; whether it ends its block.
+    fn end_line(&mut self) -> bool {
+        let bytes = self.buffer.get(self.line..self.seen).unwrap_or_default();
+        let mark = if std::mem::take(&mut self.fresh) && bytes.starts_with(b"\xef\xbb\xbf") {
+            3
+        } else {
+            0
+        };
+        let end = bytes
+            .iter()
+            .rposition(|byte| !matches!(byte, b'\r' | b'\n'))
+            .map_or(0, |last| last + 1);
+        let content = self.line - self.begin + mark..self.line - self.begin + end.max(mark);
+        let comment = bytes.get(mark) == Some(&b':') && self.lines.is_empty();
+        let blank = content.is_empty();
+        self.lines.push(Line {
+            content,
+            end: self.seen - self.begin,
+        });
+        self.line = self.seen;
+        blank || comment
+    }
+
+    fn take(&mut self) -> Result<Block, ShapeError> {
+        self.within_cap()?;
+        let raw = self
+            .buffer
+            .get(self.begin..self.seen)
+            .unwrap_or_default()
+            .to_vec();
+        let raw = String::from_utf8(raw).map_err(|_| {
+            ShapeError::new(
+                "invalid_utf8",
+                "an event of the stream is not UTF-8".to_owned(),
+            )
+        })?;
+        self.begin = self.seen;
+        Ok(Block {
+            raw,
+            lines: std::mem::take(&mut self.lines),
+        })
+    }
+
+    fn within_cap(&self) -> Result<(), ShapeError> {
+        if self.seen - self.begin > self.cap {
+            return Err(ShapeError::new(
+                "event_too_large",
+                format!("an event of the stream is over {} bytes", self.cap),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Block {
+    /// The lines in order, the blank one left out.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (usize, Field<'_>)> {
+        let whole = |(at, line): (usize, &Line)| Some((at, self.field(line)?));
+        self.lines.iter().enumerate().filter_map(whole)
+    }
+
+    /// The data: the values of the `data` lines joined by LF, `None` where there is no such line.
+    pub(crate) fn data(&self) -> Option<Cow<'_, str>> {
+        let mut values = self
+            .fields()
+            .filter(|(_, field)| field.name == "data")
+            .map(|(_, field)| field.value);
+        let mut data = Cow::Borrowed(values.next()?);
+        for value in values {
+            let data = data.to_mut();
+            data.push('\n');
+            data.push_str(value);
+        }
+        Some(data)
+    }
+
+    /// The block with new data and new text for the lines in `lines` (number, line), in the order and with the
+    /// line ends it came with. A line end inside a line becomes a space: it could end the event.
+    pub(crate) fn encoded(&self, data: Option<&str>, lines: &[(usize, String)]) -> String {
+        let mut out = String::with_capacity(self.raw.len());
+        let mut data = data.map(Some);
+        let mut at = 0;
+        for (number, line) in self.lines.iter().enumerate() {
+            let before = self.raw.get(at..line.content.start).unwrap_or_default();
+            let end = self.raw.get(line.content.end..line.end).unwrap_or_default();
+            let as_received = self.raw.get(line.content.clone()).unwrap_or_default();
+            at = line.end;
+            let field = self.field(line);
+            out.push_str(before);
+            let new = lines.iter().find(|(changed, _)| *changed == number);
+            match (field, new, &mut data) {
+                (Some(field), _, Some(data)) if field.name == "data" => {
+                    for part in data.take().into_iter().flat_map(|data| data.split('\n')) {
+                        out.push_str("data: ");
+                        out.push_str(part);
+                        out.push_str(end);
+                    }
+                }
+                (Some(_), Some((_, line)), _) => {
+                    out.push_str(&line.replace(['\r', '\n'], " "));
+                    out.push_str(end);
+                }
+                _ => {
+                    out.push_str(as_received);
+                    out.push_str(end);
+                }
+            }
+        }
+        out.push_str(self.raw.get(at..).unwrap_or_default());
+        out
+    }
+
+    fn field(&self, line: &Line) -> Option<Field<'_>> {
+        let content = self
+            .raw
+            .get(line.content.clone())
+            .filter(|content| !content.is_empty())?;
+        let (name, value) = content.split_once(':').unwrap_or((content, ""));
+        Some(Field {
+            name,
+            value: value.strip_prefix(' ').unwrap_or(value),
+            line: content,
+        })
+    }
+}

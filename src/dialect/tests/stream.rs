@@ -1,0 +1,410 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{
+    super::{Channel, Passed, ShapeError},
+    Open, Runs, cut, cut_text, event_stream, masked, masked_value, read, text, value, written,
+};
+
+const TRANSCRIPTS: [(&str, &str); 4] = [
+    (
+        "content",
+        include_str!("../../../tests/transcripts/openai/content.txt"),
+    ),
+    (
+        "tools",
+        include_str!("../../../tests/transcripts/openai/tools.txt"),
+    ),
+    (
+        "choices",
+        include_str!("../../../tests/transcripts/openai/choices.txt"),
+    ),
+    (
+        "odd",
+        include_str!("../../../tests/transcripts/openai/odd.txt"),
+    ),
+];
+
+/// What comes and what leaves, of a transcript.
+fn sides(transcript: &'static str) -> (&'static str, &'static str) {
+    let (_, both) = transcript.split_once("======== what comes\n").unwrap();
+    both.split_once("======== what leaves\n").unwrap()
+}
+
+fn text_of(passed: &Passed) -> String {
+    String::from_utf8([&passed.now[..], &passed.terminal[..]].concat()).unwrap()
+}
+
+fn through(stream: &str) -> Result<String, ShapeError> {
+    read(
+        &mut *event_stream(),
+        [stream.as_bytes()],
+        &mut Runs::default(),
+    )
+    .map(|passed| text_of(&passed))
+}
+
+fn event(choices: &Value) -> String {
+    let chunk = json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices});
+    format!("data: {chunk}\n\n")
+}
+
+fn delta(index: u32, delta: Value) -> String {
+    event(&json!([{"index": index, "delta": delta, "finish_reason": null}]))
+}
+
+/// What a client puts together from a stream: each field's text, in the order of the choices.
+fn put_together(stream: &str) -> BTreeMap<String, String> {
+    let mut out: BTreeMap<String, String> = BTreeMap::new();
+    for block in stream
+        .split("\n\n")
+        .filter_map(|block| block.strip_prefix("data: "))
+        .filter(|data| *data != "[DONE]")
+    {
+        let chunk: Value = serde_json::from_str(block).unwrap();
+        assert_eq!(chunk["id"], "c", "a chunk of ours is one of the answer's");
+        for choice in chunk["choices"].as_array().unwrap() {
+            let n = &choice["index"];
+            let mut add = |name: String, text: &Value| {
+                out.entry(format!("{n}.{name}"))
+                    .or_default()
+                    .push_str(text.as_str().unwrap_or_default());
+            };
+            add("content".to_owned(), &choice["delta"]["content"]);
+            for call in choice["delta"]["tool_calls"]
+                .as_array()
+                .into_iter()
+                .flatten()
+            {
+                add(
+                    format!("arguments.{}", call["index"]),
+                    &call["function"]["arguments"],
+                );
+            }
+        }
+    }
+    out.retain(|_, text| !text.is_empty());
+    out
+}
+
+#[test]
+fn transcripts() {
+    for (name, transcript) in TRANSCRIPTS {
+        let (comes, leaves) = sides(transcript);
+        assert_eq!(through(comes).unwrap(), leaves, "{name}");
+    }
+}
+
+#[test]
+fn every_cut_of_a_transcript_gives_the_same_bytes() {
+    for (name, transcript) in TRANSCRIPTS {
+        for line_end in ["\n", "\r\n", "\r"] {
+            let comes = sides(transcript).0.replace('\n', line_end);
+            let whole = through(&comes).unwrap();
+            for at in 0..comes.len() {
+                let pieces = [&comes.as_bytes()[..at], &comes.as_bytes()[at..]];
+                let passed = read(&mut *event_stream(), pieces, &mut Runs::default()).unwrap();
+                assert_eq!(text_of(&passed), whole, "{name} cut at {at}");
+            }
+            let bytes = comes.as_bytes().chunks(1);
+            assert_eq!(
+                text_of(&read(&mut *event_stream(), bytes, &mut Runs::default()).unwrap()),
+                whole,
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn where_nothing_is_masked_the_bytes_are_those_that_came() {
+    for (name, transcript) in TRANSCRIPTS {
+        let (comes, _) = sides(transcript);
+        let passed = read(&mut *event_stream(), comes.as_bytes().chunks(5), &mut Open).unwrap();
+        assert_eq!(text_of(&passed), comes, "{name}");
+    }
+}
+
+#[test]
+fn an_event_leaves_when_it_is_whole_and_done_waits_apart() {
+    let mut reader = event_stream();
+    let mut filter = Runs::default();
+    assert!(reader.incremental());
+    let hello = delta(0, json!({"content": "hello"}));
+    let (front, end) = hello.as_bytes().split_at(hello.len() - 1);
+    assert_eq!(reader.push(front, &mut filter).unwrap(), Passed::default());
+    assert_eq!(reader.push(end, &mut filter).unwrap().now, hello.as_bytes());
+    reader
+        .push(delta(0, json!({"content": "12"})).as_bytes(), &mut filter)
+        .unwrap();
+    assert!(!reader.facts().complete);
+    let done = reader.push(b"data: [DONE]\n\n", &mut filter).unwrap();
+    let held = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+        \"choices\":[{\"index\":0,\"delta\":{\"content\":\"12\"},\"finish_reason\":null}]}\n\n";
+    assert_eq!(String::from_utf8(done.now).unwrap(), held);
+    assert_eq!(done.terminal, b"data: [DONE]\n\n");
+    assert_eq!(
+        reader.push(b": bye\n\n", &mut filter).unwrap().terminal,
+        b": bye\n\n"
+    );
+    assert_eq!(reader.finish(&mut filter).unwrap(), Passed::default());
+    assert!(reader.facts().complete);
+}
+
+#[test]
+fn what_it_says_of_itself_is_noted() {
+    let mut reader = event_stream();
+    read(
+        &mut *reader,
+        [sides(TRANSCRIPTS[0].1).0.as_bytes()],
+        &mut Runs::default(),
+    )
+    .unwrap();
+    let facts = reader.facts();
+    assert_eq!(facts.id.as_deref(), Some("chatcmpl-1"));
+    assert_eq!(facts.model.as_deref(), Some("gpt-4o-2024-08-06"));
+    assert_eq!(facts.system_fingerprint.as_deref(), Some("fp_1"));
+    assert_eq!(facts.finish_reasons, ["stop"]);
+    assert_eq!(
+        (facts.input_tokens, facts.output_tokens),
+        (Some(9), Some(12))
+    );
+    assert!(facts.complete && facts.unscanned.is_empty());
+    let mut reader = event_stream();
+    let audio = delta(
+        0,
+        json!({"audio": {"id": "a", "data": "41111111", "transcript": "1234"}}),
+    );
+    let out = text_of(&read(&mut *reader, [audio.as_bytes()], &mut Runs::default()).unwrap());
+    assert!(out.contains("41111111") && !out.contains("\"1234"), "{out}");
+    assert_eq!(reader.facts().unscanned, ["audio"]);
+    assert!(!reader.facts().complete, "no terminal event came");
+}
+
+#[test]
+fn texts_reach_the_filter_by_channel() {
+    let stream = [
+        delta(1, json!({"content": "a"})),
+        delta(
+            0,
+            json!({"content": "b", "tool_calls": [{"index": 3, "function": {"name": "f", "arguments": "{\"k\":\"v\"}"}}]}),
+        ),
+        delta(1, json!({"content": "c"})),
+    ];
+    let mut filter = Runs::default();
+    read(
+        &mut *event_stream(),
+        [stream.concat().as_bytes()],
+        &mut filter,
+    )
+    .unwrap();
+    let found = |choice, field: &str| -> Vec<&str> {
+        let channel = Channel {
+            choice,
+            field: field.to_owned(),
+        };
+        filter
+            .texts
+            .iter()
+            .filter(|(at, text)| *at == channel && !text.is_empty())
+            .map(|(_, text)| text.as_str())
+            .collect()
+    };
+    assert_eq!(found(1, "content"), ["ac"]);
+    assert_eq!(found(0, "content"), ["b"]);
+    assert_eq!(found(0, "tool_calls.3.arguments"), ["k", "v"]);
+    assert_eq!(found(0, "tool_calls.0.function.name"), ["f"]);
+}
+
+#[test]
+fn a_stream_of_no_known_shape_is_refused() {
+    let chunk = |more: &str| format!("data: {{\"object\":\"chat.completion.chunk\",{more}}}\n\n");
+    let choice = |choice: &str| chunk(&format!("\"choices\":[{choice}]"));
+    let indexes: Vec<Value> = (0..1024)
+        .map(|n| json!({"index": n, "delta": {"content": "1", "refusal": "1"}}))
+        .collect();
+    let table = [
+        (
+            "data: {\"object\":\"text_completion\",\"choices\":[]}\n\n".to_owned(),
+            "unknown_shape",
+        ),
+        ("data: {\"choices\":[]}\n\n".to_owned(), "unknown_shape"),
+        (
+            "data: {\"object\":\"\",\"choices\":[{\"index\":0,\"delta\":{}}]}\n\n".to_owned(),
+            "unknown_shape",
+        ),
+        ("data: []\n\n".to_owned(), "unknown_shape"),
+        ("data:\n\n".to_owned(), "empty_body"),
+        ("data: {}{}\n\n".to_owned(), "trailing_data"),
+        ("data: {}\ndata: {}\n\n".to_owned(), "trailing_data"),
+        ("data: [DONE] or not\n\n".to_owned(), "invalid_json"),
+        (chunk("\"id\":\"x\""), "unknown_shape"),
+        (chunk("\"choices\":null"), "unknown_shape"),
+        (chunk("\"choices\":[],\"Choices\":[]"), "case_variant_key"),
+        (choice("{\"delta\":{}}"), "unknown_shape"),
+        (choice("{\"index\":\"0\",\"delta\":{}}"), "unknown_shape"),
+        (choice("{\"index\":1024,\"delta\":{}}"), "too_many_channels"),
+        (event(&indexes.into()), "too_many_channels"),
+        (choice("{\"index\":0,\"delta\":\"x\"}"), "unknown_shape"),
+        (
+            choice("{\"index\":0,\"message\":{\"content\":\"x\"}}"),
+            "unknown_shape",
+        ),
+        (
+            choice("{\"index\":0,\"delta\":{\"content\":[\"x\"]}}"),
+            "unknown_shape",
+        ),
+        (
+            choice("{\"index\":0,\"delta\":{\"novel\":{\"content\":\"x\"}}}"),
+            "unknown_shape",
+        ),
+        (
+            choice("{\"index\":0,\"delta\":{\"Content\":\"x\"}}"),
+            "case_variant_key",
+        ),
+        (
+            choice(
+                "{\"index\":0,\"delta\":{\"tool_calls\":[{\"function\":{\"arguments\":\"x\"}}]}}",
+            ),
+            "unknown_shape",
+        ),
+        (
+            choice(
+                "{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":{}}}]}}",
+            ),
+            "unknown_shape",
+        ),
+        ("data: [DONE]\n\ndata: {}\n\n".to_owned(), "unknown_shape"),
+        (
+            delta(0, json!({"content": "x"})).trim_end().to_owned(),
+            "cut_event",
+        ),
+        ("event: x".to_owned(), "cut_event"),
+        ("data: [DONE]\nevent: x".to_owned(), "cut_event"),
+    ];
+    for (stream, expected) in table {
+        assert_eq!(through(&stream).unwrap_err().code, expected, "{stream}");
+    }
+}
+
+#[test]
+fn an_end_without_a_blank_line_passes_where_it_can_carry_no_text() {
+    for end in ["data: [DONE]", "data: [DONE]\n", "", "\n"] {
+        let stream = delta(0, json!({"content": "x"})) + end;
+        assert_eq!(through(&stream).unwrap(), stream);
+    }
+}
+
+#[test]
+fn events_before_a_bad_one_leave_and_nothing_after_it_does() {
+    let good = delta(0, json!({"content": "good"}));
+    let stream = format!("{good}data: bad\n\n{good}");
+    let mut reader = event_stream();
+    let mut filter = Runs::default();
+    assert_eq!(
+        reader.push(stream.as_bytes(), &mut filter).unwrap().now,
+        good.as_bytes()
+    );
+    assert_eq!(
+        reader.push(good.as_bytes(), &mut filter).unwrap_err().code,
+        "invalid_json"
+    );
+    assert_eq!(reader.finish(&mut filter).unwrap_err().code, "invalid_json");
+    let mut reader = event_stream();
+    assert_eq!(
+        reader.push(b"data: bad\n\n", &mut filter).unwrap_err().code,
+        "invalid_json"
+    );
+}
+
+#[test]
+fn annotations_go_where_their_text_has_changed_and_stay_where_not() {
+    let cited = |index| {
+        delta(
+            index,
+            json!({"annotations": [{"url_citation": {"start_index": 1, "url": "https://x"}}]}),
+        )
+    };
+    let stream = [
+        delta(0, json!({"content": "a 1234 b"})),
+        delta(1, json!({"content": "a 12 b"})),
+        delta(2, json!({"content": "may be 12"})),
+        cited(0),
+        cited(1),
+        cited(2),
+    ];
+    let out = through(&stream.concat()).unwrap();
+    let kept: Vec<bool> = [cited(0), cited(1), cited(2)]
+        .iter()
+        .map(|event| out.contains(event))
+        .collect();
+    assert_eq!(kept, [false, true, false], "{out}");
+    assert_eq!(out.matches("\"annotations\":[]").count(), 2);
+}
+
+#[test]
+fn the_prelude_of_azure_passes() {
+    let stream = "data: {\"choices\":[],\"created\":0,\"id\":\"\",\"model\":\"\",\"object\":\"\",\"prompt_filter_results\":[{\"prompt_index\":0}]}\n\n";
+    assert_eq!(through(stream).unwrap(), stream);
+}
+
+proptest! {
+    /// For every text, every way a model deals it out over events, and every way of cutting the bytes: what a client
+    /// puts together is the text masked as if it had been seen whole.
+    #[test]
+    fn what_leaves_joined_is_what_came_joined_and_masked(
+        one in text(), two in text(), arguments in value(),
+        whims in prop::collection::vec(any::<u8>(), 0..100),
+        deltas in prop::collection::vec(any::<usize>(), 0..10),
+        order in prop::collection::vec(0usize..3, 0..40),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+        finish: bool,
+    ) {
+        let arguments = written(&arguments, &mut whims.into_iter());
+        let mut queues = [
+            cut_text(&one, &deltas).into_iter().map(|text| delta(0, json!({"content": text}))).collect::<Vec<_>>(),
+            cut_text(&two, &deltas).into_iter().map(|text| delta(1, json!({"content": text}))).collect(),
+            cut_text(&arguments, &deltas).into_iter()
+                .map(|text| delta(0, json!({"tool_calls": [{"index": 2, "function": {"arguments": text}}]}))).collect(),
+        ];
+        queues.iter_mut().for_each(|queue| queue.reverse());
+        let mut stream: String = order.iter().filter_map(|queue| queues[*queue].pop()).collect();
+        queues.iter_mut().for_each(|queue| while let Some(event) = queue.pop() { stream.push_str(&event) });
+        if finish {
+            stream.push_str(&event(&json!([{"index": 0, "delta": {}, "finish_reason": "stop"}])));
+        }
+        stream.push_str("data: [DONE]\n\n");
+        let whole = through(&stream).unwrap();
+        let passed = read(&mut *event_stream(), cut(stream.as_bytes(), &cuts), &mut Runs::default()).unwrap();
+        prop_assert_eq!(text_of(&passed), &whole[..]);
+        if finish {
+            let finish_at = whole.find("\"stop\"").unwrap();
+            let finish_at = finish_at + whole[finish_at..].find("\n\n").unwrap();
+            prop_assert!(!whole[finish_at..].contains("\"index\":0"), "text of a choice behind its finish");
+        }
+        let mut found = put_together(&whole);
+        let masked_arguments = found.remove("0.arguments.2").unwrap_or_default();
+        prop_assert_eq!(
+            serde_json::from_str::<Value>(&masked_arguments).unwrap(),
+            masked_value(&serde_json::from_str(&arguments).unwrap())
+        );
+        let mut expected = BTreeMap::from([("0.content".to_owned(), masked(&one)), ("1.content".to_owned(), masked(&two))]);
+        expected.retain(|_, text| !text.is_empty());
+        prop_assert_eq!(found, expected);
+    }
+
+    /// For every garbage, an error or what is safe to pass; never a panic.
+    #[test]
+    fn garbage_does_no_harm(
+        pieces in prop::collection::vec(prop::sample::select(
+            &["data:", " ", "\n", "\r", "[DONE]", "{", "}", "\"choices\":[", "]", "\"object\":\"chat.completion.chunk\",", "{\"index\":0,\"delta\":{\"content\":\"1\"}}", ":", "é", "1234"][..]
+        ), 0..40),
+    ) {
+        let stream = pieces.concat();
+        if let Ok(out) = through(&stream) {
+            prop_assert!(!out.contains("1234"), "{out}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What an exchange tells the ledger: builds its records and knows which of them are durable.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{filter::Filter, response::Response, rules::Connection};
+use crate::audit::{
+    Durability, Transaction,
+    record::{
+        Closed, Decision, Delivered, Endpoint, Entry, Event, Identity, Opened, Refused,
+        RequestRecord, Timing,
+    },
+};
+
+/// Most text one record carries, in bytes. A byte of text is at most six in JSON (`\u0000`), so a record of this much text
+/// and its other fields stays under 256 KiB.
+pub(super) const TEXT_PER_RECORD: usize = 32 << 10;
+
+/// What may be let out of a stream before it must be recorded, in bytes. Also the most that waits while a record is being
+/// written, so after a kill at most twice this was delivered and is not recorded.
+pub(super) const RECORD_EACH: usize = 16 << 10;
+
+/// The records of one exchange.
+#[derive(Debug)]
+pub(super) struct Journal {
+    session: String,
+    connection: Option<Arc<Connection>>,
+    identity: Identity,
+    endpoint: Endpoint,
+    parts: u32,
+    response_bytes: u64,
+    timing: Vec<Timing>,
+    unrecorded: usize,
+    transaction: Transaction,
+    masked_response: BTreeMap<String, u64>,
+    open: bool,
+}
+
+impl Journal {
+    pub(super) fn new(session: String) -> Self {
+        Self {
+            session,
+            connection: None,
+            identity: Identity::default(),
+            endpoint: Endpoint::default(),
+            parts: 0,
+            response_bytes: 0,
+            timing: Vec::new(),
+            unrecorded: 0,
+            transaction: Transaction::default(),
+            masked_response: BTreeMap::new(),
+            open: false,
+        }
+    }
+
+    pub(super) fn session(&self) -> &str {
+        &self.session
+    }
+
+    pub(super) fn connection(&self) -> Option<&Arc<Connection>> {
+        self.connection.as_ref()
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.connection
+            .as_ref()
+            .map_or(Durability::Disk, |connection| connection.durability)
+    }
+
+    pub(super) fn found(&mut self, connection: Arc<Connection>) {
+        self.connection = Some(connection);
+    }
+
+    pub(super) fn known(&mut self, identity: Identity, endpoint: Endpoint) {
+        self.identity = identity;
+        self.endpoint = endpoint;
+    }
+
+    /// Whether there is an `opened` that is durable and a `closed` that is not.
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    pub(super) fn mark_open(&mut self) {
+        self.open = true;
+    }
+
+    pub(super) fn mark_closed(&mut self) {
+        self.open = false;
+    }
+
+    pub(super) fn masked_response(&self) -> BTreeMap<String, u64> {
+        self.masked_response.clone()
+    }
+
+    pub(super) fn refused(
+        &mut self,
+        request: RequestRecord,
+        decision: Decision,
+        status: u32,
+    ) -> Vec<Entry> {
+        let (request, rest) = self.split(request);
+        let (identity, endpoint) = (
+            std::mem::take(&mut self.identity),
+            std::mem::take(&mut self.endpoint),
+        );
+        let refused = Refused {
+            identity,
+            endpoint,
+            request,
+            decision,
+            status,
+        };
+        self.with_parts(Event::Refused(Box::new(refused)), rest)
+    }
+
+    pub(super) fn opened(&mut self, request: RequestRecord, decision: Decision) -> Vec<Entry> {
+        self.transaction.request(request.body.as_bytes());
+        let (request, rest) = self.split(request);
+        let (identity, endpoint) = (
+            std::mem::take(&mut self.identity),
+            std::mem::take(&mut self.endpoint),
+        );
+        let opened = Opened {
+            identity,
+            endpoint,
+            request,
+            decision,
+        };
+        self.with_parts(Event::Opened(Box::new(opened)), rest)
+    }
+
+    /// A body longer than one record goes on in further ones.
+    fn split(&self, mut request: RequestRecord) -> (RequestRecord, Vec<String>) {
+        let mut pieces = pieces(&request.body)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .into_iter();
+        request.body = pieces.next().unwrap_or_default();
+        (request, pieces.collect())
+    }
+
+    fn with_parts(&mut self, first: Event, rest: Vec<String>) -> Vec<Entry> {
+        let mut entries = vec![self.entry(first)];
+        for text in rest {
+            let text = BTreeMap::from([("body".to_owned(), text)]);
+            entries.push(self.part(true, text, Vec::new()));
+        }
+        entries
+    }
+
+    fn part(
+        &mut self,
+        of_request: bool,
+        text: BTreeMap<String, String>,
+        timing: Vec<Timing>,
+    ) -> Entry {
+        let part = self.parts;
+        self.parts += 1;
+        self.entry(Event::Delivered(Delivered {
+            part,
+            of_request,
+            text,
+            timing,
+        }))
+    }
+
+    fn entry(&self, event: Event) -> Entry {
+        Entry {
+            session: self.session.clone(),
+            event,
+        }
+    }
+
+    /// Bytes of the answer as they arrived.
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+    }
+
+    /// Bytes of the answer were let out.
+    pub(super) fn let_out(&mut self, at_ms: u32, bytes: usize) {
+        self.unrecorded += bytes;
+        self.timing.push(Timing {
+            at_ms,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
+    }
+
+    /// Bytes let out and not yet asked to be recorded.
+    pub(super) fn unrecorded(&self) -> usize {
+        self.unrecorded
+    }
+
+    /// Records of what was let out since the last call; none where nothing was.
+    pub(super) fn delivered(&mut self, filter: &mut Filter) -> Vec<Entry> {
+        self.unrecorded = 0;
+        let mut timing = std::mem::take(&mut self.timing);
+        let shown = filter.take_shown();
+        let mut entries = Vec::new();
+        let mut text = BTreeMap::new();
+        let mut room = TEXT_PER_RECORD;
+        for (channel, whole) in shown {
+            let name = format!("{}.{}", channel.choice, channel.field);
+            self.transaction.answer(&name, whole.as_bytes());
+            for piece in pieces(&whole) {
+                if piece.len() + name.len() > room && !text.is_empty() {
+                    entries.push(self.part(
+                        false,
+                        std::mem::take(&mut text),
+                        std::mem::take(&mut timing),
+                    ));
+                    room = TEXT_PER_RECORD;
+                }
+                room = room.saturating_sub(piece.len() + name.len());
+                text.entry(name.clone())
+                    .or_insert_with(String::new)
+                    .push_str(piece);
+            }
+        }
+        if !text.is_empty() || !timing.is_empty() {
+            entries.push(self.part(false, text, timing));
+        }
+        entries
+    }
+
+    /// The last records of the session: what was let out and not yet recorded, then `closed`.
+    pub(super) fn close(
+        &mut self,
+        outcome: &'static str,
+        code: &'static str,
+        status: u16,
+        duration_ms: u32,
+        response: &mut Response,
+    ) -> Vec<Entry> {
+        let mut closed = Closed {
+            outcome: outcome.into(),
+            code: code.into(),
+            status: status.into(),
+            bytes: self.response_bytes,
+            duration_ms,
+            ..Closed::default()
+        };
+        let mut entries = Vec::new();
+        if let Some((filter, facts)) = response.account() {
+            filter.settle();
+            entries = self.delivered(filter);
+            closed.findings = filter
+                .findings()
+                .iter()
+                .map(|(entity, n)| (entity.to_string(), clamp(*n)))
+                .collect();
+            closed.masked = filter
+                .masked()
+                .map(|(entity, _, by)| (entity.to_string(), by.to_string()))
+                .collect();
+            self.masked_response = filter
+                .masked()
+                .map(|(entity, n, _)| (entity.to_string(), n))
+                .collect();
+            closed.model = facts.model.unwrap_or_default();
+            closed.system_fingerprint = facts.system_fingerprint.unwrap_or_default();
+            closed.response_id = facts.id.unwrap_or_default();
+            closed.finish_reasons = facts.finish_reasons;
+            closed.input_tokens = facts.input_tokens.unwrap_or_default();
+            closed.output_tokens = facts.output_tokens.unwrap_or_default();
+            closed.unscanned = facts
+                .unscanned
+                .iter()
+                .map(|kind| (*kind).to_owned())
+                .collect();
+        }
+        closed.parts = self.parts;
+        closed.transaction_sha256 = self.transaction.finish(closed.status);
+        entries.push(self.entry(Event::Closed(Box::new(closed))));
+        entries
+    }
+}
+
+/// `text` in pieces of at most [`TEXT_PER_RECORD`] bytes, cut between characters.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(TEXT_PER_RECORD));
+        rest = after;
+        Some(piece)
+    })
+}
+
+fn clamp(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,203 @@
+//! Every way a request or an answer is refused: the one table of status, stable code and sentence.
+//!
+//! Codes are part of the contract: scripts and alerts match on them. Sentences are for the caller and carry nothing of
+//! the request but names from the configuration and reasons written by whoever wrote the policy.
+
+use crate::{dialect::ShapeError, identity::TokenError, policy::Denial};
+
+/// Why a request or an answer was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No connection matches host and path.
+    UnknownConnection,
+    /// A path whose reading could differ between us and the upstream.
+    OddPath,
+    /// A header that may stand once stands twice, or is unreadable.
+    AmbiguousHeader(&'static str),
+    /// No token came, or one that does not prove who is calling.
+    BadToken(TokenError),
+    /// The connection or method would be switched to another protocol.
+    Upgrade,
+    /// Method and path are no endpoint this connection allows.
+    EndpointNotAllowed,
+    /// The request body is compressed.
+    EncodedRequest,
+    /// The request body is longer than the configured bound.
+    RequestTooLarge,
+    /// The request ends in trailers.
+    RequestTrailers,
+    /// The caller has too many requests in flight.
+    TooManyStreams,
+    /// The gateway has too many requests in flight, or its byte budget is spent.
+    Overloaded,
+    /// The body is not what the dialect says it should be.
+    Shape(ShapeError),
+    /// The prompt has parts that no detector can look into.
+    Unscannable(&'static str),
+    /// Policy says no.
+    Denied(Denial),
+    /// Envoy chose a route or cluster that the connection's credential is not for.
+    RouteNotAllowed,
+    /// The detectors a policy obliges to could not be put to work.
+    Unmaskable,
+    /// The record could not be made durable.
+    AuditUnavailable(&'static str),
+    /// The gateway is shutting down.
+    ShuttingDown,
+    /// Envoy refused the request itself before showing it to us, with this status.
+    ByEnvoy(u16),
+    /// Envoy gave up on the request while it was being decided.
+    TimedOut,
+    /// The answer is still compressed although no encoding was asked for.
+    EncodedResponse,
+    /// The answer is longer than the configured bound.
+    ResponseTooLarge,
+    /// The answer is not what the dialect says it should be.
+    ResponseShape(ShapeError),
+    /// The upstream answered with an error that is not in the dialect's shape.
+    Upstream(u16),
+}
+
+impl Refusal {
+    /// The HTTP status the caller gets.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::UnknownConnection => 404,
+            Self::OddPath
+            | Self::AmbiguousHeader(_)
+            | Self::RequestTrailers
+            | Self::Shape(_)
+            | Self::Unscannable(_) => 400,
+            Self::BadToken(error) => error.challenge().status,
+            Self::Upgrade | Self::EndpointNotAllowed | Self::Denied(_) | Self::RouteNotAllowed => {
+                403
+            }
+            Self::EncodedRequest => 415,
+            Self::RequestTooLarge => 413,
+            Self::TooManyStreams => 429,
+            Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => 503,
+            Self::Unmaskable => 500,
+            Self::TimedOut => 504,
+            Self::EncodedResponse | Self::ResponseTooLarge | Self::ResponseShape(_) => 502,
+            Self::Upstream(status) | Self::ByEnvoy(status) => *status,
+        }
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownConnection => "unknown_connection",
+            Self::OddPath => "odd_path",
+            Self::AmbiguousHeader(_) => "ambiguous_header",
+            Self::BadToken(error) => error.code(),
+            Self::Upgrade => "upgrade_refused",
+            Self::EndpointNotAllowed => "endpoint_not_allowed",
+            Self::EncodedRequest => "encoded_request",
+            Self::RequestTooLarge => "request_too_large",
+            Self::RequestTrailers => "request_trailers",
+            Self::TooManyStreams => "too_many_streams",
+            Self::Overloaded => "overloaded",
+            Self::Shape(error) => error.code,
+            Self::Unscannable(_) => "unscannable_content",
+            Self::Denied(Denial::ByPolicy(_)) => "policy_denied",
+            Self::Denied(Denial::ByDefault) => "no_policy_allows",
+            Self::Denied(Denial::CannotEvaluate) => "policy_error",
+            Self::RouteNotAllowed => "route_not_allowed",
+            Self::Unmaskable => "masking_unavailable",
+            Self::AuditUnavailable(code) => code,
+            Self::ShuttingDown => "shutting_down",
+            Self::ByEnvoy(_) => "request_rejected",
+            Self::TimedOut => "request_timeout",
+            Self::EncodedResponse => "encoded_response",
+            Self::ResponseTooLarge => "response_too_large",
+            Self::ResponseShape(_) => "unknown_response_shape",
+            Self::Upstream(_) => "upstream_error",
+        }
+    }
+
+    /// One sentence for the caller.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::UnknownConnection => "No model is served at this host and path.".into(),
+            Self::OddPath => {
+                "The path is not in its plain form: no escapes, empty or dot segments are accepted."
+                    .into()
+            }
+            Self::AmbiguousHeader(name) => {
+                format!("The header `{name}` is repeated or unreadable.")
+            }
+            Self::BadToken(error) => format!("The access token was not accepted: {error}."),
+            Self::Upgrade => "Protocol upgrades are not accepted here.".into(),
+            Self::EndpointNotAllowed => {
+                "This method and path are not open on this connection.".into()
+            }
+            Self::EncodedRequest => {
+                "Compressed request bodies are not accepted; send the body as it is.".into()
+            }
+            Self::RequestTooLarge => "The request body is larger than this gateway accepts.".into(),
+            Self::RequestTrailers => "Request trailers are not accepted.".into(),
+            Self::TooManyStreams => {
+                "You have too many requests in flight; wait for one to end.".into()
+            }
+            Self::Overloaded => "The gateway is at its limit; try again shortly.".into(),
+            Self::Shape(error) => format!("The request body was not accepted: {error}."),
+            Self::Unscannable(kind) => {
+                format!("The request carries content that cannot be checked here: {kind}.")
+            }
+            Self::Denied(Denial::ByPolicy(reason)) => reason.clone(),
+            Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
+            Self::Denied(Denial::CannotEvaluate) => {
+                "A policy could not be evaluated, so the request is denied.".into()
+            }
+            Self::RouteNotAllowed => {
+                "The route taken is not one this connection may lend its credential to.".into()
+            }
+            Self::Unmaskable => {
+                "The masking this request needs cannot be done, so it is not forwarded.".into()
+            }
+            Self::AuditUnavailable(_) => {
+                "The request cannot be recorded, so it is not forwarded; try again shortly.".into()
+            }
+            Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
+            Self::ByEnvoy(_) => "The request is not one this gateway takes in.".into(),
+            Self::TimedOut => "The request took too long to be decided.".into(),
+            Self::EncodedResponse => {
+                "The model's answer was compressed and could not be checked.".into()
+            }
+            Self::ResponseTooLarge => {
+                "The model's answer is larger than this gateway accepts.".into()
+            }
+            Self::ResponseShape(_) => {
+                "The model's answer was of a shape that cannot be checked.".into()
+            }
+            Self::Upstream(_) => "The model server answered with an error.".into(),
+        }
+    }
+
+    /// The `WWW-Authenticate` challenge (RFC 6750 section 3), where the refusal is about who is calling.
+    #[must_use]
+    pub fn challenge(&self) -> Option<String> {
+        match self {
+            Self::BadToken(error) if self.status() == 401 => {
+                Some(error.www_authenticate("countersign"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Seconds after which it makes sense to try again, where it does.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::TooManyStreams
+            | Self::Overloaded
+            | Self::AuditUnavailable(_)
+            | Self::ShuttingDown => Some(1),
+            Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
+            _ => None,
+        }
+    }
+}

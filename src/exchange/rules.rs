@@ -1,0 +1,172 @@
+//! The rules one exchange runs under from its first byte to its last: a snapshot that never changes beneath it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use secrecy::SecretString;
+
+use super::{
+    budget::{Admission, Budget},
+    headers::Headers,
+    route::Route,
+};
+use crate::{
+    audit::Durability,
+    detect::{Catalog, DetectorError, Entity, Scanner},
+    dialect::Dialect,
+    identity::{self, TokenError},
+    mask::{Operator, Plan},
+    policy::Chain,
+};
+
+/// Headers in which SDKs carry a caller's credential. All are removed before forwarding, whichever the token came in.
+pub const CREDENTIAL_HEADERS: [&str; 4] =
+    ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+
+/// Query parameters that carry a caller's credential; removed before forwarding.
+pub(super) const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
+
+/// The response header that carries the session id.
+pub const SESSION_HEADER: &str = "countersign-session";
+
+/// Everything decided before the request arrived.
+#[derive(Debug)]
+pub struct Rules {
+    /// Connections in the order they are matched.
+    pub connections: Vec<Arc<Connection>>,
+    /// SHA-256 of the configuration file, hex: recorded with every decision.
+    pub digest: String,
+    /// Bounds.
+    pub limits: Limits,
+    /// The byte budget all exchanges share.
+    pub budget: Budget,
+    /// The places all exchanges share.
+    pub admission: Admission,
+}
+
+/// Bounds of one exchange, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest request body.
+    pub request_body: usize,
+    /// Longest answer that is one document; also the most one stream may hold back.
+    pub response_body: usize,
+}
+
+/// One upstream as callers see it: where it is, who may use it and how it is spoken to.
+#[derive(Debug)]
+pub struct Connection {
+    /// Name in the configuration and in records.
+    pub name: String,
+    /// Where it is and where its credential may go.
+    pub route: Route,
+    /// The header the caller's token is read from.
+    pub token_header: &'static str,
+    /// The wire format.
+    pub dialect: &'static dyn Dialect,
+    /// What is lent to the upstream; `None` lends nothing.
+    pub credential: Option<Credential>,
+    /// Who may do what.
+    pub chain: Chain,
+    /// Whether records show the masked text.
+    pub record_text: bool,
+    /// What an acknowledged record has survived.
+    pub durability: Durability,
+    /// Whether content that no detector can look into may pass.
+    pub allow_unscanned: bool,
+    /// Every detector there is.
+    pub catalog: Arc<Catalog>,
+    /// Finds everything any detector knows: what policy is told of, and what records never show.
+    pub everything: Arc<Scanner>,
+    /// Masks what records may not show.
+    pub record_plan: Arc<Plan>,
+}
+
+/// An upstream credential.
+#[derive(Debug)]
+pub struct Credential {
+    /// The header it is lent in, lower case.
+    pub header: String,
+    /// The whole header value, secret included.
+    pub value: SecretString,
+    /// The bare secret: looked for in the answer's head.
+    pub secret: SecretString,
+    /// Every detector and one for the secret: masks it wherever an answer repeats it.
+    pub catalog: Catalog,
+}
+
+impl Rules {
+    /// The connection for `host` and `path`: the first that matches, in the configuration's order.
+    #[must_use]
+    pub fn connection(&self, host: &str, path: &str) -> Option<&Arc<Connection>> {
+        self.connections
+            .iter()
+            .find(|connection| connection.route.matches(host, path))
+    }
+}
+
+impl Connection {
+    /// A plan for a prompt under `obligations`; `None` where they oblige to nothing.
+    ///
+    /// # Errors
+    /// [`DetectorError`] where the detectors do not compile together.
+    pub(super) fn request_plan(
+        &self,
+        obligations: &BTreeMap<Entity, Operator>,
+    ) -> Result<Option<Arc<Plan>>, DetectorError> {
+        if obligations.is_empty() {
+            return Ok(None);
+        }
+        plan(&self.catalog, obligations).map(Some)
+    }
+
+    /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
+    ///
+    /// # Errors
+    /// [`DetectorError`] where the detectors do not compile together.
+    pub(super) fn response_plan(
+        &self,
+        obligations: &BTreeMap<Entity, Operator>,
+    ) -> Result<Option<Arc<Plan>>, DetectorError> {
+        match &self.credential {
+            Some(credential) => plan(&credential.catalog, obligations).map(Some),
+            None => self.request_plan(obligations),
+        }
+    }
+}
+
+fn plan(
+    catalog: &Catalog,
+    obligations: &BTreeMap<Entity, Operator>,
+) -> Result<Arc<Plan>, DetectorError> {
+    let entities = obligations.keys().cloned().collect();
+    Ok(Arc::new(Plan::new(
+        catalog.scanner(&entities)?,
+        obligations,
+    )))
+}
+
+/// The token a request carries in `header`, without its scheme.
+///
+/// # Errors
+/// [`TokenError`] where there is none, or several, or something else.
+pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, TokenError> {
+    let mut values = headers
+        .iter()
+        .filter(|(name, _)| *name == header)
+        .map(|(_, value)| value);
+    if header == "authorization" {
+        return identity::from_authorization(values).map(SecretString::from);
+    }
+    let value = values.next().ok_or(TokenError::Missing)?;
+    if values.next().is_some() {
+        return Err(TokenError::Repeated);
+    }
+    let text = std::str::from_utf8(value)
+        .map_err(|_| TokenError::NotBearer)?
+        .trim();
+    if text.is_empty() {
+        Err(TokenError::Missing)
+    } else {
+        Ok(text.into())
+    }
+}

@@ -1,0 +1,150 @@
+//! One stream: what Envoy says goes into an exchange, what comes out is done.
+
+use std::{future, sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
+use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{Backing, answers::Teller, convert};
+use crate::exchange::{Exchange, Input, Output, RECORD_EVERY};
+
+/// From here on a body is worth a thread of its own to look through, in bytes.
+const LARGE: usize = 256 << 10;
+
+/// Drives one exchange to its end. Never returns before what was opened is closed, whatever becomes of the stream; dropped
+/// or panicking, it leaves the stream ending in an error and the record to recovery.
+pub(super) async fn drive<B: Backing>(
+    backing: Arc<B>,
+    inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
+    teller: Teller,
+    drain: CancellationToken,
+) {
+    let began = backing.monotonic();
+    backing.began();
+    let mut stream = Driver {
+        exchange: Exchange::new(backing.rules(), backing.session()),
+        backing: backing.clone(),
+        began,
+        teller,
+        waiting: None,
+        outputs: Vec::new(),
+    };
+    let end = stream.run(inbound, drain).await;
+    let Driver {
+        exchange, teller, ..
+    } = stream;
+    backing.ended(
+        exchange.session(),
+        exchange.summary(),
+        backing.monotonic().saturating_sub(began),
+    );
+    match end {
+        End::Finished => teller.finish().await,
+        End::Failed(status) => teller.fail(status).await,
+    }
+}
+
+enum End {
+    Finished,
+    Failed(Status),
+}
+
+struct Driver<B> {
+    exchange: Exchange,
+    backing: Arc<B>,
+    began: Duration,
+    teller: Teller,
+    /// The one thing the exchange waits for besides Envoy: a token being checked, or a record being written.
+    waiting: Option<BoxFuture<'static, Input>>,
+    outputs: Vec<Output>,
+}
+
+impl<B: Backing> Driver<B> {
+    async fn run(
+        &mut self,
+        mut inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
+        drain: CancellationToken,
+    ) -> End {
+        let (mut first, mut gone, mut drained) = (true, false, false);
+        let mut ticks = every(RECORD_EVERY);
+        loop {
+            let input = tokio::select! {
+                message = inbound.next(), if !gone => match message {
+                    Some(Ok(message)) => {
+                        if std::mem::take(&mut first) && let Err(why) = convert::check_modes(&message) {
+                            self.backing.misconfigured(why);
+                            return End::Failed(Status::failed_precondition(why));
+                        }
+                        convert::input(message)
+                    }
+                    // How Envoy ended it proves nothing (envoy.md): what counts is whether both directions had ended.
+                    Some(Err(_)) | None => { gone = true; Some(Input::Gone) }
+                },
+                () = self.teller.gone(), if !gone => { gone = true; Some(Input::Gone) }
+                input = wait(&mut self.waiting) => { self.waiting = None; Some(input) }
+                _ = ticks.tick(), if self.exchange.wants_tick() => Some(Input::Tick),
+                () = drain.cancelled(), if !drained => { drained = true; Some(Input::Shutdown) }
+            };
+            let Some(input) = input else { continue };
+            self.take(input);
+            if let Some(end) = self.carry_out().await {
+                return end;
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let elapsed = self.backing.monotonic().saturating_sub(self.began);
+        let large = match &input {
+            Input::RequestBody(bytes, _) | Input::ResponseBody(bytes, _) => bytes.len() >= LARGE,
+            _ => false,
+        };
+        let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
+        if large
+            && tokio::runtime::Handle::current().runtime_flavor()
+                == tokio::runtime::RuntimeFlavor::MultiThread
+        {
+            tokio::task::block_in_place(handle);
+        } else {
+            handle();
+        }
+    }
+
+    async fn carry_out(&mut self) -> Option<End> {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Authenticate(token) => {
+                    let checked = self.backing.authenticate(token);
+                    self.waiting = Some(checked.map(Input::Authenticated).boxed());
+                }
+                Output::Record(entries, durability) => {
+                    let recorded = self.backing.record(entries, durability);
+                    self.waiting = Some(recorded.map(Input::Recorded).boxed());
+                }
+                // Where Envoy reads no more the loop learns of it by itself; the exchange must still come to its end.
+                Output::Answer(answer) => {
+                    let _ = self.teller.answer(convert::message(answer)).await;
+                }
+                Output::Finished => return Some(End::Finished),
+                Output::Abort(code) => return Some(End::Failed(Status::aborted(code))),
+            }
+        }
+        None
+    }
+}
+
+async fn wait(waiting: &mut Option<BoxFuture<'static, Input>>) -> Input {
+    match waiting {
+        Some(input) => input.await,
+        None => future::pending().await,
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

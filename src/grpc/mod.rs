@@ -1,0 +1,98 @@
+//! The `ext_proc` service: one task per stream, driving an [`Exchange`](crate::exchange::Exchange).
+//!
+//! Envoy takes a clean end of our stream for leave to go on ungoverned, whatever `failure_mode_allow` says. So a stream
+//! ends well only when its exchange said it was finished: [`answers`] makes every other end an error.
+
+mod answers;
+mod convert;
+mod drive;
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::service::ext_proc::v3::{
+    ProcessingRequest, external_processor_server::ExternalProcessor,
+};
+use futures::future::BoxFuture;
+use secrecy::SecretString;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    audit::{Durability, record::Entry},
+    exchange::{Rules, Summary},
+    identity::{Principal, TokenError},
+};
+
+/// What the service leans on. The application gives it; tests give their own.
+pub trait Backing: Send + Sync + 'static {
+    /// The rules in force now.
+    fn rules(&self) -> Arc<Rules>;
+    /// A new session's id.
+    fn session(&self) -> String;
+    /// Time since some fixed point; never goes back.
+    fn monotonic(&self) -> Duration;
+    /// Checks a token.
+    fn authenticate(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
+    /// Makes records durable, in order; a stable code where that failed.
+    fn record(
+        &self,
+        entries: Vec<Entry>,
+        durability: Durability,
+    ) -> BoxFuture<'static, Result<(), &'static str>>;
+    /// A stream began.
+    fn began(&self);
+    /// A stream ended.
+    fn ended(&self, session: &str, summary: &Summary, took: Duration);
+    /// Envoy is not configured as it must be; `why` is a stable code.
+    fn misconfigured(&self, why: &'static str);
+}
+
+/// The service.
+pub struct Service<B> {
+    backing: Arc<B>,
+    tasks: TaskTracker,
+    drain: CancellationToken,
+}
+
+impl<B> fmt::Debug for Service<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("streams", &self.tasks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Backing> Service<B> {
+    /// A service over `backing`. Streams run on `tasks`; when `drain` is cancelled, those still open are cut.
+    #[must_use]
+    pub fn new(backing: Arc<B>, tasks: TaskTracker, drain: CancellationToken) -> Self {
+        Self {
+            backing,
+            tasks,
+            drain,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<B: Backing> ExternalProcessor for Service<B> {
+    type ProcessStream = Pin<Box<answers::Answers>>;
+
+    async fn process(
+        &self,
+        request: Request<Streaming<ProcessingRequest>>,
+    ) -> Result<Response<Self::ProcessStream>, Status> {
+        let (teller, answers) = answers::channel();
+        let driving = drive::drive(
+            self.backing.clone(),
+            request.into_inner(),
+            teller,
+            self.drain.clone(),
+        );
+        self.tasks.spawn(driving);
+        Ok(Response::new(Box::pin(answers)))
+    }
+}

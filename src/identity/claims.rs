@@ -1,0 +1,210 @@
+//! The claims of a token (RFC 7519, section 4) held against the rules of its issuer.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::{IssuerRules, TokenError, json, jws::Typ};
+
+/// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
+const MAX_GROUPS: usize = 512;
+/// Longest name of a group, in bytes.
+const MAX_GROUP_BYTES: usize = 256;
+/// Longest subject, in bytes (OIDC Core, section 2: 255 ASCII characters).
+const MAX_SUBJECT_BYTES: usize = 255;
+/// Claims that only ID tokens are given.
+const ID_TOKEN_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "s_hash"];
+
+/// The claims as they were written.
+pub(super) struct Claims(Map<String, Value>);
+
+// Written by hand: claims are personal data.
+impl std::fmt::Debug for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claims")
+            .field(&format_args!("{} members", self.0.len()))
+            .finish()
+    }
+}
+
+/// What was taken from claims that passed.
+pub(super) struct Accepted {
+    pub(super) subject: String,
+    pub(super) groups: Vec<String>,
+    pub(super) claims: BTreeMap<String, Value>,
+    pub(super) expires_at: Timestamp,
+}
+
+impl Claims {
+    pub(super) fn parse(payload: &[u8]) -> Result<Self, TokenError> {
+        Ok(Self(json::object(payload)?))
+    }
+
+    pub(super) fn issuer(&self) -> Result<&str, TokenError> {
+        self.0
+            .get("iss")
+            .and_then(Value::as_str)
+            .ok_or(TokenError::IssuerMissing)
+    }
+
+    pub(super) fn accept(
+        &self,
+        typ: Typ,
+        rules: &IssuerRules,
+        now: Timestamp,
+    ) -> Result<Accepted, TokenError> {
+        self.check_type(typ, rules)?;
+        self.check_audience(&rules.audiences)?;
+        let expires_at = self.check_times(rules, now)?;
+        let subject = self.subject()?;
+        let groups = rules
+            .groups_claim
+            .as_deref()
+            .map_or(Ok(Vec::new()), |name| self.groups(name))?;
+        let claims = rules
+            .claims
+            .iter()
+            .filter_map(|name| self.lookup(name).map(|value| (name.clone(), value.clone())))
+            .collect();
+        Ok(Accepted {
+            subject,
+            groups,
+            claims,
+            expires_at,
+        })
+    }
+
+    /// The rule told at [`IssuerRules::allow_id_tokens`]; further, what says that it is a refresh, logout or event token
+    /// never passes.
+    fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
+        // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
+        let kind = self.0.get("typ").and_then(Value::as_str);
+        let other = typ == Typ::Other
+            || matches!(kind, Some("Refresh" | "Offline" | "Logout"))
+            // A logout token (OIDC Back-Channel Logout 2.4) or another security event (RFC 8417).
+            || self.0.contains_key("events");
+        if other {
+            return Err(TokenError::WrongType);
+        }
+        let id_token = kind == Some("ID")
+            || typ == Typ::Jwt
+                && ID_TOKEN_CLAIMS
+                    .iter()
+                    .any(|claim| self.0.contains_key(*claim));
+        if id_token && !rules.allow_id_tokens {
+            return Err(TokenError::IdToken);
+        }
+        Ok(())
+    }
+
+    fn check_audience(&self, accepted: &[String]) -> Result<(), TokenError> {
+        let named: Vec<&str> = match self.0.get("aud") {
+            None => return Err(TokenError::AudienceMissing),
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(list)) => list
+                .iter()
+                .map(Value::as_str)
+                .collect::<Option<_>>()
+                .ok_or(TokenError::AudienceInvalid)?,
+            Some(_) => return Err(TokenError::AudienceInvalid),
+        };
+        if !named
+            .iter()
+            .any(|audience| accepted.iter().any(|accepted| accepted == audience))
+        {
+            return Err(TokenError::WrongAudience);
+        }
+        Ok(())
+    }
+
+    fn check_times(&self, rules: &IssuerRules, now: Timestamp) -> Result<Timestamp, TokenError> {
+        let skew = i64::try_from(rules.skew().as_secs()).unwrap_or(i64::MAX);
+        let exp = self.0.get("exp").ok_or(TokenError::ExpiryMissing)?;
+        let expires_at = instant(exp, f64::floor).ok_or(TokenError::ExpiryInvalid)?;
+        if now.as_second() >= expires_at.as_second().saturating_add(skew) {
+            return Err(TokenError::Expired);
+        }
+        let latest = now.as_second().saturating_add(skew);
+        if let Some(nbf) = self.0.get("nbf") {
+            let nbf = instant(nbf, f64::ceil).ok_or(TokenError::NotBeforeInvalid)?;
+            if nbf.as_second() > latest {
+                return Err(TokenError::NotYetValid);
+            }
+        }
+        if let Some(iat) = self.0.get("iat") {
+            let iat = instant(iat, f64::floor).ok_or(TokenError::IssuedAtInvalid)?;
+            if iat.as_second() > latest {
+                return Err(TokenError::IssuedInFuture);
+            }
+        }
+        Ok(expires_at)
+    }
+
+    fn subject(&self) -> Result<String, TokenError> {
+        let subject = self.0.get("sub").ok_or(TokenError::SubjectMissing)?;
+        let subject = subject.as_str().ok_or(TokenError::SubjectInvalid)?;
+        if subject.is_empty()
+            || subject.len() > MAX_SUBJECT_BYTES
+            || subject.chars().any(char::is_control)
+        {
+            return Err(TokenError::SubjectInvalid);
+        }
+        Ok(subject.to_owned())
+    }
+
+    fn groups(&self, name: &str) -> Result<Vec<String>, TokenError> {
+        let Some(value) = self.lookup(name) else {
+            let elsewhere = self
+                .0
+                .get("_claim_names")
+                .and_then(|names| names.get(name))
+                .is_some();
+            return if elsewhere {
+                Err(TokenError::GroupsElsewhere)
+            } else {
+                Ok(Vec::new())
+            };
+        };
+        let names = match value {
+            // Some issuers write "none" so.
+            Value::String(none) if none.is_empty() => &[],
+            Value::String(_) => std::slice::from_ref(value),
+            Value::Array(list) if list.len() <= MAX_GROUPS => list.as_slice(),
+            _ => return Err(TokenError::GroupsInvalid),
+        };
+        names
+            .iter()
+            .map(|name| match name {
+                Value::String(name) if (1..=MAX_GROUP_BYTES).contains(&name.len()) => {
+                    Ok(name.clone())
+                }
+                _ => Err(TokenError::GroupsInvalid),
+            })
+            .collect()
+    }
+
+    fn lookup(&self, name: &str) -> Option<&Value> {
+        let Some(pointer) = name.strip_prefix('/') else {
+            return self.0.get(name);
+        };
+        // RFC 6901, but for the first step, which is taken here because the outermost object is a Map and no Value.
+        let (first, rest) = match pointer.find('/') {
+            Some(slash) => pointer.split_at(slash),
+            None => (pointer, ""),
+        };
+        self.0
+            .get(&first.replace("~1", "/").replace("~0", "~"))?
+            .pointer(rest)
+    }
+}
+
+/// RFC 7519's NumericDate: seconds since 1970, whole or fractional, to the whole second that errs towards refusing.
+fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
+    let seconds = match value.as_i64() {
+        Some(whole) => whole,
+        // The cast saturates, and what lies beyond the calendar is refused below.
+        None => round(value.as_f64()?) as i64,
+    };
+    (seconds >= 0).then(|| Timestamp::from_second(seconds).ok())?
+}

@@ -1,0 +1,297 @@
+//! Why a token was refused, in words for the caller and a code for machines.
+
+use std::fmt::Write as _;
+
+/// Why a token was refused. The words are for the caller and contain nothing of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TokenError {
+    /// No token came with the request.
+    #[error("no bearer token was sent")]
+    Missing,
+    /// More than one token came with the request; which of them counts would be a guess.
+    #[error("more than one token was sent")]
+    Repeated,
+    /// The `Authorization` header is not `Bearer` followed by one token.
+    #[error("the authorization header is not a bearer token")]
+    NotBearer,
+    /// Longer than [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES).
+    #[error("the token is larger than 16 KiB")]
+    TooLarge,
+    /// Not three segments joined by dots.
+    #[error("the token is not a signed JWT of three segments")]
+    NotJws,
+    /// A segment is not unpadded base64url, or not in its one canonical form.
+    #[error("a segment of the token is not base64url")]
+    NotBase64Url,
+    /// Header or claims are not a JSON object in UTF-8.
+    #[error("header or claims of the token are not a JSON object")]
+    NotJson,
+    /// Header or claims nest too deep.
+    #[error("header or claims of the token nest too deep")]
+    TooDeep,
+    /// Header or claims name a member twice.
+    #[error("header or claims of the token name a member twice")]
+    DuplicateMember,
+    /// A header member this service reads has a value of the wrong type, or `alg` is missing.
+    #[error("the header of the token is not valid")]
+    InvalidHeader,
+    /// The header has `crit`: it demands an extension, and none is implemented.
+    #[error("the token demands a critical extension")]
+    CriticalExtension,
+    /// The header has `b64` (RFC 7797).
+    #[error("the token uses an unencoded payload")]
+    UnencodedPayload,
+    /// The algorithm is not one the operator listed for the issuer.
+    #[error("the algorithm of the token is not accepted for its issuer")]
+    AlgorithmRefused,
+    /// `iss` is missing or not a string.
+    #[error("the token names no issuer")]
+    IssuerMissing,
+    /// The issuer is none of the configured ones.
+    #[error("the issuer of the token is not accepted")]
+    UnknownIssuer,
+    /// The issuer's keys cannot be had at the moment. Not the caller's fault, and worth a retry.
+    #[error("the keys of the token's issuer are not available")]
+    IssuerUnavailable,
+    /// No key of the issuer has the token's `kid`.
+    #[error("no key of the issuer has the key id of the token")]
+    UnknownKey,
+    /// The key the token names is not for the token's algorithm.
+    #[error("the key of the token does not fit its algorithm")]
+    KeyMismatch,
+    /// Several keys of the issuer would fit.
+    #[error("more than one key of the issuer fits the token")]
+    AmbiguousKey,
+    /// The signature is not that of the issuer's key.
+    #[error("the signature of the token is not valid")]
+    BadSignature,
+    /// `typ` is that of something other than an access token.
+    #[error("the token is not an access token")]
+    WrongType,
+    /// An ID token, where the issuer's rules do not allow them.
+    #[error("the token is an ID token; an access token is needed")]
+    IdToken,
+    /// `aud` is missing.
+    #[error("the token names no audience")]
+    AudienceMissing,
+    /// `aud` is neither a string nor a list of strings.
+    #[error("the audience of the token is not a string or a list of strings")]
+    AudienceInvalid,
+    /// `aud` contains none of the issuer's configured audiences.
+    #[error("the token is meant for another audience")]
+    WrongAudience,
+    /// `exp` is missing.
+    #[error("the token has no expiry")]
+    ExpiryMissing,
+    /// `exp` is not a number of seconds that names an instant.
+    #[error("the expiry of the token is not valid")]
+    ExpiryInvalid,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is not a number of seconds that names an instant.
+    #[error("the not-before time of the token is not valid")]
+    NotBeforeInvalid,
+    /// `nbf` has not come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `iat` is not a number of seconds that names an instant.
+    #[error("the issue time of the token is not valid")]
+    IssuedAtInvalid,
+    /// `iat` lies in the future.
+    #[error("the token was issued in the future")]
+    IssuedInFuture,
+    /// `sub` is missing.
+    #[error("the token names no subject")]
+    SubjectMissing,
+    /// `sub` is not a string of 1 to 255 bytes without control characters.
+    #[error("the subject of the token is not valid")]
+    SubjectInvalid,
+    /// The groups claim is neither a string nor a list of strings, or over its bounds.
+    #[error("the groups of the token are not valid")]
+    GroupsInvalid,
+    /// The groups were too many for the token, and the issuer keeps them elsewhere (`_claim_names`, OIDC Core 5.6.2).
+    #[error("the groups of the token are not in the token")]
+    GroupsElsewhere,
+}
+
+/// What an answer to the refused request says about how to authenticate (RFC 6750, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Challenge {
+    /// HTTP status: 401, or 400 for a request that is wrong in itself, or 503 where the issuer's keys are not to be had.
+    pub status: u16,
+    /// RFC 6750's error code; none where no token was sent, or the fault is not the caller's.
+    pub error: Option<&'static str>,
+}
+
+impl TokenError {
+    /// Every variant, for tables and for documentation.
+    pub const ALL: [Self; 36] = [
+        Self::Missing,
+        Self::Repeated,
+        Self::NotBearer,
+        Self::TooLarge,
+        Self::NotJws,
+        Self::NotBase64Url,
+        Self::NotJson,
+        Self::TooDeep,
+        Self::DuplicateMember,
+        Self::InvalidHeader,
+        Self::CriticalExtension,
+        Self::UnencodedPayload,
+        Self::AlgorithmRefused,
+        Self::IssuerMissing,
+        Self::UnknownIssuer,
+        Self::IssuerUnavailable,
+        Self::UnknownKey,
+        Self::KeyMismatch,
+        Self::AmbiguousKey,
+        Self::BadSignature,
+        Self::WrongType,
+        Self::IdToken,
+        Self::AudienceMissing,
+        Self::AudienceInvalid,
+        Self::WrongAudience,
+        Self::ExpiryMissing,
+        Self::ExpiryInvalid,
+        Self::Expired,
+        Self::NotBeforeInvalid,
+        Self::NotYetValid,
+        Self::IssuedAtInvalid,
+        Self::IssuedInFuture,
+        Self::SubjectMissing,
+        Self::SubjectInvalid,
+        Self::GroupsInvalid,
+        Self::GroupsElsewhere,
+    ];
+
+    /// The stable machine-readable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Missing => "token_missing",
+            Self::Repeated => "token_repeated",
+            Self::NotBearer => "token_not_bearer",
+            Self::TooLarge => "token_too_large",
+            Self::NotJws => "token_not_jws",
+            Self::NotBase64Url => "token_not_base64url",
+            Self::NotJson => "token_not_json",
+            Self::TooDeep => "token_too_deep",
+            Self::DuplicateMember => "token_duplicate_member",
+            Self::InvalidHeader => "token_invalid_header",
+            Self::CriticalExtension => "token_critical_extension",
+            Self::UnencodedPayload => "token_unencoded_payload",
+            Self::AlgorithmRefused => "token_algorithm_refused",
+            Self::IssuerMissing => "issuer_missing",
+            Self::UnknownIssuer => "issuer_unknown",
+            Self::IssuerUnavailable => "issuer_unavailable",
+            Self::UnknownKey => "key_unknown",
+            Self::KeyMismatch => "key_mismatch",
+            Self::AmbiguousKey => "key_ambiguous",
+            Self::BadSignature => "token_bad_signature",
+            Self::WrongType => "token_wrong_type",
+            Self::IdToken => "token_is_id_token",
+            Self::AudienceMissing => "audience_missing",
+            Self::AudienceInvalid => "audience_invalid",
+            Self::WrongAudience => "audience_wrong",
+            Self::ExpiryMissing => "exp_missing",
+            Self::ExpiryInvalid => "exp_invalid",
+            Self::Expired => "token_expired",
+            Self::NotBeforeInvalid => "nbf_invalid",
+            Self::NotYetValid => "token_not_yet_valid",
+            Self::IssuedAtInvalid => "iat_invalid",
+            Self::IssuedInFuture => "token_issued_in_future",
+            Self::SubjectMissing => "subject_missing",
+            Self::SubjectInvalid => "subject_invalid",
+            Self::GroupsInvalid => "groups_invalid",
+            Self::GroupsElsewhere => "groups_elsewhere",
+        }
+    }
+
+    /// Status and error code of the answer. A malformed token is `invalid_token` like a forged one (RFC 6750, 3.1);
+    /// `invalid_request` is for a request that breaks the rules of carrying a token.
+    #[must_use]
+    pub fn challenge(self) -> Challenge {
+        match self {
+            Self::Missing => Challenge {
+                status: 401,
+                error: None,
+            },
+            Self::Repeated | Self::NotBearer => Challenge {
+                status: 400,
+                error: Some("invalid_request"),
+            },
+            Self::IssuerUnavailable => Challenge {
+                status: 503,
+                error: None,
+            },
+            _ => Challenge {
+                status: 401,
+                error: Some("invalid_token"),
+            },
+        }
+    }
+
+    /// The value of `WWW-Authenticate`. `realm` is written in quotes; characters it cannot hold are dropped.
+    #[must_use]
+    pub fn www_authenticate(self, realm: &str) -> String {
+        let realm: String = realm
+            .chars()
+            .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
+            .collect();
+        let mut value = format!("Bearer realm=\"{realm}\"");
+        if let Some(error) = self.challenge().error {
+            // Writing to a String cannot fail.
+            let _ = write!(value, ", error=\"{error}\", error_description=\"{self}\"");
+        }
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_own_and_words_fit_for_a_header() {
+        let codes: BTreeSet<_> = TokenError::ALL.iter().map(|error| error.code()).collect();
+        assert_eq!(codes.len(), TokenError::ALL.len());
+        for error in TokenError::ALL {
+            let words = error.to_string();
+            // RFC 6750, section 3: %x20-21 / %x23-5B / %x5D-7E
+            assert!(
+                words
+                    .bytes()
+                    .all(|b| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e)),
+                "{words}"
+            );
+            assert!(!words.ends_with('.'), "{words}");
+            assert!(
+                error
+                    .code()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b"0123456789_".contains(&b)),
+                "{error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn challenges_are_those_of_rfc_6750() {
+        assert_eq!(
+            TokenError::Missing.www_authenticate("countersign"),
+            "Bearer realm=\"countersign\""
+        );
+        assert_eq!(
+            TokenError::Expired.www_authenticate("co\"unter\\sign\r\nx: y"),
+            "Bearer realm=\"countersignx: y\", error=\"invalid_token\", error_description=\"the token has expired\"",
+        );
+        assert_eq!(
+            TokenError::Repeated.www_authenticate("c"),
+            "Bearer realm=\"c\", error=\"invalid_request\", error_description=\"more than one token was sent\"",
+        );
+        assert_eq!(TokenError::IssuerUnavailable.challenge().status, 503);
+    }
+}

@@ -1,0 +1,131 @@
+//! What the operator says of an issuer: whom its tokens must be for, how they must be signed, what is read from them.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+/// The most clock skew that is granted, whatever the rules say: 5 minutes.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// A signature algorithm of RFC 7518 or RFC 8037 whose verifying key is public. Symmetric ones and `none` have no value
+/// here, so that no configuration and no token can name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// EdDSA on Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// Every algorithm there is.
+    pub const ALL: [Self; 9] = [
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
+    ];
+
+    /// The registered name, such as `RS256`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// As the signature library names it.
+    pub(super) fn library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Self::Rs384 => jsonwebtoken::Algorithm::RS384,
+            Self::Rs512 => jsonwebtoken::Algorithm::RS512,
+            Self::Ps256 => jsonwebtoken::Algorithm::PS256,
+            Self::Ps384 => jsonwebtoken::Algorithm::PS384,
+            Self::Ps512 => jsonwebtoken::Algorithm::PS512,
+            Self::Es256 => jsonwebtoken::Algorithm::ES256,
+            Self::Es384 => jsonwebtoken::Algorithm::ES384,
+            Self::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no asymmetric signature algorithm. Names are case-sensitive (RFC 7515, 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not an accepted algorithm: use one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
+)]
+pub struct UnknownAlgorithm;
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+            .ok_or(UnknownAlgorithm)
+    }
+}
+
+/// What is demanded of an issuer's tokens. An empty list accepts nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerRules {
+    /// `iss`, compared byte for byte.
+    pub issuer: String,
+    /// The token must be for at least one of these.
+    pub audiences: Vec<String>,
+    /// The algorithms a token may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// The claim that holds the caller's groups: a member's name, or a JSON pointer (RFC 6901) where it starts with `/`,
+    /// as in `/realm_access/roles`. A token without it has no groups.
+    pub groups_claim: Option<String>,
+    /// Further claims to keep, named like `groups_claim`.
+    pub claims: Vec<String>,
+    /// How far the issuer's clock may be off, at most [`MAX_CLOCK_SKEW`].
+    pub clock_skew: Duration,
+    /// Whether ID tokens are accepted.
+    ///
+    /// A token whose header says `at+jwt` (RFC 9068) is an access token. One that says `JWT`, or nothing, counts as an ID
+    /// token when it has a claim that only ID tokens are given: `nonce`, `at_hash`, `c_hash`, `s_hash` (OIDC Core 2 and
+    /// 3.3.2.11, FAPI 1), or Keycloak's claim `typ` with the value `ID`.
+    pub allow_id_tokens: bool,
+}
+
+impl IssuerRules {
+    /// The skew that is granted.
+    pub(super) fn skew(&self) -> Duration {
+        self.clock_skew.min(MAX_CLOCK_SKEW)
+    }
+}

@@ -1,0 +1,245 @@
+//! One fetch of an issuer's keys: by discovery, from a URL, from a file. Bounded in bytes, hops and hosts.
+
+use std::{error::Error as _, io, path::PathBuf, time::Duration};
+
+use reqwest::{Client, redirect};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+use url::{Host, Url};
+
+use super::jwks::{KeySource, SourceError};
+use crate::identity::{KeySet, KeySetError, MAX_JWKS_BYTES};
+
+/// The largest discovery document that is read.
+const MAX_DISCOVERY_BYTES: usize = 64 * 1024;
+/// Most redirects followed, all of them within one origin.
+const MAX_REDIRECTS: usize = 2;
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a fetch brought no keys, for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("the request failed: {0}")]
+    Transport(String),
+    #[error("the answer has status {0}")]
+    Status(u16),
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("no whole answer came in time")]
+    TimedOut,
+    #[error("the discovery document is not JSON with `issuer` and `jwks_uri`")]
+    NotDiscovery,
+    #[error("the discovery document is that of another issuer")]
+    WrongIssuer,
+    #[error("the discovery document's `jwks_uri` {0}")]
+    JwksUri(#[source] SourceError),
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    #[error("the key file cannot be read: {0}")]
+    File(#[from] io::Error),
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        // reqwest's own words stop before the cause, which is the part that helps.
+        let error = error.without_url();
+        let mut words = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            words = format!("{words}: {inner}");
+            cause = inner.source();
+        }
+        Self::Transport(words)
+    }
+}
+
+/// The client for issuers: no proxy from the environment, no redirect out of the origin that was asked.
+pub(super) fn client() -> Result<Client, SourceError> {
+    let same_origin = redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first().map(Url::origin);
+        if attempt.previous().len() > MAX_REDIRECTS {
+            attempt.error("too many redirects")
+        } else if first.as_ref() != Some(&attempt.url().origin()) {
+            attempt.error("redirect to another origin")
+        } else {
+            attempt.follow()
+        }
+    });
+    Client::builder()
+        .no_proxy()
+        .redirect(same_origin)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| SourceError::Client(error.to_string()))
+}
+
+/// Where keys are fetched from, checked.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Discovery {
+        issuer: String,
+        document: Url,
+        insecure: bool,
+    },
+    Url(Url),
+    File(PathBuf),
+}
+
+impl Source {
+    pub(super) fn new(issuer: &str, source: &KeySource) -> Result<Self, SourceError> {
+        match source {
+            KeySource::Discovery { insecure } => {
+                let base = Url::parse(issuer).map_err(|_| SourceError::NotAUrl)?;
+                check(&base, *insecure)?;
+                if base.query().is_some() || base.fragment().is_some() {
+                    return Err(SourceError::NotAUrl);
+                }
+                // OIDC Discovery 4.1: a slash at the end is dropped before the path is appended.
+                let document = format!(
+                    "{}/.well-known/openid-configuration",
+                    issuer.strip_suffix('/').unwrap_or(issuer)
+                );
+                let document = Url::parse(&document).map_err(|_| SourceError::NotAUrl)?;
+                Ok(Self::Discovery {
+                    issuer: issuer.to_owned(),
+                    document,
+                    insecure: *insecure,
+                })
+            }
+            KeySource::Url { url, insecure } => {
+                let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
+                check(&url, *insecure)?;
+                Ok(Self::Url(url))
+            }
+            KeySource::File(path) => Ok(Self::File(path.clone())),
+        }
+    }
+
+    pub(super) async fn fetch(&self, client: &Client) -> Result<KeySet, FetchError> {
+        let document = match self {
+            Self::Discovery {
+                issuer,
+                document,
+                insecure,
+            } => {
+                let discovered = get(client, document.clone(), MAX_DISCOVERY_BYTES).await?;
+                let keys = jwks_uri(&discovered, issuer, document, *insecure)?;
+                get(client, keys, MAX_JWKS_BYTES).await?
+            }
+            Self::Url(url) => get(client, url.clone(), MAX_JWKS_BYTES).await?,
+            Self::File(path) => {
+                let mut document = Vec::new();
+                let file = tokio::fs::File::open(path).await?;
+                file.take(MAX_JWKS_BYTES as u64 + 1)
+                    .read_to_end(&mut document)
+                    .await?;
+                document
+            }
+        };
+        Ok(KeySet::parse(&document)?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Discovered {
+    issuer: String,
+    jwks_uri: String,
+}
+
+/// OIDC Discovery 4.3: the document must name the very issuer it was asked of, or one tenant could speak for another.
+fn jwks_uri(document: &[u8], issuer: &str, asked: &Url, insecure: bool) -> Result<Url, FetchError> {
+    let discovered: Discovered =
+        serde_json::from_slice(document).map_err(|_| FetchError::NotDiscovery)?;
+    if discovered.issuer != issuer {
+        return Err(FetchError::WrongIssuer);
+    }
+    let uri =
+        Url::parse(&discovered.jwks_uri).map_err(|_| FetchError::JwksUri(SourceError::NotAUrl))?;
+    check(&uri, insecure).map_err(FetchError::JwksUri)?;
+    // The exception for loopback is for issuers that are themselves on loopback: one that is reached over TLS may send us
+    // neither into plaintext nor to what listens on this machine.
+    if uri.scheme() != "https" && asked.scheme() == "https" && !insecure {
+        return Err(FetchError::JwksUri(SourceError::Plaintext));
+    }
+    Ok(uri)
+}
+
+/// TLS, or plaintext to this machine, or plaintext that the operator asked for in so many words.
+fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(SourceError::Credentials);
+    }
+    let loopback = match url.host() {
+        None => return Err(SourceError::NotAUrl),
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+    };
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if loopback || insecure => Ok(()),
+        "http" => Err(SourceError::Plaintext),
+        _ => Err(SourceError::NotAUrl),
+    }
+}
+
+/// The body of a 200 answer, at most `limit` bytes of it in memory.
+async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut answer = client
+        .get(url)
+        .header("accept", "application/json")
+        .send()
+        .await?;
+    if answer.status() != 200 {
+        return Err(FetchError::Status(answer.status().as_u16()));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Err(FetchError::TooLarge(limit));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_reached_over_tls_sends_nobody_into_plaintext() {
+        let asked = |uri: &str, document: &str, insecure| {
+            let text = format!(r#"{{"issuer":"https://a.example","jwks_uri":"{uri}"}}"#);
+            jwks_uri(
+                text.as_bytes(),
+                "https://a.example",
+                &Url::parse(document).unwrap(),
+                insecure,
+            )
+            .map(|uri| uri.to_string())
+            .map_err(|error| error.to_string())
+        };
+        let (tls, loopback) = ("https://a.example/d", "http://127.0.0.1:9/d");
+        let plaintext =
+            Err("the discovery document's `jwks_uri` is not https, and not on loopback".to_owned());
+        // Another host is usual: keys often come from a content network.
+        assert_eq!(
+            asked("https://keys.example/k", tls, false),
+            Ok("https://keys.example/k".to_owned())
+        );
+        assert_eq!(asked("http://127.0.0.1:9/k", tls, false), plaintext);
+        assert_eq!(asked("http://keys.example/k", tls, false), plaintext);
+        assert_eq!(asked("http://keys.example/k", loopback, false), plaintext);
+        assert_eq!(
+            asked("http://127.0.0.1:9/k", loopback, false),
+            Ok("http://127.0.0.1:9/k".to_owned())
+        );
+        assert_eq!(
+            asked("http://keys.example/k", tls, true),
+            Ok("http://keys.example/k".to_owned())
+        );
+    }
+}

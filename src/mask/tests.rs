@@ -1,0 +1,550 @@
+//! For every text and every way of cutting it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::detect::{Catalog, Custom, MAX_REACH, oracle::Oracle};
+
+/// A lent credential with parts that other detectors know.
+const CREDENTIAL: &str = "sk-lent-123-45-6789";
+
+static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
+    let custom = |entity: &str, regex: &str, context: &[&str]| Custom {
+        entity: entity.into(),
+        regex: regex.into(),
+        context: context.iter().map(|&word| word.into()).collect(),
+    };
+    Catalog::with_custom(&[
+        custom("BADGE", r"\bB-\d+\b", &[]),
+        custom("NAME", r"\p{Lu}\p{Ll}{2,5}ß", &["name"]),
+        custom("NOTE", r"note: .*", &[]),
+        custom("LAZY", r"<[^>]{1,9}?>", &[]),
+        custom("LINE", r"(?m)^#\w{1,6}$", &[]),
+    ])
+    .unwrap()
+    .with_credential(CREDENTIAL)
+    .unwrap()
+});
+
+static PLAN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
+    let scanner = CATALOG.scanner(CATALOG.entities()).unwrap();
+    let operators = [
+        ("CREDIT_CARD".into(), Operator::KeepLast(4)),
+        ("PHONE_NUMBER".into(), Operator::Redact),
+        ("NOTE".into(), Operator::KeepLast(2)),
+    ];
+    Arc::new(Plan::new(scanner, &operators.into()))
+});
+
+/// Oracles keep their automata in cells, so each test has its own.
+fn oracle() -> Oracle {
+    Oracle::new(PLAN.scanner())
+}
+
+const PIECES: &[&str] = &[
+    "123-45-6789",
+    "000-12-3456",
+    "123 45 6789",
+    "ssn ",
+    "social security ",
+    "123456789",
+    "4111 1111 1111 1111",
+    "4111-1111-1111-1112",
+    "5500005555555559",
+    "378282246310005",
+    "a@b.co",
+    "john.doe+x@mail.example.com",
+    "john.",
+    "doe",
+    "@",
+    "jürgen@müller.de",
+    "请联系",
+    "x@例子.广告",
+    "+1 (212) 555-0100",
+    "212-555-0187",
+    "(415) 555-2671",
+    "+44 20 7946 0958",
+    "+49 30 901820",
+    "phone ",
+    "2125550187",
+    "DE89 3704 0044 0532 0130 00",
+    "GB82WEST12345698765432",
+    "10.0.0.1",
+    "256.1.1.1",
+    "1.2.3.4.5",
+    "v ",
+    "Chrome/",
+    "fe80::1",
+    "2001:db8::ff00:42:8329",
+    "::ffff:10.0.0.1",
+    "12:30:45",
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "sk-proj-abcdefghijklmnopqrstuvwx",
+    "sk-ant-api03-abcdefghijklmnopqrst",
+    "sk-lent-123-45-6789",
+    "sk-lent-123-",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "\nMIIEpAIBAAKCAQEA\n",
+    "-----END RSA PRIVATE KEY-----",
+    "-----BEGIN ",
+    "xoxb-123456789012-abcdef",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuvw",
+    "sk_live_0123456789abcdefghijklmn",
+    "B-12",
+    "B-",
+    "name ",
+    "Großß",
+    "Strauß",
+    "note: ",
+    "<abc>",
+    "<",
+    ">",
+    "#tag",
+    " ",
+    "  ",
+    "-",
+    ".",
+    ",",
+    "1",
+    "12",
+    "123",
+    "4",
+    "eyJ",
+    "sk-",
+    "word",
+    "the",
+    "é",
+    "\n",
+    "\"",
+    "_",
+    "+",
+    "(",
+    ":",
+    " 5",
+    "A",
+    "x",
+    "\u{1F600}",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    let piece = (
+        prop::sample::select(PIECES),
+        0..100u8,
+        any::<prop::sample::Index>(),
+    )
+        .prop_map(|(piece, dice, cut)| {
+            let characters: Vec<char> = piece.chars().collect();
+            let len = if dice < 20 {
+                cut.index(characters.len() + 1)
+            } else {
+                characters.len()
+            };
+            characters[..len].iter().collect::<String>()
+        });
+    prop::collection::vec(piece, 1..14).prop_map(|pieces| pieces.concat())
+}
+
+/// The text in pieces: after each piece as many characters as the next number says.
+fn cut(text: &str, lengths: &[usize]) -> Vec<String> {
+    let characters: Vec<char> = text.chars().collect();
+    let mut rest = &characters[..];
+    let mut pieces = Vec::new();
+    for &len in lengths.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, behind) = rest.split_at(len.min(rest.len()));
+        pieces.push(piece.iter().collect());
+        rest = behind;
+    }
+    pieces
+}
+
+/// What a masker makes of the pieces. After each it is checked to hold no more than it may.
+fn stream<S: AsRef<str>>(plan: &Arc<Plan>, pieces: &[S]) -> (String, Masker) {
+    let mut masker = Masker::new(plan.clone());
+    let mut out = String::new();
+    for piece in pieces {
+        masker.push(piece.as_ref(), &mut out);
+        assert!(masker.held() <= plan.scanner().reach());
+        assert!(masker.buffered() <= Masker::BUFFER_BYTES);
+    }
+    masker.finish(&mut out);
+    assert_eq!(masker.held(), 0);
+    (out, masker)
+}
+
+fn cases(default: u32) -> ProptestConfig {
+    let cases = std::env::var("MASK_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(default);
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(3000))]
+
+    #[test]
+    fn every_cutting_gives_what_the_whole_text_gives(
+        text in text(),
+        lengths in prop::collection::vec(1usize..8, 1..6),
+    ) {
+        let (whole, counts) = mask(&PLAN, &text);
+        for lengths in [&lengths[..], &[1], &[usize::MAX]] {
+            let (out, masker) = stream(&PLAN, &cut(&text, lengths));
+            prop_assert_eq!(&out, &whole, "{:?} cut by {:?}", text, lengths);
+            prop_assert_eq!(masker.counts(), counts.clone());
+        }
+    }
+}
+
+#[test]
+fn the_scanner_finds_what_the_definition_says() {
+    let oracle = oracle();
+    let scanner = PLAN.scanner();
+    let mut runner = proptest::test_runner::TestRunner::new(cases(2000));
+    runner
+        .run(&text(), |text| {
+            prop_assert_eq!(scanner.find(&text), oracle.find(&text), "{:?}", text);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn no_more_is_held_than_a_continuation_could_bear_on() {
+    let oracle = oracle();
+    let mut runner = proptest::test_runner::TestRunner::new(cases(200));
+    runner
+        .run(&text(), |text| {
+            let mut masker = Masker::new(PLAN.clone());
+            for (at, c) in text.char_indices() {
+                let end = at + c.len_utf8();
+                masker.push(&text[at..end], &mut String::new());
+                let head = &text[..end];
+                prop_assert_eq!(masker.held(), oracle.held(head), "{:?}", head);
+                let undecided = PLAN.scanner().undecided(head, 0, &mut Effort::default());
+                prop_assert_eq!(undecided, oracle.undecided(head, 0), "{:?}", head);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// One example of each detector, and of each notation.
+const EXAMPLES: &[&str] = &[
+    "123-45-6789",
+    "123 45 6789",
+    "SSN: 123456789",
+    "4111 1111 1111 1111",
+    "378282246310005",
+    "jane.doe+x@mail.example.com",
+    "jürgen@müller.de",
+    "用户@例子.广告",
+    "+1 (212) 555-0100",
+    "+442079460958",
+    "(212) 555-0187",
+    "phone 2125550187",
+    "DE89 3704 0044 0532 0130 00",
+    "10.0.0.1",
+    "2001:db8::ff00:42:8329",
+    "::ffff:10.0.0.1",
+    "AKIAIOSFODNN7EXAMPLE",
+    "ghp_0123456789abcdefghijABCDEFGHIJ012345",
+    "sk-ant-api03-abcdefghijklmnopqrst",
+    "sk-proj-abcdefghijklmnopqrstuvwx",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "xoxb-123456789012-abcdef",
+    "sk_live_0123456789abcdefghijklmn",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----",
+    CREDENTIAL,
+    "B-12",
+    "note: x",
+    "<abc>",
+];
+
+#[test]
+fn a_value_cut_in_two_anywhere_is_masked() {
+    for example in EXAMPLES {
+        let text = format!("is {example}\nnext");
+        let (whole, counts) = mask(&PLAN, &text);
+        assert_eq!(counts.values().sum::<u64>(), 1, "{example}");
+        for (at, _) in text.char_indices() {
+            let (out, _) = stream(&PLAN, &[&text[..at], &text[at..]]);
+            assert_eq!(out, whole, "{example} cut at {at}");
+        }
+    }
+}
+
+#[test]
+fn text_that_nothing_can_come_of_leaves_at_once() {
+    let mut masker = Masker::new(PLAN.clone());
+    let mut out = String::new();
+    for word in [
+        "The ",
+        "answer ",
+        "is: ",
+        "«yes», ",
+        "of ",
+        "course! ",
+        "\n",
+    ] {
+        let before = out.len();
+        masker.push(word, &mut out);
+        assert_eq!((&out[before..], masker.held()), (word, 0));
+    }
+}
+
+#[test]
+fn a_masker_starts_anew_after_its_end() {
+    let mut masker = Masker::new(PLAN.clone());
+    let mut out = String::new();
+    for piece in ["ssn 12", "3456789"] {
+        masker.push(piece, &mut out);
+        masker.finish(&mut out);
+    }
+    assert_eq!(out, "ssn 123456789", "two texts, not one");
+    masker.push("#tag", &mut out);
+    masker.finish(&mut out);
+    assert_eq!(
+        out, "ssn 123456789[LINE]",
+        "the start of the second text is a start of text"
+    );
+}
+
+#[test]
+fn operators_put_in_place_what_they_say() {
+    for (operator, value, expected) in [
+        (Operator::Replace, "4111 1111 1111 1234", "[X]"),
+        (Operator::Redact, "4111 1111 1111 1234", ""),
+        (
+            Operator::KeepLast(4),
+            "4111 1111-1111 1234",
+            "**** ****-**** 1234",
+        ),
+        (Operator::KeepLast(4), "123", "***"),
+        (Operator::KeepLast(4), "1234", "****"),
+        (Operator::KeepLast(4), "1-2345", "*-2345"),
+        (Operator::KeepLast(0), "ab", "**"),
+        (Operator::KeepLast(1), "日本", "*本"),
+        (Operator::KeepLast(255), "a@b.co", "*@*.**"),
+    ] {
+        let catalog = Catalog::with_custom(&[Custom {
+            entity: "X".into(),
+            regex: ".{1,30}".into(),
+            context: Vec::new(),
+        }]);
+        let scanner = catalog.unwrap().scanner(&["X".into()].into()).unwrap();
+        let plan = Plan::new(scanner, &[("X".into(), operator)].into());
+        assert_eq!(mask(&plan, value).0, expected, "{operator:?} of {value}");
+    }
+}
+
+#[test]
+fn a_plan_for_nothing_passes_everything_at_once() {
+    let plan = Arc::new(Plan::new(
+        CATALOG_BUILTIN.scanner(&BTreeSet::new()).unwrap(),
+        &BTreeMap::new(),
+    ));
+    let mut masker = Masker::new(plan);
+    let mut out = String::new();
+    masker.push("123-45-678", &mut out);
+    assert_eq!((&*out, masker.held()), ("123-45-678", 0));
+}
+
+static CATALOG_BUILTIN: LazyLock<Catalog> = LazyLock::new(|| Catalog::builtin().unwrap());
+
+static BUILTIN: LazyLock<Arc<Plan>> = LazyLock::new(|| {
+    let scanner = CATALOG_BUILTIN.scanner(CATALOG_BUILTIN.entities()).unwrap();
+    Arc::new(Plan::new(scanner, &BTreeMap::new()))
+});
+
+/// Texts of about `len` bytes made to be expensive: everything nearly matches.
+fn hostile(len: usize) -> Vec<String> {
+    let unit = |unit: &str| unit.repeat(len / unit.len());
+    vec![
+        unit("@"),
+        unit("1"),
+        unit("-"),
+        unit("a"),
+        unit("a-"),
+        unit("a."),
+        unit("1 "),
+        unit("1-"),
+        unit("+1"),
+        unit("+1 "),
+        unit("1.1."),
+        unit("a:"),
+        unit("::1"),
+        unit("A1 "),
+        unit("DE89 "),
+        unit("4111 "),
+        unit("eyJ"),
+        unit("eyJabcdefgh."),
+        unit("sk-"),
+        unit("-----BEGIN "),
+        unit("-----BEGIN PRIVATE KEY-----\n"),
+        unit("a@a."),
+        unit(&format!("{}@b.co ", "a-".repeat(130))),
+        unit(&format!("a@{}co ", "b.".repeat(140))),
+        unit("日"),
+        unit("日@"),
+        unit("note: "),
+        unit("ssn 000000000 "),
+        unit("000-00-0000 "),
+        unit("+999 999 999 999 999 "),
+    ]
+}
+
+#[test]
+fn hostile_text_costs_its_length_not_its_square() {
+    // The reach bounds what one byte can cost. Twice the text may cost twice as much and not four times.
+    let cost = |text: &str, piece: usize| {
+        let (_, masker) = stream(&BUILTIN, &cut(text, &[piece]));
+        let Effort {
+            walked,
+            searched,
+            checked,
+        } = masker.effort();
+        (walked + searched + checked) as f64 / text.len() as f64
+    };
+    for piece in [1, 4096] {
+        for (short, long) in hostile(12 << 10).iter().zip(hostile(36 << 10)) {
+            let (short, long) = (cost(short, piece), cost(&long, piece));
+            let shown = &long;
+            assert!(
+                long < short * 1.5 + 8.0,
+                "{piece}: {short} then {shown} a byte: {:.20}",
+                hostile(64)[0]
+            );
+            assert!(long < 3.0 * MAX_REACH as f64, "{piece}: {shown} a byte");
+        }
+    }
+}
+
+#[test]
+fn a_megabyte_of_near_misses_stays_within_the_buffer() {
+    for text in ["@", "1", "-", "a", "eyJ"].map(|unit| unit.repeat((1 << 20) / unit.len())) {
+        let pieces: Vec<&str> = text
+            .as_bytes()
+            .chunks(5)
+            .map(|piece| std::str::from_utf8(piece).unwrap())
+            .collect();
+        let (out, _) = stream(&BUILTIN, &pieces);
+        assert_eq!(out, mask(&BUILTIN, &text).0);
+    }
+}
+
+#[test]
+fn what_outgrows_the_reach_is_masked_and_swallowed_not_released() {
+    let body = "MIIEabcd+/\n".repeat(500);
+    let secret = "x".repeat(5000);
+    for (text, expected) in [
+        (
+            format!("key: -----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\nbye"),
+            "key: [PRIVATE_KEY]\nbye",
+        ),
+        (
+            format!("key: -----BEGIN PRIVATE KEY-----\n{body}"),
+            "key: [PRIVATE_KEY]",
+        ),
+        (
+            format!("t eyJ{secret}.eyJ{secret}.{secret} bye"),
+            "t [JWT] bye",
+        ),
+        (format!("a note: {secret}\nbye"), "a [NOTE]\nbye"),
+        (format!("a note: 日本{secret}日本"), "a [NOTE]"),
+        (format!("B-{}é", "1".repeat(3000)), "[BADGE]é"),
+        (
+            format!("B-{} 123-45-6789", "1".repeat(3000)),
+            "[BADGE] [US_SSN]",
+        ),
+    ] {
+        assert_eq!(mask(&PLAN, &text).0, expected);
+        for piece in [1, 3, 1000, 1024, 1025, 5000] {
+            assert_eq!(
+                stream(&PLAN, &cut(&text, &[piece])).0,
+                expected,
+                "cut by {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn long_texts_around_every_bound_give_the_same_for_every_cutting() {
+    let oracle = oracle();
+    for filler in ["a", "a-", "日", "1.", "note: ", "eyJ", "x@y", "<", " "] {
+        for len in [300, 320, 321, 1000, 1023, 1024, 1025, 1100, 4096, 5300] {
+            let text = format!(
+                "{}123-45-6789 a@b.co B-1 \n{}@b.co\n",
+                filler.repeat(len / filler.len()),
+                filler.repeat(30)
+            );
+            let (whole, _) = mask(&PLAN, &text);
+            if len < 1200 {
+                assert_eq!(
+                    PLAN.scanner().find(&text),
+                    oracle.find(&text),
+                    "{len} of {filler}"
+                );
+            }
+            for piece in [1, 7, 1024, 4096, usize::MAX] {
+                assert_eq!(
+                    stream(&PLAN, &cut(&text, &[piece])).0,
+                    whole,
+                    "{len} of {filler} cut by {piece}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_masker_can_move_to_another_thread_and_shows_no_text() {
+    fn is_send<T: Send>(_: &T) {}
+    let mut masker = Masker::new(PLAN.clone());
+    is_send(&masker);
+    masker.push("123-45-", &mut String::new());
+    let shown = format!("{masker:?}");
+    assert!(!shown.contains("123") && !shown.contains("lent"), "{shown}");
+}
+
+#[test]
+fn a_word_before_a_value_counts_though_the_text_around_it_was_dropped() {
+    for filler in 4080..4240 {
+        let text = format!(
+            "{}ssn 123456789.",
+            ". ".repeat(filler / 2) + &"\n".repeat(filler % 2)
+        );
+        for piece in [1, 4096] {
+            let (out, _) = stream(&PLAN, &cut(&text, &[piece]));
+            assert!(
+                out.ends_with("ssn [US_SSN]."),
+                "{filler} bytes before, cut by {piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_value_across_the_end_of_a_search_is_found() {
+    let oracle = oracle();
+    let value = "4111 1111 1111 1111 x jane.doe@mail.example.com 1";
+    for filler in (8140..8200).step_by(3) {
+        let text = format!("{}{value}", " ".repeat(filler));
+        let found = PLAN.scanner().find(&text);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found, oracle.find(&text), "{filler} bytes before");
+    }
+}

@@ -1,0 +1,172 @@
+//! The chain: policies in order, one verdict.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    Denial, Obligations, Outcome, Permit, Request, Verdict,
+    expression::{self, Expression},
+    pattern::Patterns,
+    vocabulary,
+};
+use crate::{detect::Entity, mask::Operator};
+
+/// A named policy: when a condition holds, something follows.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The name, as records and logs show it.
+    pub name: String,
+    /// The condition.
+    pub when: Expression,
+    /// What follows where it holds.
+    pub then: Effect,
+}
+
+/// What follows where a policy's condition holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The call may go on under the obligations met so far. Ends the chain.
+    Allow,
+    /// The call is refused, with this reason for the caller. Ends the chain.
+    Deny(String),
+    /// The call owes masking, should it be allowed further down. Does not end the chain.
+    Mask(Masking),
+}
+
+/// What a policy masks, and for whom it does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Masking {
+    /// Entities masked in the prompt, each with its operator.
+    pub request: BTreeMap<Entity, Operator>,
+    /// Entities masked in the answer, each with its operator.
+    pub response: BTreeMap<Entity, Operator>,
+    /// A caller in any of these groups is exempt from this policy, not from another that masks the same entity.
+    pub exempt_groups: BTreeSet<String>,
+}
+
+/// The policies of one connection, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    policies: Vec<Arc<Policy>>,
+    patterns: Arc<Patterns>,
+}
+
+impl Chain {
+    /// A chain of `policies` in this order. The empty chain denies.
+    #[must_use]
+    pub fn new(policies: Vec<Arc<Policy>>) -> Self {
+        let patterns = policies
+            .iter()
+            .flat_map(|policy| policy.when.patterns().clone())
+            .collect();
+        Self {
+            policies,
+            patterns: Arc::new(patterns),
+        }
+    }
+
+    /// The policies in order.
+    #[must_use]
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.policies
+    }
+
+    /// Decides on `request`.
+    ///
+    /// In order: a condition that does not hold is passed over; a mask adds its obligations unless the caller is
+    /// exempt; allow and deny end the chain; its end denies. Where two masks oblige the same entity, the operator of
+    /// the first in the chain stands. A condition that cannot be evaluated denies at once.
+    #[must_use]
+    pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
+        let mut context = expression::context(&self.patterns);
+        vocabulary::bind(&mut context, request);
+        let mut obligations = Obligations::default();
+        let mut decided_by = Vec::new();
+        let mut exempt_from = Vec::new();
+        for policy in &self.policies {
+            let holds = match policy.when.holds(&context) {
+                Ok(holds) => holds,
+                Err(error) => {
+                    decided_by.push(policy.name.clone());
+                    let outcome = Outcome::Deny(Denial::CannotEvaluate);
+                    let faults = vec![format!("policy `{}`: {error}", policy.name)];
+                    return Verdict {
+                        outcome,
+                        decided_by,
+                        exempt_from,
+                        faults,
+                    };
+                }
+            };
+            if !holds {
+                continue;
+            }
+            let outcome = match &policy.then {
+                Effect::Mask(masking) if masking.exempts(request) => {
+                    exempt_from.push(policy.name.clone());
+                    continue;
+                }
+                Effect::Mask(masking) => {
+                    decided_by.push(policy.name.clone());
+                    masking.oblige(&mut obligations);
+                    continue;
+                }
+                Effect::Allow => Outcome::Allow(Permit { obligations }),
+                Effect::Deny(reason) => Outcome::Deny(Denial::ByPolicy(reason.clone())),
+            };
+            decided_by.push(policy.name.clone());
+            return Verdict {
+                outcome,
+                decided_by,
+                exempt_from,
+                faults: Vec::new(),
+            };
+        }
+        Verdict {
+            outcome: Outcome::Deny(Denial::ByDefault),
+            decided_by,
+            exempt_from,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Position of the first policy that always ends the chain: those behind it never count.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<usize> {
+        self.policies.iter().position(|policy| {
+            policy.when.constant() == Some(true) && !matches!(policy.then, Effect::Mask(_))
+        })
+    }
+
+    /// Whether any request could be allowed.
+    #[must_use]
+    pub fn can_allow(&self) -> bool {
+        let reached = self.ends_at().map_or(self.policies.len(), |last| last + 1);
+        self.policies
+            .iter()
+            .take(reached)
+            .any(|policy| policy.then == Effect::Allow && policy.when.constant() != Some(false))
+    }
+}
+
+impl Masking {
+    fn exempts(&self, request: &Request<'_>) -> bool {
+        request
+            .principal
+            .groups
+            .iter()
+            .any(|group| self.exempt_groups.contains(group))
+    }
+
+    fn oblige(&self, obligations: &mut Obligations) {
+        let add = |to: &mut BTreeMap<Entity, Operator>, from: &BTreeMap<Entity, Operator>| {
+            for (entity, operator) in from {
+                to.entry(entity.clone()).or_insert(*operator);
+            }
+        };
+        add(&mut obligations.mask_request, &self.request);
+        add(&mut obligations.mask_response, &self.response);
+    }
+}

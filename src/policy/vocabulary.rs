@@ -1,0 +1,224 @@
+//! What an expression may name: the variables, their fields and types, and the values they have for one request.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use cel::{
+    Context, Value,
+    objects::{Key, Map},
+};
+
+use super::Request;
+use crate::{
+    detect::Entity,
+    identity::{AuthMethod, Principal},
+};
+
+/// The names that depend on the configuration rather than on the language: entities and allow-listed claims.
+#[derive(Clone, Debug, Default)]
+pub struct Vocabulary {
+    /// Every entity a detector of the catalog can find: the keys of `findings`.
+    pub entities: BTreeSet<Entity>,
+    /// Every claim that some issuer's `claims` lists: the keys of `principal.claims`.
+    pub claims: BTreeSet<String>,
+}
+
+/// The type of an expression. `Dyn` is what only the request can tell, such as the value of a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Bool,
+    Int,
+    Uint,
+    Double,
+    String,
+    Bytes,
+    Null,
+    Dyn,
+    List(Box<Type>),
+    Record(Record),
+    /// `principal.claims`: keys from the configuration, values of any type.
+    Claims,
+    /// `findings`: entity to count; what was not found counts 0.
+    Findings,
+}
+
+/// A variable with a fixed set of fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    Principal,
+    Request,
+    Connection,
+}
+
+/// The variables an expression starts from.
+pub(super) const VARIABLES: [&str; 4] = ["principal", "request", "findings", "connection"];
+
+/// The type of the variable `name`.
+pub(super) fn variable(name: &str) -> Option<Type> {
+    Some(match name {
+        "principal" => Type::Record(Record::Principal),
+        "request" => Type::Record(Record::Request),
+        "findings" => Type::Findings,
+        "connection" => Type::Record(Record::Connection),
+        _ => return None,
+    })
+}
+
+impl Record {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Record::Principal => "principal",
+            Record::Request => "request",
+            Record::Connection => "connection",
+        }
+    }
+
+    pub(super) fn fields(self) -> &'static [&'static str] {
+        match self {
+            Record::Principal => &["issuer", "subject", "groups", "claims"],
+            Record::Request => &[
+                "method",
+                "authority",
+                "path",
+                "endpoint",
+                "model",
+                "stream",
+                "tools",
+                "body_bytes",
+            ],
+            Record::Connection => &["name", "dialect"],
+        }
+    }
+
+    pub(super) fn field(self, name: &str) -> Option<Type> {
+        Some(match (self, name) {
+            (Record::Principal, "groups") => Type::List(Box::new(Type::String)),
+            (Record::Principal, "claims") => Type::Claims,
+            (Record::Request, "stream" | "tools") => Type::Bool,
+            (Record::Request, "body_bytes") => Type::Int,
+            (record, name) if record.fields().contains(&name) => Type::String,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Type::Bool => "bool",
+            Type::Int => "int",
+            Type::Uint => "uint",
+            Type::Double => "double",
+            Type::String => "string",
+            Type::Bytes => "bytes",
+            Type::Null => "null",
+            Type::Dyn => "a value known only from the request",
+            Type::List(of) => return write!(f, "list of {of}"),
+            Type::Record(_) | Type::Claims | Type::Findings => "map",
+        })
+    }
+}
+
+/// Puts the request's values into `context`. `findings` holds what was found at least once.
+pub(super) fn bind(context: &mut Context<'_, '_>, request: &Request<'_>) {
+    let Principal {
+        issuer,
+        subject,
+        groups,
+        claims,
+        ..
+    } = request.principal;
+    let groups = groups.iter().map(text).collect::<Vec<_>>();
+    let claims = map(claims
+        .iter()
+        .map(|(name, value)| (name.as_str(), json(value))));
+    let call = request.call;
+    let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
+    let found = request.findings.iter().filter(|(_, count)| **count > 0);
+    let findings = found.map(|(entity, count)| {
+        (
+            &**entity,
+            Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
+        )
+    });
+
+    context.add_variable_from_value(
+        "principal",
+        map([
+            ("issuer", text(issuer)),
+            ("subject", text(subject)),
+            ("groups", Value::List(groups.into())),
+            ("claims", claims),
+        ]),
+    );
+    context.add_variable_from_value(
+        "request",
+        map([
+            ("method", text(&call.method)),
+            ("authority", text(&call.authority)),
+            ("path", text(&call.path)),
+            ("endpoint", text(&call.endpoint)),
+            ("model", text(&call.model)),
+            ("stream", Value::Bool(call.stream)),
+            ("tools", Value::Bool(call.tools)),
+            ("body_bytes", Value::Int(body_bytes)),
+        ]),
+    );
+    context.add_variable_from_value("findings", map(findings));
+    context.add_variable_from_value(
+        "connection",
+        map([
+            ("name", text(request.connection)),
+            ("dialect", text(request.dialect)),
+        ]),
+    );
+}
+
+fn text(text: impl AsRef<str>) -> Value {
+    Value::String(Arc::new(text.as_ref().to_owned()))
+}
+
+fn map<'a>(entries: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    let entries = entries
+        .into_iter()
+        .map(|(name, value)| (Key::String(Arc::new(name.to_owned())), value));
+    Value::Map(Map {
+        map: Arc::new(entries.collect::<HashMap<_, _>>()),
+    })
+}
+
+/// A claim as the language sees it. An integer beyond 64 bits was a float to the JSON parser already.
+fn json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(value) => Value::Bool(*value),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(int), _) => Value::Int(int),
+            (None, Some(uint)) => Value::UInt(uint),
+            (None, None) => number.as_f64().map_or(Value::Null, Value::Float),
+        },
+        serde_json::Value::String(value) => text(value),
+        serde_json::Value::Array(values) => {
+            Value::List(Arc::new(values.iter().map(json).collect()))
+        }
+        serde_json::Value::Object(fields) => map(fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), json(value)))),
+    }
+}
+
+/// A caller of whom nothing is claimed.
+pub(super) fn stranger() -> Principal {
+    Principal {
+        issuer: String::new(),
+        subject: String::new(),
+        groups: vec![String::new()],
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [0; 32],
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+    }
+}

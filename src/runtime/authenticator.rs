@@ -1,0 +1,367 @@
+//! Tokens to principals, with live keys and a short memory.
+//!
+//! ```text
+//! token ─> cache (SHA-256, <= 60 s, never past exp, same key epoch) ─> hit
+//!            └─ miss ─> peek ─> issuer's rules + keys ─> verify ─> unknown key? refresh once, verify again
+//! ```
+//!
+//! Promises: a hit is only ever what verification would have said within the last minute with keys of which none has gone
+//! since; refusals are not remembered. Never waits longer than one fetch of keys, never holds a lock across it.
+//! Can miss: a token revoked by its issuer, for as long as it is unexpired.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use moka::sync::Cache;
+
+use super::clock::Clock;
+use crate::{
+    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, TokenError, Unverified},
+    keys::jwks::{Jwks, KeySource, SourceError, Timing},
+};
+
+/// Longest that a verified token is remembered.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// Memory for verified tokens, in bytes as estimated.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Least an entry counts, so that bytes bound the number of entries too: 16,384.
+const LEAST_ENTRY_BYTES: usize = 1024;
+
+/// Why an authenticator cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthenticatorError {
+    /// The keys of an issuer cannot be fetched as configured.
+    #[error("the key source of issuer `{issuer}` {cause}")]
+    Source {
+        /// The issuer.
+        issuer: String,
+        /// Why.
+        cause: SourceError,
+    },
+    /// Two sets of rules for one issuer.
+    #[error("issuer `{0}` is configured twice")]
+    Twice(String),
+}
+
+/// Verifies callers' tokens. One per configuration; shared by all streams.
+#[derive(Debug)]
+pub struct Authenticator {
+    issuers: HashMap<String, Issuer>,
+    /// Positions in here are what cache entries name.
+    order: Vec<String>,
+    cache: Cache<CacheKey, Arc<Remembered>>,
+    identity_digest: [u8; 32],
+    clock: Clock,
+    strangers: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    rules: IssuerRules,
+    keys: Jwks,
+    accepted: AtomicU64,
+    hits: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct CacheKey {
+    identity: [u8; 32],
+    token: [u8; 32],
+}
+
+#[derive(Debug)]
+struct Remembered {
+    principal: Arc<Principal>,
+    epoch: u64,
+    since: Duration,
+}
+
+/// Counters of one issuer since the start of this authenticator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerMetrics {
+    /// The issuer.
+    pub issuer: String,
+    /// Tokens accepted, remembered ones included.
+    pub accepted: u64,
+    /// Tokens accepted from memory.
+    pub cache_hits: u64,
+    /// Tokens refused.
+    pub refused: u64,
+    /// Fetches of keys that ended.
+    pub fetches: u64,
+    /// Those of them that failed.
+    pub failed_fetches: u64,
+    /// Usable keys at the moment.
+    pub keys: u64,
+    /// Whether tokens of this issuer can be verified at the moment.
+    pub available: bool,
+    /// Time since the last good fetch; none before the first.
+    pub keys_age: Option<Duration>,
+}
+
+/// Counters of an authenticator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// By issuer, in the order of the configuration.
+    pub issuers: Vec<IssuerMetrics>,
+    /// Tokens refused before they could be laid to an issuer: malformed, or of an issuer that is not configured.
+    pub refused_strangers: u64,
+    /// Tokens remembered at the moment, about.
+    pub remembered: u64,
+}
+
+impl Authenticator {
+    /// Starts with the system's clock and default timing; fetching keys begins at once, and a source that does not answer
+    /// only makes its issuer unavailable. Must be called inside a tokio runtime.
+    ///
+    /// `identity_digest` names the identity part of the configuration: what was verified under another is not believed.
+    ///
+    /// # Errors
+    /// [`AuthenticatorError`] for faults of the configuration.
+    pub fn new(
+        issuers: Vec<(IssuerRules, KeySource)>,
+        identity_digest: [u8; 32],
+    ) -> Result<Self, AuthenticatorError> {
+        Self::with(issuers, identity_digest, Clock::system(), Timing::default())
+    }
+
+    /// As [`new`](Self::new), with a clock and timing of the caller's choice.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with(
+        issuers: Vec<(IssuerRules, KeySource)>,
+        identity_digest: [u8; 32],
+        clock: Clock,
+        timing: Timing,
+    ) -> Result<Self, AuthenticatorError> {
+        let mut by_name = HashMap::new();
+        let mut order = Vec::new();
+        for (rules, source) in issuers {
+            let name = rules.issuer.clone();
+            let keys = Jwks::new(&name, &source, timing, clock.clone()).map_err(|cause| {
+                AuthenticatorError::Source {
+                    issuer: name.clone(),
+                    cause,
+                }
+            })?;
+            let issuer = Issuer {
+                rules,
+                keys,
+                accepted: AtomicU64::new(0),
+                hits: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
+            };
+            if by_name.insert(name.clone(), issuer).is_some() {
+                return Err(AuthenticatorError::Twice(name));
+            }
+            order.push(name);
+        }
+        let cache = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|_, entry: &Arc<Remembered>| {
+                u32::try_from(weigh(&entry.principal)).unwrap_or(u32::MAX)
+            })
+            // Only gives memory back; whether an entry counts is decided on our clocks at each hit.
+            .time_to_live(REMEMBERED_FOR)
+            .build();
+        Ok(Self {
+            issuers: by_name,
+            order,
+            cache,
+            identity_digest,
+            clock,
+            strangers: AtomicU64::new(0),
+        })
+    }
+
+    /// The caller that `token` proves at the instant `now`.
+    ///
+    /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
+    /// dropped at any point, it leaves nothing half done.
+    ///
+    /// # Errors
+    /// [`TokenError`]; [`TokenError::IssuerUnavailable`] while the issuer's keys cannot be had.
+    pub async fn authenticate(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Principal>, TokenError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            self.strangers.fetch_add(1, Relaxed);
+            return Err(TokenError::TooLarge);
+        }
+        let key = CacheKey {
+            identity: self.identity_digest,
+            token: identity::token_hash(token),
+        };
+        if let Some(principal) = self.recall(&key, now) {
+            return Ok(principal);
+        }
+        let known = identity::peek(token).and_then(|token| {
+            Ok((
+                self.issuers
+                    .get(token.issuer())
+                    .ok_or(TokenError::UnknownIssuer)?,
+                token,
+            ))
+        });
+        let (issuer, token) = known.inspect_err(|_| {
+            self.strangers.fetch_add(1, Relaxed);
+        })?;
+        match issuer.verify(&token, now).await {
+            Ok((principal, epoch)) => {
+                issuer.accepted.fetch_add(1, Relaxed);
+                let principal = Arc::new(principal);
+                let since = self.clock.monotonic();
+                self.cache.insert(
+                    key,
+                    Arc::new(Remembered {
+                        principal: Arc::clone(&principal),
+                        epoch,
+                        since,
+                    }),
+                );
+                Ok(principal)
+            }
+            Err(error) => {
+                issuer.refused.fetch_add(1, Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Counters as they are now.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let issuers = self
+            .order
+            .iter()
+            .filter_map(|name| Some(self.issuers.get(name)?.metrics()))
+            .collect();
+        Metrics {
+            issuers,
+            refused_strangers: self.strangers.load(Relaxed),
+            remembered: self.cache.entry_count(),
+        }
+    }
+
+    /// Waits until the first fetch of every issuer's keys has ended, well or not.
+    pub async fn first_fetches(&self) {
+        for issuer in self.issuers.values() {
+            issuer.keys.fetched(1).await;
+        }
+    }
+
+    /// What is remembered of a token, if it still counts. What binds a token to a connection or a key (DPoP, mTLS) belongs
+    /// after this, never into it.
+    fn recall(&self, key: &CacheKey, now: Timestamp) -> Option<Arc<Principal>> {
+        let remembered = self.cache.get(key)?;
+        let issuer = self.issuers.get(&remembered.principal.issuer)?;
+        // INVARIANT: three clocks' worth of doubt, each of which alone is enough to ask again.
+        let fresh = self.clock.monotonic().saturating_sub(remembered.since) <= REMEMBERED_FOR
+            && now < remembered.principal.expires_at
+            && issuer.keys.current()?.epoch == remembered.epoch;
+        if !fresh {
+            return None;
+        }
+        issuer.accepted.fetch_add(1, Relaxed);
+        issuer.hits.fetch_add(1, Relaxed);
+        Some(Arc::clone(&remembered.principal))
+    }
+}
+
+impl Issuer {
+    /// The principal, and the epoch of the keys that proved it.
+    async fn verify(
+        &self,
+        token: &Unverified<'_>,
+        now: Timestamp,
+    ) -> Result<(Principal, u64), TokenError> {
+        if self.keys.current().is_none() {
+            self.keys.wait_for_any().await;
+        }
+        let first = self.verify_with_current(token, now);
+        if !matches!(first, Err(TokenError::UnknownKey))
+            || !self.keys.refresh_for(token.kid()).await
+        {
+            return first;
+        }
+        let second = self.verify_with_current(token, now);
+        if matches!(second, Err(TokenError::UnknownKey)) {
+            self.keys.remember_unknown(token.kid());
+        }
+        second
+    }
+
+    fn verify_with_current(
+        &self,
+        token: &Unverified<'_>,
+        now: Timestamp,
+    ) -> Result<(Principal, u64), TokenError> {
+        let current = self.keys.current().ok_or(TokenError::IssuerUnavailable)?;
+        Ok((
+            token.verify(&self.rules, &current.keys, now)?,
+            current.epoch,
+        ))
+    }
+
+    fn metrics(&self) -> IssuerMetrics {
+        let current = self.keys.current();
+        let (fetches, failed_fetches) = self.keys.fetches();
+        IssuerMetrics {
+            issuer: self.rules.issuer.clone(),
+            accepted: self.accepted.load(Relaxed),
+            cache_hits: self.hits.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            fetches,
+            failed_fetches,
+            keys: current
+                .as_ref()
+                .map_or(0, |current| current.keys.len() as u64),
+            available: current.is_some(),
+            keys_age: (fetches > failed_fetches).then(|| self.keys.age()),
+        }
+    }
+}
+
+/// About how many bytes a principal keeps in memory.
+fn weigh(principal: &Principal) -> usize {
+    let groups: usize = principal
+        .groups
+        .iter()
+        .map(|group| group.len() + size_of::<String>())
+        .sum();
+    let claims: usize = principal
+        .claims
+        .iter()
+        .map(|(name, value)| name.len() + 64 + weigh_value(value))
+        .sum();
+    let own = size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
+    (own + groups + claims + 256).max(LEAST_ENTRY_BYTES)
+}
+
+fn weigh_value(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    let inner = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weigh_value).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| name.len() + 64 + weigh_value(value))
+            .sum(),
+    };
+    size_of::<Value>() + inner
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! From a configuration to the rules exchanges run under: secrets read, detectors compiled, authenticator started.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::authenticator::{Authenticator, AuthenticatorError};
+use crate::{
+    config::{self, Config},
+    detect::{Catalog, Custom, DetectorError},
+    exchange::{Admission, Budget, Connection, Credential, Limits, Rules},
+    keys::secret::{SecretError, SecretSource},
+    mask::Plan,
+};
+
+/// Why a valid configuration cannot be put into force.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// An upstream credential cannot be read.
+    #[error("connection `{connection}`: {cause}")]
+    Secret {
+        /// The connection.
+        connection: String,
+        /// Why.
+        cause: SecretError,
+    },
+    /// The detectors do not compile.
+    #[error("the detectors cannot be used: {0}")]
+    Detectors(#[from] DetectorError),
+    /// An issuer cannot be used.
+    #[error(transparent)]
+    Issuer(#[from] AuthenticatorError),
+}
+
+/// The rules for `config`; the byte budget and the places go on counting what `before` counted.
+///
+/// # Errors
+/// [`SnapshotError`]; blocks on the disk for secrets.
+pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotError> {
+    let catalog = Arc::new(catalog(config)?);
+    let everything = catalog.scanner(catalog.entities())?;
+    let record_plan = Arc::new(Plan::new(everything.clone(), &BTreeMap::new()));
+    let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
+        let credential = from
+            .credential
+            .as_ref()
+            .map(|credential| lend(&from.name, credential, &catalog))
+            .transpose()?;
+        Ok(Arc::new(Connection {
+            name: from.name.clone(),
+            route: from.route.clone(),
+            token_header: from.token.name(),
+            dialect: from.dialect,
+            credential,
+            chain: from.chain.clone(),
+            record_text: from.payload == config::Payload::Masked,
+            durability: from.durability,
+            allow_unscanned: from.allow_unscanned,
+            catalog: catalog.clone(),
+            everything: everything.clone(),
+            record_plan: record_plan.clone(),
+        }))
+    };
+    let connections = config
+        .connections
+        .iter()
+        .map(connection)
+        .collect::<Result<_, _>>()?;
+    let limits = &config.limits;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let (memory, all, each) = (
+        size(limits.memory),
+        limits.streams as usize,
+        limits.streams_per_principal as usize,
+    );
+    Ok(Rules {
+        connections,
+        digest: hex::encode(config.digest),
+        limits: Limits {
+            request_body: size(limits.request_body),
+            response_body: size(limits.response_body),
+        },
+        budget: before.map_or_else(
+            || Budget::new(memory),
+            |rules| rules.budget.with_cap(memory),
+        ),
+        admission: before.map_or_else(
+            || Admission::new(all, each),
+            |rules| rules.admission.with_caps(all, each),
+        ),
+    })
+}
+
+/// The authenticator for `config`'s issuers. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`SnapshotError`] where an issuer cannot be used at all; one that is only out of reach is tried again.
+pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
+    let issuers = config.issuers.iter();
+    let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
+    Ok(Authenticator::new(issuers.collect(), config.digest)?)
+}
+
+fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
+    let custom = |detector: &config::CustomDetector| Custom {
+        entity: detector.entity.to_string(),
+        regex: detector.regex.clone(),
+        context: detector.context.clone(),
+    };
+    let custom: Vec<_> = config.detectors.iter().map(custom).collect();
+    Catalog::with_custom(&custom).map_err(|faults| match faults.into_iter().next() {
+        Some((_, fault)) => fault,
+        None => DetectorError::MatchesNothing,
+    })
+}
+
+fn lend(
+    connection: &str,
+    from: &config::Credential,
+    catalog: &Catalog,
+) -> Result<Credential, SnapshotError> {
+    let secret = from.source.read().map_err(|cause| SnapshotError::Secret {
+        connection: connection.into(),
+        cause,
+    })?;
+    let value = SecretString::from(format!(
+        "{}{}{}",
+        from.prefix,
+        secret.expose_secret(),
+        from.suffix
+    ));
+    let catalog = catalog.with_credential(secret.expose_secret())?;
+    Ok(Credential {
+        header: from.header.clone(),
+        value,
+        secret,
+        catalog,
+    })
+}
+
+/// Every secret the configuration lends, so that a change of one can be noticed.
+#[must_use]
+pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
+    config
+        .connections
+        .iter()
+        .filter_map(|connection| Some(connection.credential.as_ref()?.source.clone()))
+        .collect()
+}

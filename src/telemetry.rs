@@ -1,0 +1,174 @@
+//! What the operator sees: logs on stderr, counters for Prometheus. Names and numbers only; never a body or a token.
+
+use std::{fmt, io::IsTerminal, time::Duration};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+
+use crate::exchange::Summary;
+
+/// Starts logging to stderr: JSON lines for machines, plain text on a terminal. `RUST_LOG` chooses the levels.
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    let started = if std::io::stderr().is_terminal() {
+        builder.try_init()
+    } else {
+        builder.json().try_init()
+    };
+    // Already started, by a test in the same process: its choice stands.
+    drop(started);
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Every counter of the program.
+pub struct Metrics {
+    registry: Registry,
+    streams: Gauge,
+    exchanges: Family<Labels, Counter>,
+    refusals: Family<Labels, Counter>,
+    masked: Family<Labels, Counter>,
+    misconfigured: Family<Labels, Counter>,
+    seconds: Histogram,
+    gauges: Family<Labels, Gauge>,
+    /// Configurations loaded, by result.
+    reloads: Family<Labels, Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("countersign");
+        // 1 ms to about 17 minutes: an answer streams for as long as it does.
+        let seconds = Histogram::new((0..21).map(|n| 0.001 * f64::from(1u32 << n)));
+        let metrics = Self {
+            streams: Gauge::default(),
+            exchanges: Family::default(),
+            refusals: Family::default(),
+            masked: Family::default(),
+            misconfigured: Family::default(),
+            seconds,
+            gauges: Family::default(),
+            reloads: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("streams", "Requests in flight", metrics.streams.clone());
+        registry.register(
+            "exchanges",
+            "Requests by how they ended",
+            metrics.exchanges.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Refusals by stable code",
+            metrics.refusals.clone(),
+        );
+        registry.register("masked_values", "Values masked", metrics.masked.clone());
+        registry.register(
+            "envoy_misconfigured",
+            "Streams refused because Envoy does not send all that must be governed",
+            metrics.misconfigured.clone(),
+        );
+        registry.register_with_unit(
+            "exchange",
+            "Time from a request's head to the end of its answer",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "state",
+            "State of the parts, by name",
+            metrics.gauges.clone(),
+        );
+        registry.register(
+            "config_loads",
+            "Configurations loaded, by result",
+            metrics.reloads.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
+    }
+}
+
+impl Metrics {
+    /// A stream began.
+    pub fn began(&self) {
+        self.streams.inc();
+    }
+
+    /// A stream ended.
+    pub fn ended(&self, summary: &Summary, took: Duration) {
+        self.streams.dec();
+        self.seconds.observe(took.as_secs_f64());
+        let connection = || ("connection", summary.connection.clone());
+        self.exchanges
+            .get_or_create(&vec![connection(), ("outcome", summary.outcome.to_owned())])
+            .inc();
+        if !summary.code.is_empty() {
+            self.refusals
+                .get_or_create(&vec![connection(), ("code", summary.code.to_owned())])
+                .inc();
+        }
+        for (direction, masked) in [
+            ("request", &summary.masked_request),
+            ("response", &summary.masked_response),
+        ] {
+            for (entity, n) in masked {
+                let labels = vec![
+                    connection(),
+                    ("direction", direction.to_owned()),
+                    ("entity", entity.clone()),
+                ];
+                self.masked.get_or_create(&labels).inc_by(*n);
+            }
+        }
+    }
+
+    /// Envoy does not send all that must be governed.
+    pub fn misconfigured(&self, why: &'static str) {
+        self.misconfigured
+            .get_or_create(&vec![("why", why.to_owned())])
+            .inc();
+    }
+
+    /// A configuration was loaded (`accepted`) or rejected.
+    pub fn reloaded(&self, accepted: bool) {
+        let result = if accepted { "accepted" } else { "rejected" };
+        self.reloads
+            .get_or_create(&vec![("result", result.to_owned())])
+            .inc();
+    }
+
+    /// Sets the gauge `name` of `part`.
+    pub fn set(&self, part: &str, name: &str, value: u64) {
+        let labels = vec![("name", name.to_owned()), ("part", part.to_owned())];
+        self.gauges
+            .get_or_create(&labels)
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// All of it in the OpenMetrics text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,75 @@
+// A certified OpenID provider for the tests: client credentials, JWT access tokens with groups.
+// Read from standard input by `node`, in the directory that has node_modules.
+// In: PORT (0: any), KEYS (file that keeps the keys over a restart), CLIENTS (JSON: id -> claims), AUDIENCE, TTL (s).
+// Out: one line "ready http://127.0.0.1:PORT". Control: POST /control/rotate?keep=true&alg=RS256, POST /control/ttl?seconds=N.
+import fs from 'node:fs';
+import http from 'node:http';
+import { generateKeyPair, exportJWK } from 'jose';
+import { Provider } from 'oidc-provider';
+
+const { KEYS, CLIENTS, AUDIENCE } = process.env;
+const claims = JSON.parse(CLIENTS);
+let ttl = Number(process.env.TTL);
+
+async function newKey(alg) {
+  const { privateKey } = await generateKeyPair(alg, { extractable: true });
+  return { ...await exportJWK(privateKey), kid: `k${Date.now()}-${Math.trunc(Math.random() * 1e6)}`, alg, use: 'sig' };
+}
+let keys = fs.existsSync(KEYS) ? JSON.parse(fs.readFileSync(KEYS)) : [await newKey('RS256')];
+
+let provider;
+function serve(issuer) {
+  fs.writeFileSync(KEYS, JSON.stringify(keys), { mode: 0o600 });
+  provider = new Provider(issuer, {
+    jwks: { keys },
+    clients: Object.keys(claims).map((client_id) => ({
+      client_id,
+      client_secret: 's3cret',
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+      token_endpoint_auth_method: 'client_secret_basic',
+      id_token_signed_response_alg: keys[0].alg,
+    })),
+    scopes: ['openid', 'chat'],
+    features: {
+      clientCredentials: { enabled: true },
+      devInteractions: { enabled: false },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => AUDIENCE,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (_ctx, resource) => ({
+          scope: 'chat',
+          audience: resource,
+          accessTokenFormat: 'jwt',
+          accessTokenTTL: ttl,
+          jwt: { sign: { alg: keys[0].alg } },
+        }),
+      },
+    },
+    ttl: { ClientCredentials: () => ttl },
+    extraTokenClaims: (_ctx, token) => claims[token.clientId],
+  }).callback();
+}
+
+const server = http.createServer(async (request, response) => {
+  const url = new URL(request.url, 'http://provider');
+  if (request.method === 'POST' && url.pathname === '/control/rotate') {
+    const key = await newKey(url.searchParams.get('alg') ?? 'RS256');
+    keys = url.searchParams.get('keep') === 'false' ? [key] : [key, ...keys];
+    serve(issuer);
+    response.end(key.kid);
+  } else if (request.method === 'POST' && url.pathname === '/control/ttl') {
+    ttl = Number(url.searchParams.get('seconds'));
+    response.end();
+  } else {
+    provider(request, response);
+  }
+});
+let issuer;
+server.listen(Number(process.env.PORT), '127.0.0.1', () => {
+  issuer = `http://127.0.0.1:${server.address().port}`;
+  serve(issuer);
+  console.log(`ready ${issuer}`);
+});

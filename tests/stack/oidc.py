@@ -1,0 +1,90 @@
+"""The OpenID provider (npm oidc-provider, certified) that issues the callers' tokens."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from .process import TOOLS, Process
+
+AUDIENCE = "urn:ai-gateway"
+
+CLIENTS = {
+    "alice-app": {"groups": ["finance"], "department": "fin"},
+    "bob-app": {"groups": ["interns"]},
+    "carol-app": {"groups": ["finance", "fraud"]},
+    "sre-app": {"groups": ["sre"]},
+    "nobody-app": {},
+}
+
+
+class OidcProvider(Process):
+    """`token(client)` is an access token as a program of that name would get it.
+
+    The port and the keys survive `stop` and `start`, so that an outage can be tested.
+    """
+
+    name = "oidc"
+
+    def __init__(self, work, clients: dict[str, dict] = CLIENTS, ttl: int = 300, audience: str = AUDIENCE, name: str = "oidc"):
+        self.name = name
+        super().__init__(work)
+        self.clients, self.ttl, self.audience = clients, ttl, audience
+        self.port = 0
+        self.issuer = ""
+
+    def command(self):
+        return ["node", "--input-type=module", "-"]
+
+    def directory(self):
+        return TOOLS / "node"
+
+    def stdin(self):
+        return open(Path(__file__).with_name("oidc.mjs"), "rb")
+
+    def environment(self):
+        return {
+            "PORT": str(self.port),
+            "KEYS": str((self.work / f"{self.name}-keys.json").resolve()),
+            "CLIENTS": json.dumps(self.clients),
+            "AUDIENCE": self.audience,
+            "TTL": str(self.ttl),
+        }
+
+    def is_ready(self):
+        said = re.search(r"^ready (http://127\.0\.0\.1:(\d+))$", self.log_text(), re.MULTILINE)
+        if said:
+            self.issuer, self.port = said[1], int(said[2])
+        return said
+
+    def token(self, client: str = "alice-app", resource: str | None = None) -> str:
+        form = {"grant_type": "client_credentials", "scope": "chat"}
+        if resource:
+            form["resource"] = resource
+        basic = base64.b64encode(f"{client}:s3cret".encode()).decode()
+        return json.loads(self._post("/token", form, {"authorization": f"Basic {basic}"}))["access_token"]
+
+    def rotate(self, keep: bool = True, alg: str = "RS256") -> str:
+        """Signs with a new key from now on; the old ones stay published unless `keep` is false."""
+        return self._post(f"/control/rotate?keep={str(keep).lower()}&alg={alg}").decode()
+
+    def set_ttl(self, seconds: int):
+        """How long the tokens issued from now on are valid."""
+        self.ttl = seconds
+        self._post(f"/control/ttl?seconds={seconds}")
+
+    def _post(self, path: str, form: dict | None = None, headers: dict | None = None) -> bytes:
+        data = urllib.parse.urlencode(form or {}).encode()
+        request = urllib.request.Request(self.issuer + path, data, headers or {}, method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.read()
+
+
+def claims(token: str) -> dict:
+    """The claims of a JWT, not verified."""
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
