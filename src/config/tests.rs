@@ -1,11 +1,12 @@
 //! Files, good and bad, and what is said of them.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::dialect::{Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError};
+use crate::identity::Algorithm;
 
 /// A dialect that is only named, never spoken.
 #[derive(Debug)]
@@ -172,7 +173,10 @@ fn faults_of(text: &str) -> Vec<String> {
 fn the_base_file_is_valid_and_means_what_it_says() {
     let config = parse_as(BASE, "/etc/countersign/config.yaml").unwrap();
     assert_eq!(config.warnings, []);
-    assert_eq!(config.listen.ext_proc, ExtProc::Unix("/run/c.sock".into()));
+    assert_eq!(
+        config.listen.ext_proc,
+        ExtProc::Unix("/run/c.sock".into(), 0o600)
+    );
     assert_eq!(
         config.limits,
         Limits {
@@ -186,14 +190,16 @@ fn the_base_file_is_valid_and_means_what_it_says() {
     assert_eq!(
         config.issuers,
         [Issuer {
-            issuer: "https://idp.example".to_owned(),
-            audiences: vec!["gateway".to_owned()],
-            algorithms: vec!["RS256".to_owned()],
-            jwks: JwksSource::Discovery,
-            groups_claim: ClaimPath::Name("groups".to_owned()),
-            claims: vec!["department".to_owned()],
-            clock_skew: Duration::from_secs(30),
-            allow_id_tokens: false,
+            rules: IssuerRules {
+                issuer: "https://idp.example".to_owned(),
+                audiences: vec!["gateway".to_owned()],
+                algorithms: vec![Algorithm::Rs256],
+                groups_claim: Some("groups".to_owned()),
+                claims: vec!["department".to_owned()],
+                clock_skew: Duration::from_secs(30),
+                allow_id_tokens: false,
+            },
+            keys: KeySource::Discovery { insecure: false },
         }]
     );
     let connection = &config.connections[0];
@@ -859,7 +865,9 @@ fn the_first_connection_that_matches_is_taken() {
         ("other:port", "/rest", None),
     ] {
         let found = config
-            .connection(authority, path)
+            .connections
+            .iter()
+            .find(|connection| connection.route.matches(authority, path))
             .map(|connection| connection.name.as_str());
         assert_eq!(found, expected, "{authority} {path}");
     }
@@ -871,6 +879,7 @@ fn an_endpoint_is_a_method_and_a_whole_path() {
     let connection = &config.connections[0];
     let endpoint = |method, path| {
         connection
+            .route
             .endpoint(method, path)
             .map(|endpoint| endpoint.name)
     };
@@ -896,7 +905,7 @@ fn a_credential_is_lent_to_named_routes_and_clusters_only() {
         "{ routes: [model], clusters: [canary] }",
     ))
     .unwrap();
-    let lends = |route, cluster| config.connections[0].lends_to(route, cluster);
+    let lends = |route, cluster| config.connections[0].route.may_lend(route, cluster);
     assert!(lends("model", "") && lends("", "canary") && lends("model", "other"));
     assert!(!lends("", "") && !lends("canary", "model") && !lends("other", "other"));
 }
