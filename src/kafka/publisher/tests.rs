@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for threads and processes, in real time"
+)]
+
 use std::collections::BTreeMap;
 
 use rdkafka::{
@@ -8,14 +13,14 @@ use rdkafka::{
 
 use super::*;
 use crate::{
-    audit::Durability,
     audit::{
+        Durability,
         record::{Closed, Entry, Event},
         verify::{Holder, Order, Report, Verdict, Verifier},
     },
     kafka::reader::{Message, TopicReader},
     runtime::ledger::{Ledger, LedgerOptions},
-    store::testing,
+    store::{cursor, layout, testing},
 };
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -233,44 +238,6 @@ async fn the_next_process_goes_on_where_kafka_had_acknowledged_and_sends_old_cha
     );
     second.shutdown(0).await.unwrap();
     assert_sound(&verify(&kafka).await, 42 + 7);
-}
-
-#[test]
-fn the_cursor_never_passes_a_gap() {
-    let dir = testing::dir();
-    let chain = ChainDir::new(dir.path(), 1, ChainId([1; 16]));
-    let cursor = Cursor {
-        chain: chain.chain,
-        seq: 5,
-        checkpoint_bytes: 0,
-    };
-    let mut pass = Pass {
-        reader: ChainReader::new(chain.clone()),
-        dir: chain,
-        cursor,
-        written: cursor,
-        written_at: Instant::now(),
-        pending: None,
-        flights: VecDeque::new(),
-        flight_bytes: 0,
-        checkpoint: false,
-        later: 0,
-        ended: false,
-    };
-    for seq in 5..9 {
-        pass.flights.push_back(Flight {
-            seq,
-            bytes: 1,
-            time: None,
-            acknowledged: false,
-        });
-        pass.flight_bytes += 1;
-    }
-    for (delivered, cursor) in [(6, 5), (8, 5), (5, 7), (7, 9)] {
-        pass.delivered(Sent::Record(delivered));
-        assert_eq!(pass.cursor.seq, cursor, "after {delivered}");
-    }
-    assert_eq!(pass.flight_bytes, 0);
 }
 
 #[test]

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for threads and processes, in real time"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, ErrorKind},
