@@ -6,9 +6,8 @@ import threading
 import pytest
 from conftest import kind
 from stack import Answer, ModelSim
-from stack.caller import begin, events, prompt, text_of
-from stack.process import fetch
-from stack.upstream import chat
+from stack.caller import events, prompt, text_of
+from stack.upstream import chat, chunk, relay
 
 CARD = "4111 1111 1111 1111"
 SSN = "536-22-8145"
@@ -20,11 +19,6 @@ def stream(site, text="Hello", client="alice-app", **options):
     """What the SDK's user reads, delta by delta."""
     answer = site.openai(client).chat.completions.create(**prompt(text, stream=True), **options)
     return [event.choices[0].delta.content for event in answer if event.choices and event.choices[0].delta.content]
-
-
-def chunk(delta: dict, index: int = 0, finish=None, **more) -> dict:
-    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": "gpt-4o-mini",
-            "choices": [{"index": index, "delta": delta, "finish_reason": finish}], **more}
 
 
 # --- the prompt ---
@@ -124,7 +118,6 @@ def simulator(request, tmp_path_factory):
 
 
 def test_a_simulated_stream_is_masked_however_it_is_cut(site, simulator):
-    from stack.upstream import relay
     site.upstream.answer = relay(simulator.port)
     pieces = stream(site, "Who is Ada?")
     assert "".join(pieces) == MASKED
@@ -132,7 +125,6 @@ def test_a_simulated_stream_is_masked_however_it_is_cut(site, simulator):
 
 
 def test_simulated_tool_call_arguments_stay_json_however_they_are_cut(site, simulator):
-    from stack.upstream import relay
     site.upstream.answer = relay(simulator.port)
     arguments = ""
     tools = [{"type": "function", "function": {"name": "pay", "parameters": {"type": "object"}}}]

@@ -82,6 +82,16 @@ def finish(response: http.client.HTTPResponse) -> Reply:
     return Reply(response.status, response.getheaders(), b"".join(parts), whole)
 
 
+def read_until(response: http.client.HTTPResponse, wanted: bytes) -> bytes:
+    """What came until `wanted` was in it."""
+    got = b""
+    while wanted not in got:
+        piece = response.read1(65536)
+        assert piece, got
+        got += piece
+    return got
+
+
 def raw(url: str, data: bytes, seconds: float = 30) -> bytes:
     """Sends these bytes and reads until the other side closes."""
     host, port = url.removeprefix("http://").split(":")
