@@ -5,8 +5,7 @@ use clap::Parser;
 use super::*;
 use crate::{
     audit::{
-        Durability,
-        fixture,
+        Durability, fixture,
         record::{Closed, Entry, Event},
         verify::Cause,
     },
