@@ -124,13 +124,21 @@ async fn whatever_is_no_good_answer_makes_the_issuer_unavailable_until_it_is() {
         idp.publish(keys_answer);
         let (keys, hand) = discovery(&idp);
         keys.fetched(1).await;
-        assert_eq!((usable(&keys), keys.fetches()), (None, (1, 1)), "case {case}");
+        assert_eq!(
+            (usable(&keys), keys.fetches()),
+            (None, (1, 1)),
+            "case {case}"
+        );
 
         idp.discover(right.clone());
         idp.publish(published(&[&P256]));
         hand.advance(SECOND);
         keys.fetched(2).await;
-        assert_eq!((usable(&keys), keys.fetches()), (Some(1), (2, 1)), "case {case}");
+        assert_eq!(
+            (usable(&keys), keys.fetches()),
+            (Some(1), (2, 1)),
+            "case {case}"
+        );
     }
     assert_eq!(
         elsewhere.requests(),

@@ -179,6 +179,10 @@ fn stream<S: AsRef<str>>(plan: &Arc<Plan>, pieces: &[S]) -> (String, Masker) {
     (out, masker)
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how long to search is the tester's choice"
+)]
 fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("MASK_CASES")
         .ok()
