@@ -154,7 +154,7 @@ def test_no_secret_is_in_any_sink(oidc, tokens, kafka, tmp_path):
     secrets |= {f"bare {name}": re.sub(r"[ -]", "", CANARIES[name]) for name in ["card", "ssn", "card in the answer", "ssn in the answer"]}
     found = [(name, sink) for name, secret in secrets.items() for sink, data in sinks.items() if secret.encode() in data]
     assert found == []
-    assert count > 30 and b"[CREDIT_CARD]" in sinks["the topic"], "there was something to find"
+    assert count > 20 and b"[CREDIT_CARD]" in sinks["the topic"], "there was something to find"
 
 
 def test_debug_logs_show_no_more(oidc, tokens, tmp_path):
