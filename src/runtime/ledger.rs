@@ -15,7 +15,6 @@
 //! Dropping every handle without [`Ledger::shutdown`] ends the chain without a `shutdown` record: not clean, but whole.
 
 use std::{
-    fs,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
     thread,
@@ -253,7 +252,7 @@ impl Ledger {
             .map(|kafka| Prepared::new(kafka, &options.replica))
             .transpose()?;
         let dir = options.dir.clone();
-        fs::create_dir_all(&dir).map_err(StoreError::io(&dir))?;
+        store::layout::create_private(&dir).map_err(StoreError::io(&dir))?;
         let lock = store::lock::DirLock::take(&dir)?;
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| OpenError::System("random numbers"))?;

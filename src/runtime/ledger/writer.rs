@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -162,7 +162,7 @@ impl Writer {
         let recovered = recover::recover(&dir, published)?;
 
         let chain_dir = ChainDir::new(&dir, recovered.next_ordinal, chain);
-        fs::create_dir_all(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
+        layout::create_chain(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
         let chains = layout::chains_dir(&dir);
         layout::sync_dir(&chains)
             .and_then(|()| layout::sync_dir(&dir))
