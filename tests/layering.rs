@@ -2,6 +2,8 @@
 //!
 //! Test code is not looked at: a test may stand anything beside the idea it tests.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

@@ -163,6 +163,7 @@ fn samples() -> String {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a switch of the test's own")]
 fn the_samples_beside_the_schema_are_what_is_written() {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -39,8 +39,6 @@ const CONTEXT: &[&str] = &[
     "dial",
     "sms",
     "whatsapp",
-    "reach",
-    "answering",
 ];
 
 /// The longest front that is valid in some country and ends where a group of digits ends.

@@ -218,9 +218,9 @@ impl Scanner {
                 limit.min(end - self.longest)
             };
             let found = self.search.search(&Input::new(text).span(at..end));
+            effort.searched += (end - at) as u64;
             match found {
                 Some(found) if found.start() < sure => {
-                    effort.searched += (found.end() - at) as u64;
                     let hit =
                         self.settle(text, found.pattern(), found.start(), found.end(), effort);
                     if hit.is_some() {
@@ -229,7 +229,6 @@ impl Scanner {
                     (at, span) = (found.start() + 1, 2 * self.longest);
                 }
                 _ => {
-                    effort.searched += (end - at) as u64;
                     (at, span) = (sure, SPAN);
                 }
             }

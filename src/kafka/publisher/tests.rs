@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for threads and processes, in real time"
+)]
+
 use std::collections::BTreeMap;
 
 use rdkafka::{
@@ -9,12 +14,13 @@ use rdkafka::{
 use super::*;
 use crate::{
     audit::{
+        Durability,
         record::{Closed, Entry, Event},
         verify::{Holder, Order, Report, Verdict, Verifier},
     },
     kafka::reader::{Message, TopicReader},
-    runtime::ledger::{Durability, Ledger, LedgerOptions},
-    store::testing,
+    runtime::ledger::{Ledger, LedgerOptions},
+    store::{cursor, layout, testing},
 };
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -207,6 +213,40 @@ async fn a_fatal_error_is_survived_by_a_new_producer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_waits_until_all_it_covers_was_acknowledged() {
+    let (cluster, dir) = (Cluster::new(2).unwrap(), testing::dir());
+    let mut kafka = KafkaOptions::new(cluster.bootstrap_servers());
+    // Records go to a broker that is away, checkpoints to one that is there.
+    cluster.create_topic(&kafka.topic, 1, 1).unwrap();
+    cluster.create_topic(&kafka.checkpoint_topic, 1, 1).unwrap();
+    cluster.partition_leader(&kafka.topic, 0, Some(2)).unwrap();
+    cluster
+        .partition_leader(&kafka.checkpoint_topic, 0, Some(1))
+        .unwrap();
+    cluster.broker_down(2).unwrap();
+    for (name, value) in [
+        ("reconnect.backoff.ms", "10"),
+        ("reconnect.backoff.max.ms", "50"),
+        ("delivery.timeout.ms", "500"),
+    ] {
+        kafka.extra.insert(name.into(), value.into());
+    }
+    let ledger = ledger(dir.path(), &kafka);
+    append(&ledger, 10).await;
+    let path = layout::chains(dir.path()).unwrap()[0].checkpoints();
+    let signed = || crate::store::checkpoints::last(&path).unwrap().is_some();
+    until("a checkpoint is signed", signed).await;
+    until("deliveries fail", || published(&ledger).restarts > 1).await;
+    assert!(messages(&kafka, &kafka.checkpoint_topic).await.is_empty());
+    cluster.broker_up(2).unwrap();
+    until_all_published(&ledger).await;
+    ledger.shutdown(0).await.unwrap();
+    let report = verify(&kafka).await;
+    assert_sound(&report, 12);
+    assert!(report.checkpoints > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_goes_on_where_kafka_had_acknowledged_and_sends_old_chains_first() {
     let ((cluster, kafka), dir) = (cluster(), testing::dir());
     let first = ledger(dir.path(), &kafka);
@@ -232,44 +272,6 @@ async fn the_next_process_goes_on_where_kafka_had_acknowledged_and_sends_old_cha
     );
     second.shutdown(0).await.unwrap();
     assert_sound(&verify(&kafka).await, 42 + 7);
-}
-
-#[test]
-fn the_cursor_never_passes_a_gap() {
-    let dir = testing::dir();
-    let chain = ChainDir::new(dir.path(), 1, ChainId([1; 16]));
-    let cursor = Cursor {
-        chain: chain.chain,
-        seq: 5,
-        checkpoint_bytes: 0,
-    };
-    let mut pass = Pass {
-        reader: ChainReader::new(chain.clone()),
-        dir: chain,
-        cursor,
-        written: cursor,
-        written_at: Instant::now(),
-        pending: None,
-        flights: VecDeque::new(),
-        flight_bytes: 0,
-        checkpoint: false,
-        later: 0,
-        ended: false,
-    };
-    for seq in 5..9 {
-        pass.flights.push_back(Flight {
-            seq,
-            bytes: 1,
-            time: None,
-            acknowledged: false,
-        });
-        pass.flight_bytes += 1;
-    }
-    for (delivered, cursor) in [(6, 5), (8, 5), (5, 7), (7, 9)] {
-        pass.delivered(Sent::Record(delivered));
-        assert_eq!(pass.cursor.seq, cursor, "after {delivered}");
-    }
-    assert_eq!(pass.flight_bytes, 0);
 }
 
 #[test]
