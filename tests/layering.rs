@@ -38,6 +38,8 @@ const TABLE: [(&str, &[&str]); 15] = [
             "dialect",
             "exchange",
             "identity",
+            // Where secrets and keys are, as values; how they are read and fetched is none of its business.
+            "keys::jwks::KeySource",
             "keys::secret",
             "mask",
             "policy",

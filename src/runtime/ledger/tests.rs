@@ -499,7 +499,7 @@ async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_notic
         Err(LedgerError::Full)
     );
 
-    fs::remove_dir_all(old.path).unwrap();
+    std::fs::remove_dir_all(old.path).unwrap();
     until("the room is noticed", || ledger.health().writable()).await;
     ledger.append(opened("s"), Durability::Disk).await.unwrap();
 }
