@@ -118,6 +118,9 @@ pub struct Published {
 #[derive(Debug, Default)]
 struct Status {
     published: Published,
+    /// Records of the live chain that were acknowledged, and of older ones those that were not.
+    acknowledged: u64,
+    older: u64,
     oldest: Option<Timestamp>,
     stop_at: Option<Instant>,
 }
@@ -197,6 +200,8 @@ impl Publisher {
     pub fn published(&self) -> Published {
         let status = lock(&self.status);
         let mut published = status.published.clone();
+        published.lag_records =
+            status.older + self.live.synced().saturating_sub(status.acknowledged);
         published.oldest_unacked_age = status.oldest.map(|oldest| {
             Duration::try_from(wall().duration_since(oldest)).unwrap_or(Duration::ZERO)
         });

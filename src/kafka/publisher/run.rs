@@ -42,7 +42,7 @@ const MAX_FLIGHT_BYTES: usize = 32 << 20;
 /// How often the cursor is written while it moves.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Wait before a new producer after a failure: the first, doubling up to the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// What a delivery report is about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sent {
@@ -453,18 +453,13 @@ impl Run {
     }
 
     fn show(&self, pass: &Pass) {
-        let end = if pass.dir.chain == self.live.chain {
-            self.live.synced()
-        } else {
-            pass.reader.next_seq()
-        };
-        let live = if pass.dir.chain == self.live.chain {
-            0
-        } else {
-            self.live.synced()
-        };
         let mut status = lock(&self.status);
-        status.published.lag_records = end.saturating_sub(pass.cursor.seq) + pass.later + live;
+        if pass.dir.chain == self.live.chain {
+            (status.acknowledged, status.older) = (pass.cursor.seq, 0);
+        } else {
+            let unacknowledged = pass.reader.next_seq().saturating_sub(pass.cursor.seq);
+            (status.acknowledged, status.older) = (0, unacknowledged + pass.later);
+        }
         status.oldest = pass.flights.front().and_then(|flight| flight.time);
     }
 

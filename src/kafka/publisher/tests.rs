@@ -182,7 +182,7 @@ async fn records_that_time_out_are_sent_again_from_the_log() {
     let ((cluster, mut kafka), dir) = (cluster(), testing::dir());
     kafka
         .extra
-        .insert("delivery.timeout.ms".into(), "300".into());
+        .insert("delivery.timeout.ms".into(), "2000".into());
     cluster.broker_down(1).unwrap();
     let ledger = ledger(dir.path(), &kafka);
     append(&ledger, 30).await;
@@ -227,7 +227,7 @@ async fn a_checkpoint_waits_until_all_it_covers_was_acknowledged() {
     for (name, value) in [
         ("reconnect.backoff.ms", "10"),
         ("reconnect.backoff.max.ms", "50"),
-        ("delivery.timeout.ms", "500"),
+        ("delivery.timeout.ms", "2000"),
     ] {
         kafka.extra.insert(name.into(), value.into());
     }
@@ -236,7 +236,7 @@ async fn a_checkpoint_waits_until_all_it_covers_was_acknowledged() {
     let path = layout::chains(dir.path()).unwrap()[0].checkpoints();
     let signed = || crate::store::checkpoints::last(&path).unwrap().is_some();
     until("a checkpoint is signed", signed).await;
-    until("deliveries fail", || published(&ledger).restarts > 1).await;
+    until("deliveries fail", || published(&ledger).restarts > 0).await;
     assert!(messages(&kafka, &kafka.checkpoint_topic).await.is_empty());
     cluster.broker_up(2).unwrap();
     until_all_published(&ledger).await;

@@ -349,6 +349,8 @@ impl Writer {
             return items.into_iter().for_each(|item| self.refuse(item, error));
         }
         self.unsynced_since.get_or_insert_with(now);
+        // Before anyone is answered: whoever has a receipt must find it counted.
+        self.publish_state();
         let mut receipts = receipts.into_iter();
         // Spool is acknowledged now, whatever the sync brings: the bytes are the operating system's.
         let mut to_sync = Vec::new();
