@@ -4,7 +4,7 @@ mod live;
 mod reload;
 mod socket;
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
@@ -144,6 +144,7 @@ fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     };
     let mut options = LedgerOptions::new(&audit.dir, &audit.deployment, replica);
     options.signing_key.clone_from(&audit.signing_key);
+    options.checkpoint_file.clone_from(&audit.checkpoint_file);
     options.segment_bytes = audit.segment;
     options.spool_cap_bytes = audit.spool_cap;
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
@@ -207,8 +208,8 @@ async fn serve_ext_proc(
             .tcp_nodelay(true)
     };
     match listen {
-        ExtProc::Unix(path) => {
-            let (listener, _file) = socket::bind(&path, 0o600)
+        ExtProc::Unix(path, mode) => {
+            let (listener, _file) = socket::bind(&path, mode)
                 .with_context(|| format!("cannot listen on `{}`", path.display()))?;
             let incoming = UnixListenerStream::new(listener);
             let served = server()
@@ -255,18 +256,16 @@ async fn cut_the_rest(tasks: &TaskTracker, cut: &CancellationToken) -> usize {
 }
 
 /// Resolves at the first signal to stop. Where signals cannot be had the service runs until it is killed.
-fn signalled() -> impl Future<Output = ()> {
-    async {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (
-            signal(SignalKind::terminate()),
-            signal(SignalKind::interrupt()),
-        ) else {
-            error!("signals cannot be had: only a kill will end this process");
-            return std::future::pending().await;
-        };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+async fn signalled() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        error!("signals cannot be had: only a kill will end this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }

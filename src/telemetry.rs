@@ -18,7 +18,9 @@ pub fn start_logging() {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
+        .with_span_events(FmtSpan::NONE)
+        // It would tell of a log that cannot be written with `eprintln!`, which panics where stderr itself cannot be.
+        .log_internal_errors(false);
     let started = if std::io::stderr().is_terminal() {
         builder.try_init()
     } else {

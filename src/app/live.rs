@@ -51,6 +51,14 @@ pub(super) struct Live {
     ready: AtomicBool,
 }
 
+/// A configuration that nothing keeps from being put into force any more.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    rules: Arc<Rules>,
+    /// `None` keeps the one there is.
+    authenticator: Option<Arc<Authenticator>>,
+}
+
 impl Live {
     pub(super) fn new(config: &Config, ledger: Ledger) -> Result<Self, SnapshotError> {
         Ok(Self {
@@ -76,19 +84,29 @@ impl Live {
         self.ready.store(false, Ordering::Release);
     }
 
-    /// Puts `config` into force for new streams. With `identity`, verified tokens are forgotten and keys fetched anew.
-    pub(super) fn put_in_force(
+    /// Makes ready what `config` says. With `identity`, verified tokens will be forgotten and keys are fetched anew.
+    pub(super) fn prepare(
         &self,
         config: &Config,
         identity: bool,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<Prepared, SnapshotError> {
         let rules = snapshot::rules(config, Some(&self.rules.load()))?;
-        if identity {
-            self.authenticator
-                .store(Arc::new(snapshot::authenticator(config)?));
+        let authenticator = match identity {
+            true => Some(Arc::new(snapshot::authenticator(config)?)),
+            false => None,
+        };
+        Ok(Prepared {
+            rules: Arc::new(rules),
+            authenticator,
+        })
+    }
+
+    /// Puts it into force for new streams.
+    pub(super) fn put_in_force(&self, prepared: Prepared) {
+        if let Some(authenticator) = prepared.authenticator {
+            self.authenticator.store(authenticator);
         }
-        self.rules.store(Arc::new(rules));
-        Ok(())
+        self.rules.store(prepared.rules);
     }
 
     /// Puts on record that `config` is about to be in force.

@@ -101,10 +101,21 @@ impl Watched {
                 return self.reject(live, digest, faults, &error.to_string()).await;
             }
         };
+        let missing = fresh.missing();
+        if !missing.is_empty() {
+            let faults = u32::try_from(missing.len()).unwrap_or(u32::MAX);
+            let told: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            return self.reject(live, digest, faults, &told.join("\n")).await;
+        }
+        let prepared = match live.prepare(&fresh, fresh.issuers != self.in_force.issuers) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.reject(live, digest, 1, &error.to_string()).await,
+        };
         if let Some(what) = needs_restart(&self.in_force, &fresh) {
             warn!("`{what}` changed: that takes a restart; the rest is put into force");
         }
-        // On record before it is in force: a decision never names rules that the log does not know of.
+        // On record before it is in force: a decision never names rules that the log does not know of. And only what can be
+        // put into force: the log never says so of rules that were not.
         if let Err(code) = live.record_config(&fresh).await {
             error!(
                 code,
@@ -114,14 +125,10 @@ impl Watched {
             self.seen.clear();
             return;
         }
-        match live.put_in_force(&fresh, fresh.issuers != self.in_force.issuers) {
-            Ok(()) => {
-                info!(digest, "the new configuration is in force");
-                self.secrets = read(&snapshot::secret_sources(&fresh));
-                self.in_force = fresh;
-            }
-            Err(error) => self.reject(live, digest, 1, &error.to_string()).await,
-        }
+        live.put_in_force(prepared);
+        info!(digest, "the new configuration is in force");
+        self.secrets = read(&snapshot::secret_sources(&fresh));
+        self.in_force = fresh;
     }
 
     async fn reject(&self, live: &Live, digest: String, faults: u32, why: &str) {
@@ -144,8 +151,9 @@ impl Watched {
         if fresh.iter().zip(&self.secrets).all(same) || fresh.iter().any(Option::is_none) {
             return;
         }
-        match live.put_in_force(&self.in_force, false) {
-            Ok(()) => {
+        match live.prepare(&self.in_force, false) {
+            Ok(prepared) => {
+                live.put_in_force(prepared);
                 info!("an upstream credential changed and is in force");
                 self.secrets = fresh;
             }

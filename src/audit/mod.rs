@@ -16,6 +16,8 @@ pub mod checkpoint;
 pub(crate) mod fixture;
 pub mod note;
 pub mod record;
+#[cfg(test)]
+mod samples;
 pub mod tree;
 pub mod verify;
 

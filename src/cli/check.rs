@@ -90,3 +90,72 @@ fn found(file: String, config: &Config) -> Report {
         warnings: config.warnings.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Runs `check` on `text`; yields the verdict, what went to `out` and what went to `err`.
+    fn check(text: &str, json: bool) -> (bool, String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("c.yaml");
+        fs::write(&config, text).unwrap();
+        let known = Known {
+            dialects: &[],
+            entities: &[],
+            detector: &|_| Ok(()),
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let valid = run(&Args { config, json }, &known, &mut out, &mut err).unwrap();
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace(&dir.path().display().to_string(), "DIR")
+        };
+        (valid, text(out), text(err))
+    }
+
+    #[test]
+    fn faults_are_lines_that_editors_can_jump_to() {
+        let (valid, out, err) = check("audit: { dir: x }\nlisen: {}\n", false);
+        assert!(!valid);
+        assert_eq!(out, "");
+        assert_eq!(
+            err,
+            "DIR/c.yaml:1: `connections` is missing\nDIR/c.yaml:1: `identity` is missing\n\
+             DIR/c.yaml:2: unknown key `lisen` (did you mean `listen`?)\nDIR/c.yaml: 3 faults\n"
+        );
+    }
+
+    #[test]
+    fn a_script_reads_one_object() {
+        let (valid, out, err) = check("a: [", true);
+        assert!(!valid && err.is_empty());
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["valid"], false);
+        assert_eq!(report["faults"][0]["line"], 2);
+        assert_eq!(report["warnings"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let known = Known {
+            dialects: &[],
+            entities: &[],
+            detector: &|_| Ok(()),
+        };
+        let args = Args {
+            config: "/nowhere/c.yaml".into(),
+            json: false,
+        };
+        let error = run(&args, &known, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read `/nowhere/c.yaml`: "),
+            "{error}"
+        );
+    }
+}

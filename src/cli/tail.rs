@@ -93,13 +93,17 @@ fn tail_dir(dir: &Path, follow: bool, out: &mut Out<impl Write>) -> anyhow::Resu
         let last = newer.last().map_or(after, |chain| chain.ordinal);
         for chain in newer {
             after = chain.ordinal;
-            let mut reader = ChainReader::new(chain);
+            let mut reader = if follow {
+                ChainReader::new(chain)
+            } else {
+                ChainReader::until_now(chain)?
+            };
             loop {
                 match reader.step()? {
                     Step::Record(stored) => out.print(&stored.bytes)?,
                     Step::End(_) if follow && after == last && !has_newer(dir, after)? => {
                         out.to.flush()?;
-                        thread::sleep(POLL);
+                        pause();
                     }
                     Step::End(_) => break,
                     Step::Damaged(damage) => {
@@ -113,8 +117,16 @@ fn tail_dir(dir: &Path, follow: bool, out: &mut Out<impl Write>) -> anyhow::Resu
         if !follow {
             return Ok(());
         }
-        thread::sleep(POLL);
+        pause();
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a file system that tells of changes is not everywhere, and nobody waits for this thread"
+)]
+fn pause() {
+    thread::sleep(POLL);
 }
 
 fn has_newer(dir: &Path, ordinal: u64) -> io::Result<bool> {

@@ -121,7 +121,7 @@ fn check_dir(mut verifier: Verifier, dir: &Path) -> anyhow::Result<Checked> {
                 verifier.bad_checkpoint(chain.chain, error);
             }
         }
-        let mut reader = ChainReader::new(chain.clone());
+        let mut reader = ChainReader::until_now(chain.clone())?;
         loop {
             match reader
                 .step()

@@ -6,7 +6,9 @@ use std::{
 };
 
 use super::{
-    Connection, Credential, Known, Payload, TokenHeader, raw,
+    Connection, Credential, Known, Payload, TokenHeader,
+    detectors::{self, Groups},
+    raw,
     understand::{At, NAME_RULE, Notes, is_name, secret},
 };
 use crate::{
@@ -25,8 +27,6 @@ pub(super) struct Written {
     pub(super) groups: BTreeMap<String, Vec<String>>,
 }
 
-type Groups = BTreeMap<String, Vec<Entity>>;
-
 /// The connections in order; what is faulty is noted and left out.
 pub(super) fn connections(
     written: Written,
@@ -36,7 +36,7 @@ pub(super) fn connections(
     notes: &mut Notes<'_>,
 ) -> Vec<Connection> {
     let vocabulary = Vocabulary { entities, claims };
-    let groups = groups(written.groups, &vocabulary, notes);
+    let groups = detectors::groups(written.groups, &vocabulary, notes);
     let policies = Policies::read(written.policies, &vocabulary, &groups, notes);
     let mut used = BTreeSet::new();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
@@ -70,42 +70,6 @@ pub(super) fn connections(
     }
     policies.warn_unused(&used, notes);
     connections
-}
-
-fn groups(
-    raw: BTreeMap<String, Vec<String>>,
-    vocabulary: &Vocabulary,
-    notes: &mut Notes<'_>,
-) -> Groups {
-    let at = At::root().key("detector_groups");
-    let mut groups = Groups::new();
-    for (name, members) in raw {
-        let at = at.key(&name);
-        if !is_name(&name) {
-            notes.fault(&at, NAME_RULE);
-        } else if vocabulary.entities.contains(name.as_str()) {
-            notes.fault(
-                &at,
-                format!("`{name}` is an entity; choose another name for the group"),
-            );
-        }
-        if members.is_empty() {
-            notes.fault(&at, "the group is empty");
-        }
-        let mut entities = Vec::new();
-        for (i, member) in members.iter().enumerate() {
-            match vocabulary.entities.get(member.as_str()) {
-                Some(entity) => entities.push(entity.clone()),
-                None => {
-                    let known = vocabulary.entities.iter().map(|entity| &**entity);
-                    let message = format!("unknown entity `{member}`: no detector finds it");
-                    notes.unknown(&at.index(i), message, member, known);
-                }
-            }
-        }
-        groups.insert(name, entities);
-    }
-    groups
 }
 
 /// Policies by name, the faulty ones with nothing behind their name, so that naming one is no second fault.
@@ -159,15 +123,7 @@ fn policy(
     let when = match Expression::compile(&raw.when, vocabulary) {
         Ok(when) => Some(when),
         Err(faults) => {
-            for fault in faults {
-                notes.fault_within(
-                    &at.key("when"),
-                    fault.line,
-                    fault.column,
-                    fault.message,
-                    fault.suggestion,
-                );
-            }
+            notes.condition(&at.key("when"), &raw.when, faults);
             None
         }
     };
@@ -175,6 +131,12 @@ fn policy(
     let when = when?;
     if when.constant() == Some(false) {
         notes.warn(&at.key("when"), "the condition never holds");
+    }
+    if let Some(claim) = when.unguarded() {
+        let message = format!(
+            "a caller without the claim `{claim}` is denied here; ask `has(principal.claims.{claim})` first"
+        );
+        notes.warn(&at.key("when"), message);
     }
     Some(Policy {
         name: raw.name,

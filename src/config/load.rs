@@ -83,6 +83,10 @@ impl Config {
     /// Files and environment variables the file names that are not there now, as faults with their lines.
     /// A secret's value is never looked at: a file is opened and closed, a variable is asked for by name.
     #[must_use]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the configuration asking whether a variable it names is there"
+    )]
     pub fn missing(&self) -> Vec<Fault> {
         let missing = |reference: &Reference| {
             let message = match &reference.source {

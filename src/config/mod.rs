@@ -9,8 +9,12 @@
 //! Never: holds a secret, only where it is ([`SecretSource`]); follows aliases; reads a file of more than 1 MiB.
 //! Can miss: whether a host, route, topic or issuer exists; [`Config::missing`] looks at files and variables only.
 
+mod audit;
 mod chains;
+mod detectors;
 mod fault;
+mod issuers;
+mod listen;
 mod load;
 mod raw;
 mod structure;
@@ -21,7 +25,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
@@ -29,8 +33,13 @@ pub use structure::json_schema;
 pub use tree::MAX_BYTES;
 
 use crate::{
-    audit::Durability, detect::Entity, dialect::Dialect, exchange::Route,
-    keys::secret::SecretSource, policy::Chain,
+    audit::Durability,
+    detect::Entity,
+    dialect::Dialect,
+    exchange::Route,
+    identity::IssuerRules,
+    keys::{jwks::KeySource, secret::SecretSource},
+    policy::Chain,
 };
 
 /// What the configuration may refer to: the program's own dialects and detectors.
@@ -49,8 +58,6 @@ pub struct Known<'a> {
 pub struct Config {
     /// Where the services listen.
     pub listen: Listen,
-    /// The secret value Envoy's guard demands on governed answers.
-    pub marker: Option<SecretSource>,
     /// Bounds on memory and concurrency.
     pub limits: Limits,
     /// Who may vouch for callers; never empty, `iss` unique.
@@ -88,8 +95,8 @@ pub struct Listen {
 /// How Envoy reaches the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExtProc {
-    /// A Unix socket: access is a matter of file permissions.
-    Unix(PathBuf),
+    /// A Unix socket and its mode: access is a matter of file permissions.
+    Unix(PathBuf, u32),
     /// TCP with mutual TLS.
     Tls(SocketAddr, TlsFiles),
     /// TCP that anyone who reaches the port can use; the file says `insecure: true`.
@@ -125,42 +132,10 @@ pub struct Limits {
 /// An issuer of access tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuer {
-    /// The `iss` of its tokens, compared byte for byte.
-    pub issuer: String,
-    /// Audiences of which a token must carry one; never empty.
-    pub audiences: Vec<String>,
-    /// Algorithms its tokens may be signed with (RFC 7518 names, `EdDSA` of RFC 8037); asymmetric, never empty.
-    pub algorithms: Vec<String>,
+    /// What is demanded of its tokens.
+    pub rules: IssuerRules,
     /// Where its keys are.
-    pub jwks: JwksSource,
-    /// The claim that lists the caller's groups.
-    pub groups_claim: ClaimPath,
-    /// Further claims that conditions may read and records carry.
-    pub claims: Vec<String>,
-    /// Leeway for `exp` and `nbf`; at most five minutes.
-    pub clock_skew: Duration,
-    /// Whether ID tokens are accepted in place of access tokens.
-    pub allow_id_tokens: bool,
-}
-
-/// Where an issuer's keys are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JwksSource {
-    /// OpenID Connect Discovery at the issuer.
-    Discovery,
-    /// A JWK Set at this URL.
-    Url(String),
-    /// A JWK Set in this file.
-    File(PathBuf),
-}
-
-/// Which claim is meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClaimPath {
-    /// A top-level claim of this name.
-    Name(String),
-    /// A JSON pointer (RFC 6901) into the claims.
-    Pointer(String),
+    pub keys: KeySource,
 }
 
 /// What callers may reach, and under which rules.

@@ -14,8 +14,6 @@ use serde::Deserialize;
 pub(super) struct File {
     /// Where the services listen.
     pub(super) listen: Option<Listen>,
-    /// What is agreed with Envoy's configuration.
-    pub(super) envoy: Option<Envoy>,
     /// Bounds on memory and concurrency.
     pub(super) limits: Option<Limits>,
     /// Who may vouch for callers.
@@ -62,11 +60,24 @@ pub(super) enum ExtProc {
 pub(super) struct ExtProcFull {
     /// `unix:PATH` or `tcp:IP:PORT`.
     pub(super) address: String,
+    /// Mode of the Unix socket: `"0600"` for its owner alone, `"0660"` for its group too. Default: `"0600"`.
+    pub(super) mode: Option<SocketMode>,
     /// Certificates of the TCP listener; Envoy must show one that `client_ca` signed.
     pub(super) tls: Option<Tls>,
     /// Accept TCP without mutual TLS: whoever reaches the port can read lent credentials. Default: false.
     #[serde(default)]
     pub(super) insecure: bool,
+}
+
+/// Who may open the Unix socket.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum SocketMode {
+    /// Its owner alone.
+    #[serde(rename = "0600")]
+    Owner,
+    /// Its owner and its group.
+    #[serde(rename = "0660")]
+    Group,
 }
 
 /// Certificates of a listener with mutual TLS.
@@ -100,14 +111,6 @@ pub(super) struct HttpFull {
     /// Listen beyond loopback, without TLS. Default: false.
     #[serde(default)]
     pub(super) insecure: bool,
-}
-
-/// What is agreed with Envoy's configuration.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Envoy {
-    /// The secret value that `envoy.yaml`'s guard demands on every governed answer. Default: none.
-    pub(super) marker: Option<Source>,
 }
 
 /// Where a secret is: exactly one of `file` and `env`.

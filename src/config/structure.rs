@@ -1,6 +1,6 @@
 //! Does the file have the shape it should? Every departure at once, each in words rather than in schema terms.
 
-use std::sync::OnceLock;
+use std::sync::LazyLock;
 
 use jsonschema::{
     JsonType, ValidationError, Validator,
@@ -16,12 +16,18 @@ use super::{
 };
 use crate::policy::nearest;
 
+/// Most faults of structure told at once: a file with more is not a configuration with slips in it.
+const MAX_FAULTS: usize = 200;
+
 /// The JSON Schema of the file (draft 2020-12), as `docs/schema/config.schema.json` publishes it.
 #[must_use]
-pub fn json_schema() -> Value {
-    let mut schema = schemars::schema_for!(raw::File).to_value();
-    without_null(&mut schema);
-    schema
+pub fn json_schema() -> &'static Value {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+        let mut schema = schemars::schema_for!(raw::File).to_value();
+        without_null(&mut schema);
+        schema
+    });
+    &SCHEMA
 }
 
 /// A key that is left out and a key without a value are not the same: the second is a slip. So `null`, which the
@@ -56,13 +62,14 @@ fn without_null(schema: &mut Value) {
 
 /// Checks `tree` against the schema.
 pub(super) fn faults(tree: &Node, value: &Value) -> Vec<Fault> {
-    static VALIDATOR: OnceLock<Result<Validator, String>> = OnceLock::new();
-    let validator = VALIDATOR
-        .get_or_init(|| jsonschema::validator_for(&json_schema()).map_err(|e| e.to_string()));
-    match validator {
+    static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
+        jsonschema::validator_for(json_schema()).map_err(|error| error.to_string())
+    });
+    match &*VALIDATOR {
         Ok(validator) => validator
             .iter_errors(value)
             .flat_map(|error| worded(tree, &error))
+            .take(MAX_FAULTS)
             .collect(),
         Err(error) => vec![Fault::new(
             1,
@@ -79,6 +86,7 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
             .iter()
+            .take(MAX_FAULTS)
             .map(|key| unknown_key(tree, &path, key, error))
             .collect(),
         ValidationErrorKind::Required { property } => {

@@ -4,6 +4,8 @@
 //! depth and size are bounded while reading, and aliases cannot multiply anything: they are refused.
 //! Scalars resolve by the YAML 1.2 core schema: `no` and `on` are strings, not booleans.
 
+use std::collections::BTreeMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Number, Value};
 
@@ -36,15 +38,8 @@ pub(super) enum Kind {
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// Where the text of a scalar starts, if it stands in the file as it is, so that places within it can be told.
-    text: Option<TextStart>,
-}
-
-/// The line of a text's first line, and the column all its lines start at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TextStart {
-    line: usize,
-    column: usize,
+    /// How a scalar is written, which decides whether places within its text can be told.
+    style: Option<ScalarStyle>,
 }
 
 impl Place {
@@ -52,17 +47,63 @@ impl Place {
         Self {
             line: span.start.line().max(1),
             column: span.start.col() + 1,
-            text: None,
+            style: None,
         }
     }
 
-    /// Line and column in the file of a line and column in the scalar's text, all from 1; `None` where escapes or
-    /// folding have moved them.
-    pub(super) fn within(&self, line: usize, column: usize) -> Option<(usize, usize)> {
-        let start = self.text?;
-        let line = start.line + line.saturating_sub(1);
-        Some((line, start.column + column.saturating_sub(1)))
+    /// Where line `line`, column `column` of the scalar `text` that stands here is in `file`, all from 1; `None` where
+    /// escapes or folding have moved them.
+    pub(super) fn within(
+        &self,
+        file: &str,
+        text: &str,
+        line: usize,
+        column: usize,
+    ) -> Option<(usize, usize)> {
+        let (first, indent) = self.text_start(file, text)?;
+        Some((
+            first + line.saturating_sub(1),
+            indent + column.saturating_sub(1),
+        ))
     }
+
+    /// The line a scalar's text starts on and the column its lines start at, if it stands in `file` as it is.
+    fn text_start(&self, file: &str, text: &str) -> Option<(usize, usize)> {
+        match self.style? {
+            ScalarStyle::Plain => stands_at(file, text, self.line, self.column),
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
+                stands_at(file, text, self.line, self.column + 1)
+            }
+            ScalarStyle::Folded => None,
+            ScalarStyle::Literal => {
+                // The text begins on the line after the `|`; which of the two the parser names is its affair.
+                let first = text.lines().next().filter(|first| !first.is_empty())?;
+                let blanks = |line: &str| line.chars().take_while(|c| *c == ' ').count();
+                [self.line, self.line + 1].into_iter().find_map(|line| {
+                    let written = file.lines().nth(line.checked_sub(1)?)?;
+                    stands_at(
+                        file,
+                        text,
+                        line,
+                        blanks(written).saturating_sub(blanks(first)) + 1,
+                    )
+                })
+            }
+        }
+    }
+}
+
+/// That line and column, if each line of `text` is found there in `file`.
+fn stands_at(file: &str, text: &str, line: usize, column: usize) -> Option<(usize, usize)> {
+    let mut written = file.lines().skip(line.checked_sub(1)?);
+    let stands = text.lines().all(|expected| {
+        let found = written.next().unwrap_or_default();
+        expected.chars().eq(found
+            .chars()
+            .skip(column - 1)
+            .take(expected.chars().count()))
+    });
+    stands.then_some((line, column))
 }
 
 /// One step from a value to a value inside it.
@@ -83,7 +124,6 @@ pub(super) fn read(text: &str) -> Result<Node, Vec<Fault>> {
     }
     let mut reader = Reader {
         events: Parser::new_from_str(text),
-        text,
         faults: Vec::new(),
         nodes: 0,
     };
@@ -103,7 +143,6 @@ pub(super) fn read(text: &str) -> Result<Node, Vec<Fault>> {
 
 struct Reader<'t> {
     events: Parser<'t, saphyr_parser::StrInput<'t>>,
-    text: &'t str,
     faults: Vec<Fault>,
     nodes: usize,
 }
@@ -185,7 +224,7 @@ impl<'t> Reader<'t> {
         let kind = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.plain(at, anchor, tag.as_deref(), path);
-                at.text = self.text_start(&text, style, span);
+                at.style = Some(style);
                 Kind::Scalar(if style == ScalarStyle::Plain {
                     resolve(&text)
                 } else {
@@ -231,42 +270,6 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Where a scalar's text starts, if it stands in the file as it is.
-    fn text_start(&self, text: &str, style: ScalarStyle, span: &Span) -> Option<TextStart> {
-        let (line, column) = (span.start.line(), span.start.col() + 1);
-        match style {
-            ScalarStyle::Plain => self.stands_at(text, line, column),
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
-                self.stands_at(text, line, column + 1)
-            }
-            ScalarStyle::Folded => None,
-            ScalarStyle::Literal => {
-                // The text begins on the line after the `|`; which of the two lines the parser names is its affair.
-                let first = text.lines().next().filter(|first| !first.is_empty())?;
-                [line, line + 1].into_iter().find_map(|line| {
-                    let written = self.text.lines().nth(line.checked_sub(1)?)?;
-                    let indent = written.chars().take_while(|c| *c == ' ').count();
-                    let indent =
-                        indent - first.chars().take_while(|c| *c == ' ').count().min(indent);
-                    self.stands_at(text, line, indent + 1)
-                })
-            }
-        }
-    }
-
-    /// That start, if each line of `text` is found there.
-    fn stands_at(&self, text: &str, line: usize, column: usize) -> Option<TextStart> {
-        let mut written = self.text.lines().skip(line.checked_sub(1)?);
-        let stands = text.lines().all(|expected| {
-            let found = written.next().unwrap_or_default();
-            expected.chars().eq(found
-                .chars()
-                .skip(column - 1)
-                .take(expected.chars().count()))
-        });
-        stands.then_some(TextStart { line, column })
-    }
-
     fn list(&mut self, path: &mut Vec<Step>) -> Result<Vec<Node>, Fault> {
         let mut items = Vec::new();
         loop {
@@ -282,6 +285,7 @@ impl<'t> Reader<'t> {
 
     fn mapping(&mut self, path: &mut Vec<Step>) -> Result<Vec<(String, Place, Node)>, Fault> {
         let mut entries: Vec<(String, Place, Node)> = Vec::new();
+        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
         loop {
             let (event, span) = self.next()?;
             let at = Place::start(&span);
@@ -303,10 +307,11 @@ impl<'t> Reader<'t> {
             if key == "<<" {
                 let message = "merge keys (`<<`) are not supported; write the keys out".to_owned();
                 self.faults.push(Fault::new(at.line, &spell(path), message));
-            } else if let Some((_, first, _)) = entries.iter().find(|(known, ..)| *known == key) {
-                let message = format!("`{key}` is written twice, first on line {}", first.line);
+            } else if let Some(first) = lines.get(&key) {
+                let message = format!("`{key}` is written twice, first on line {first}");
                 self.faults.push(Fault::new(at.line, &spell(path), message));
             } else {
+                lines.insert(key.clone(), at.line);
                 entries.push((key, at, value));
             }
             path.pop();
@@ -365,35 +370,34 @@ impl Node {
         }
     }
 
-    /// The place of the value at `path`, or of the nearest value around it that was written.
+    /// The place of the value at `path`, or of the nearest value around it that was written. A mapping or list begins
+    /// below its key; its key is what one looks for, so that is its place.
     pub(super) fn place(&self, path: &[Step]) -> Place {
-        let Some((step, rest)) = path.split_first() else {
-            return self.at;
-        };
-        match (&self.kind, step) {
-            (Kind::List(items), Step::Index(index)) => {
-                items.get(*index).map_or(self.at, |item| item.place(rest))
-            }
-            (Kind::Map(entries), Step::Key(key)) => match entries
-                .iter()
-                .find(|(known, ..)| known == key)
-            {
-                // A mapping or list begins below its key; its key is what one looks for.
-                Some((_, at, node)) if rest.is_empty() && !matches!(node.kind, Kind::Scalar(_)) => {
-                    *at
+        let (mut node, mut place) = (self, self.at);
+        for step in path {
+            let next = match (&node.kind, step) {
+                (Kind::List(items), Step::Index(index)) => {
+                    items.get(*index).map(|item| (item, item.at))
                 }
-                Some((_, at, node)) => {
-                    let place = node.place(rest);
-                    if place == node.at && !rest.is_empty() {
-                        *at
-                    } else {
-                        place
-                    }
-                }
-                None => self.at,
-            },
-            _ => self.at,
+                (Kind::Map(entries), Step::Key(key)) => entries
+                    .iter()
+                    .find(|(known, ..)| known == key)
+                    .map(|(_, at, node)| {
+                        (
+                            node,
+                            if matches!(node.kind, Kind::Scalar(_)) {
+                                node.at
+                            } else {
+                                *at
+                            },
+                        )
+                    }),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            (node, place) = next;
         }
+        place
     }
 
     /// The place of the key at the end of `path`.

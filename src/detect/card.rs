@@ -2,8 +2,11 @@
 //! whose last digit is right by the Luhn formula (ISO/IEC 7812-1, annex B). Digits may be parted by single spaces or
 //! dashes.
 
-/// Digits with single separators; no issuer below starts with 0, 1, 7, 8 or 9.
-pub(crate) const SHAPE: &str = r"\b[2-6]\d(?:[ -]?\d){10,17}\b";
+/// Digits with single separators; no issuer below starts with 0, 1, 7, 8 or 9. The check counts them.
+pub(crate) const SHAPE: &str = r"\b[2-6](?:[ -]?\d)+\b";
+
+/// 19 digits with a separator before each but the first, in bytes.
+pub(crate) const REACH: usize = 19 + 18;
 
 /// Issuer ranges: first and last prefix of equal length, shortest and longest number.
 /// Sources: the networks' published BIN tables (Visa, Mastercard 2-series 2017, American Express, Discover

@@ -2,24 +2,11 @@
 //! RFC 1035 section 2.3.4); letters outside ASCII as in RFC 6531 and IDNA. Quoted local parts and address literals
 //! (`"a b"@x.org`, `a@[10.0.0.1]`) are not looked for.
 
-/// Letters outside ASCII, without the blocks of punctuation and symbols, in ranges so that the automaton stays small.
-macro_rules! letters {
-    () => {
-        r"\u{C0}-\u{1FFF}\u{2C00}-\u{2DFF}\u{3040}-\u{FDFF}\u{FE70}-\u{FEFE}\u{FF10}-\u{FFEF}\u{10000}-\u{1FFFF}\u{20000}-\u{3FFFF}"
-    };
-}
-
-/// The lengths are left to the check: counted repetitions would explode the automaton.
+/// The lengths and the kinds of characters outside ASCII are left to the check: counted repetitions and Unicode classes
+/// would explode the automaton.
 pub(crate) const SHAPE: &str = concat!(
-    r"(?:\b[A-Za-z0-9_]|(?u:[",
-    letters!(),
-    r"]))(?:(?u:[A-Za-z0-9._%+'",
-    letters!(),
-    r"-]))*@(?u:[A-Za-z0-9",
-    letters!(),
-    r"-])+(?:\.(?u:[A-Za-z0-9",
-    letters!(),
-    r"-])+)+"
+    r"(?:\b[A-Za-z0-9_]|(?u:[^\x00-\x7F]))(?u:[A-Za-z0-9._%+'-]|[^\x00-\x7F])*@",
+    r"(?u:[A-Za-z0-9-]|[^\x00-\x7F])+(?:\.(?u:[A-Za-z0-9-]|[^\x00-\x7F])+)+"
 );
 
 /// The longest address: local part, `@`, domain.
@@ -35,7 +22,12 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
 }
 
 fn is_local(local: &str) -> bool {
-    local.len() <= 64 && !local.ends_with('.') && !local.contains("..") && !runs_on(local)
+    let fits = |c: char| c.is_ascii() || c.is_alphanumeric();
+    local.len() <= 64
+        && local.chars().all(fits)
+        && !local.ends_with('.')
+        && !local.contains("..")
+        && !runs_on(local)
 }
 
 /// Text in a script that puts no space between words, directly followed by an ASCII address: the address starts at
@@ -68,7 +60,8 @@ fn domain_len(domain: &str) -> Option<usize> {
 }
 
 fn is_label(label: &str) -> bool {
-    label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    let fits = |c: char| c == '-' || c.is_alphanumeric();
+    label.len() <= 63 && label.chars().all(fits) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// Bytes of the front of `label` that can be a top-level domain: at least two letters of one kind, or Punycode.
@@ -77,7 +70,10 @@ fn top_level_len(label: &str) -> Option<usize> {
         .get(..4)
         .is_some_and(|p| p.eq_ignore_ascii_case("xn--"))
     {
-        let name = label.trim_end_matches('-');
+        let name = &label[..label
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .unwrap_or(label.len())];
+        let name = name.trim_end_matches('-');
         return (name.len() > 4 && is_label(name)).then_some(name.len());
     }
     let ascii = label.starts_with(|c: char| c.is_ascii());

@@ -1,8 +1,9 @@
 //! `IBAN_CODE`. Country, two check digits and the country's number, in all as long as the SWIFT IBAN registry
 //! (release 99, 2024) says, and right by ISO 7064 MOD 97-10 (ISO 13616-1). Groups may be parted by single spaces.
 
-/// Capital letters and digits with single spaces. The check finds where the code ends.
-pub(crate) const SHAPE: &str = r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9])+\b";
+/// Letters and digits with single spaces. The standard has capitals only, people write either. The check finds where
+/// the code ends.
+pub(crate) const SHAPE: &str = r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9])+\b";
 
 /// The longest code is 34 characters (ISO 13616-1); with a space before each but the first, 67 bytes.
 pub(crate) const REACH: usize = 67;
@@ -103,7 +104,9 @@ const LENGTHS: &[(&str, usize)] = &[
 /// Keeps as many characters as the country's code has, if a group ends there.
 pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
     let country = found.get(..2)?;
-    let (_, length) = LENGTHS.iter().find(|(name, _)| *name == country)?;
+    let (_, length) = LENGTHS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(country))?;
     let (last, _) = found
         .bytes()
         .enumerate()

@@ -10,10 +10,10 @@ use super::context;
 /// Four numbers, and the start of more so that the check can turn a longer number down.
 pub(crate) const V4: &str = r"\b\d{1,3}(?:\.\d{1,3}){3}(?:\.?\d|\b)";
 /// Groups and colons; whatever has too many or too few does not parse.
-pub(crate) const V6: &str = concat!(
-    r"(?:\b[0-9A-Fa-f]{1,4}:|::)(?:[0-9A-Fa-f]{1,4}:|:){0,7}",
-    r"(?:[0-9A-Fa-f]{1,4}\b(?:(?:\.\d{1,3}){3}\b)?|:)"
-);
+pub(crate) const V6: &str =
+    r"(?:\b[0-9A-Fa-f]+:|::)[0-9A-Fa-f:]*(?:[0-9A-Fa-f]\b(?:(?:\.\d{1,3}){3}\b)?|:)";
+/// Six groups of four digits, each with its colon, and a version 4 address.
+pub(crate) const V6_REACH: usize = 6 * 5 + 15;
 
 const VERSION: &[&str] = &[
     "version", "versions", "ver", "v", "release", "build", "rev", "revision",

@@ -7,10 +7,9 @@
 //!
 //! A start is live for a detector when the text from it to the end is a *viable prefix*: one that some continuation
 //! makes a match, or that already is a match and could become a longer one. The viable prefixes of a regular language
-//! are regular, and so are they read backwards. From the Thompson automaton of all shapes a second one is built: each
-//! edge turned round, starting from each state that still waits for a byte or for an assertion, accepting at the
-//! state where the shape begins. Made deterministic lazily and walked from the end of the text backwards until it
-//! dies, it has accepted at exactly the live starts.
+//! are regular, and so are they read backwards: the automaton that reads whole matches from their end to their start
+//! reads their prefixes if it may begin in its middle. Made deterministic lazily and walked from the end of the text
+//! backwards until it dies, it has accepted at exactly the live starts.
 //!
 //! It is minimal for the shapes, not for their checks: `999-00-` is held though no such number was ever issued.
 
@@ -20,7 +19,7 @@ use regex_automata::{
         LazyStateID,
         dfa::{Cache, DFA},
     },
-    nfa::thompson::{BuildError, Builder, NFA, State, Transition},
+    nfa::thompson::{self, BuildError, Builder, NFA, State, Transition, WhichCaptures},
     util::{
         pool::Pool,
         primitives::{PatternID, StateID},
@@ -33,7 +32,7 @@ use super::{
 };
 
 /// Bytes of lazily built automaton kept per cache; over it the cache starts anew, at a cost in time only.
-const CACHE_BYTES: usize = 2 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 type NewCache =
     Box<dyn Fn() -> Cache + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>;
@@ -66,10 +65,9 @@ pub(crate) struct Start {
 }
 
 impl Live {
-    /// `forward` is the automaton of the shapes of `patterns`, in their order.
-    pub(crate) fn new(forward: &NFA, patterns: &[Pattern]) -> Result<Self, DetectorError> {
+    pub(crate) fn new(patterns: &[Pattern]) -> Result<Self, DetectorError> {
         let too_large = || DetectorError::TooLarge(CACHE_BYTES >> 10);
-        let backward = reverse(forward).map_err(|_| too_large())?;
+        let backward = backward(patterns).map_err(|_| too_large())?;
         let config = DFA::config()
             .match_kind(MatchKind::All)
             .cache_capacity(CACHE_BYTES)
@@ -93,7 +91,7 @@ impl Live {
 
     /// The earliest live start in `text[from..]`, if there is any. Adds the bytes it read to `steps`.
     ///
-    /// At most the longest reach is read. The byte before the first one is looked at, so that a word boundary there is
+    /// `text` ends between two characters. At most the longest reach is read. The byte before the first one is looked at, so that a word boundary there is
     /// seen as it is.
     pub(crate) fn earliest(
         &self,
@@ -173,67 +171,85 @@ impl Live {
 /// The lazy automaton could not go on.
 struct Fault;
 
-/// The automaton of the viable prefixes of `forward`, read backwards. Linear in the size of `forward`.
-fn reverse(forward: &NFA) -> Result<NFA, BuildError> {
+/// The automaton of the viable prefixes of all shapes, read backwards. Linear in the size of theirs.
+fn backward(patterns: &[Pattern]) -> Result<NFA, Box<BuildError>> {
+    let shapes: Vec<_> = patterns.iter().map(|pattern| &pattern.shape).collect();
+    // Without the shrinking, each copy of a Unicode class would put hundreds of states into each set.
+    let config = thompson::Config::new()
+        .which_captures(WhichCaptures::None)
+        .utf8(false)
+        .reverse(true)
+        .shrink(true);
+    let whole = thompson::Compiler::new()
+        .configure(config)
+        .build_many_from_hir(&shapes)?;
     let mut builder = Builder::new();
     builder.set_utf8(false);
     builder.set_reverse(true);
-    builder.set_look_matcher(forward.look_matcher().clone());
+    builder.set_look_matcher(whole.look_matcher().clone());
     let mut starts = Vec::new();
-    for pattern in 0..forward.pattern_len() {
-        let Some(begin) = forward.start_pattern(PatternID::must(pattern)) else {
-            continue;
-        };
+    for pattern in (0..whole.pattern_len()).map(PatternID::must) {
         builder.start_pattern()?;
-        let start = reverse_pattern(forward, begin, &mut builder)?;
+        let end = whole.start_pattern(pattern).unwrap_or(StateID::ZERO);
+        let start = from_anywhere(&whole, end, &mut builder)?;
         builder.finish_pattern(start)?;
         starts.push(start);
     }
     let start = builder.add_union(starts)?;
-    builder.build(start, start)
+    Ok(builder.build(start, start)?)
 }
 
-/// Adds one detector, and returns the state that begins at the end of the text.
-fn reverse_pattern(
-    forward: &NFA,
-    begin: StateID,
+/// Copies the automaton of one detector, and returns a state from which it can begin anywhere behind the first
+/// character or assertion that it would read backwards, and between two characters.
+fn from_anywhere(
+    whole: &NFA,
+    end: StateID,
     builder: &mut Builder,
-) -> Result<StateID, BuildError> {
-    let reachable = reachable(forward, begin);
-    let mut mirror = vec![None; forward.states().len()];
+) -> Result<StateID, Box<BuildError>> {
+    let reachable = reachable(whole, end);
+    let mut copies = vec![StateID::ZERO; whole.states().len()];
     for &state in &reachable {
-        mirror[state] = Some(builder.add_union(Vec::new())?);
+        copies[state] = match whole.state(state) {
+            State::Look { look, .. } => builder.add_look(StateID::ZERO, *look)?,
+            State::Match { .. } => builder.add_match()?,
+            _ => builder.add_union(Vec::new())?,
+        };
     }
-    let mirrored = |state: StateID| mirror[state].unwrap_or(StateID::ZERO);
-    let mut waiting = Vec::new();
-    for &state in &reachable {
-        let here = mirrored(state);
-        if waits(forward.state(state)) {
-            waiting.push(here);
+    let mut begins = Vec::new();
+    for &id in &reachable {
+        let state = whole.state(id);
+        let edges = edges(state);
+        let bytes: Vec<Transition> = edges
+            .iter()
+            .filter_map(|&(range, next)| {
+                range.map(|(start, end)| Transition {
+                    start,
+                    end,
+                    next: copies[next],
+                })
+            })
+            .collect();
+        for (_, next) in edges.iter().filter(|(range, _)| range.is_none()) {
+            builder.patch(copies[id], copies[*next])?;
         }
-        match forward.state(state) {
-            State::Look { look, next } => {
-                let look = builder.add_look(here, look.reversed())?;
-                builder.patch(mirrored(*next), look)?;
-            }
-            other => {
-                for (range, next) in edges(other) {
-                    let from = match range {
-                        Some((start, end)) => builder.add_range(Transition {
-                            start,
-                            end,
-                            next: here,
-                        })?,
-                        None => here,
-                    };
-                    builder.patch(mirrored(next), from)?;
-                }
-            }
+        // A character's first byte is the last to be read; `0x80..=0xBF` are the others.
+        begins.extend(
+            bytes
+                .iter()
+                .filter(|by| by.start < 0x80 || by.end > 0xBF)
+                .map(|by| by.next),
+        );
+        if let State::Look { next, .. } = state {
+            begins.push(copies[*next]);
+        }
+        if !bytes.is_empty() {
+            let sparse = builder.add_sparse(bytes)?;
+            builder.patch(copies[id], sparse)?;
         }
     }
-    let accept = builder.add_match()?;
-    builder.patch(mirrored(begin), accept)?;
-    builder.add_union(waiting)
+    begins.sort_unstable();
+    begins.dedup();
+    Ok(builder.add_union(begins)?)
 }
 
 /// Whether a text that has come to this state waits for what follows.

@@ -8,8 +8,9 @@
 //! found, or at the next character where nothing was. A check sees the match and at most [`LOOK_BEHIND`] bytes before
 //! it, never anything behind it: this is what lets [`crate::mask`] give the same answer however a text is cut.
 //!
-//! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after
-//! [`MAX_REACH`] bytes counts as found there and then, up to the first character that no longer fits it.
+//! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after as many whole
+//! characters as fit in [`MAX_REACH`] bytes counts as found there and then, without a check, up to the first character
+//! that no longer fits it.
 //!
 //! # What it never does
 //!

@@ -53,32 +53,43 @@ impl Oracle {
         }
     }
 
-    /// At each start, each detector in order.
     pub(crate) fn find(&self, text: &str) -> Vec<Finding> {
-        let mut found = Vec::new();
         let mut at = 0;
-        while at < text.len() {
-            let hit = text
-                .is_char_boundary(at)
-                .then(|| {
-                    self.machines
-                        .iter()
-                        .find_map(|m| m.at(text, at).map(|end| (m, end)))
+        std::iter::from_fn(|| {
+            let found = self.next(text, at, text.len())?;
+            at = found.end;
+            Some(found)
+        })
+        .collect()
+    }
+
+    /// At each start, each detector in order.
+    fn next(&self, text: &str, from: usize, limit: usize) -> Option<Finding> {
+        (from..limit)
+            .filter(|&start| text.is_char_boundary(start))
+            .find_map(|start| {
+                let (machine, end) = self
+                    .machines
+                    .iter()
+                    .find_map(|m| m.at(text, start).map(|end| (m, end)))?;
+                Some(Finding {
+                    entity: machine.pattern.entity.clone(),
+                    start,
+                    end,
                 })
-                .flatten();
-            match hit {
-                Some((machine, end)) => {
-                    found.push(Finding {
-                        entity: machine.pattern.entity.clone(),
-                        start: at,
-                        end,
-                    });
-                    at = end;
-                }
-                None => at += 1,
+            })
+    }
+
+    /// How much of `text`, of which more may follow, must be held back.
+    pub(crate) fn held(&self, text: &str) -> usize {
+        let mut at = 0;
+        loop {
+            let decided = self.undecided(text, at);
+            match self.next(text, at, decided) {
+                Some(found) => at = found.end,
+                None => return text.len() - decided.max(at),
             }
         }
-        found
     }
 
     /// The earliest start from `from` on that a continuation of `text` could bear on.
@@ -123,11 +134,14 @@ impl Machine {
 
     /// Where this detector's value at `start` ends.
     fn at(&self, text: &str, start: usize) -> Option<usize> {
-        let grown = start + MAX_REACH;
-        if self.pattern.beyond == Beyond::Found
-            && grown <= text.len()
-            && self.outlook(text, start, grown).live
-        {
+        let outgrows = || {
+            let grown = (0..=start + MAX_REACH)
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+                .unwrap();
+            start + MAX_REACH <= text.len() && self.outlook(text, start, grown).live
+        };
+        if self.pattern.beyond == Beyond::Found && outgrows() {
             let ends = text[start..]
                 .char_indices()
                 .map(|(i, c)| start + i + c.len_utf8());

@@ -91,7 +91,7 @@ impl Scanner {
             .build_many_from_hir(&shapes)
             .map_err(|_| too_large())?;
         Ok(Self {
-            live: Live::new(&nfa, &patterns)?,
+            live: Live::new(&patterns)?,
             nfa: Arc::new(nfa),
             search,
             entities: patterns
@@ -218,9 +218,9 @@ impl Scanner {
                 limit.min(end - self.longest)
             };
             let found = self.search.search(&Input::new(text).span(at..end));
+            effort.searched += (end - at) as u64;
             match found {
                 Some(found) if found.start() < sure => {
-                    effort.searched += (found.end() - at) as u64;
                     let hit =
                         self.settle(text, found.pattern(), found.start(), found.end(), effort);
                     if hit.is_some() {
@@ -229,7 +229,6 @@ impl Scanner {
                     (at, span) = (found.start() + 1, 2 * self.longest);
                 }
                 _ => {
-                    effort.searched += (end - at) as u64;
                     (at, span) = (sure, SPAN);
                 }
             }
@@ -294,7 +293,7 @@ impl Scanner {
         let mut from = from;
         while self.outgrowing && from < bound && from + MAX_REACH <= text.len() {
             // Whatever outgrows its reach from a start in this window is live at the window's end.
-            let window = from + MAX_REACH;
+            let window = at_most(text, from + MAX_REACH);
             let head = &text.as_bytes()[..window];
             match self
                 .live
@@ -321,6 +320,14 @@ impl Scanner {
             growth: Some(growth),
         }
     }
+}
+
+/// The last place between two characters that is not behind `at`.
+fn at_most(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// What a check may read before a match.

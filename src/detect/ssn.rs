@@ -7,8 +7,10 @@ use super::context;
 
 /// `ddd-dd-dddd` or `ddd dd dddd`, and the start of a longer dashed number so that the check can turn it down.
 pub(crate) const PARTED: &str = r"\b\d{3}(?:-\d{2}-\d{4}(?:\b-\d|\b)| \d{2} \d{4}\b)";
-/// Nine digits in a row.
-pub(crate) const BARE: &str = r"\b\d{9}\b";
+/// Digits in a row; the check counts them.
+pub(crate) const BARE: &str = r"\b\d+\b";
+/// Nine digits.
+pub(crate) const BARE_REACH: usize = 9;
 
 const CONTEXT: &[&str] = &[
     "ssn",
@@ -30,7 +32,7 @@ pub(crate) fn parted(before: &str, found: &str) -> Option<usize> {
 
 /// Nine digits in a row are an id like any other, unless a word before them says what they are.
 pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
-    (issued(found) && context::precedes(before, CONTEXT)).then_some(found.len())
+    (found.len() == 9 && issued(found) && context::precedes(before, CONTEXT)).then_some(found.len())
 }
 
 fn issued(found: &str) -> bool {

@@ -203,19 +203,8 @@ impl Claims {
 fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
-        None => {
-            let rounded = round(value.as_f64()?);
-            // Everything jiff can name is well inside the integers that a double holds exactly.
-            if !(0.0..1e15).contains(&rounded) {
-                return None;
-            }
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "bounded above, and rounded to a whole number"
-            )]
-            let whole = rounded as i64;
-            whole
-        }
+        // The cast saturates, and what lies beyond the calendar is refused below.
+        None => round(value.as_f64()?) as i64,
     };
     (seconds >= 0).then(|| Timestamp::from_second(seconds).ok())?
 }

@@ -10,11 +10,7 @@
 //! CloudEvents Kafka binding in binary mode.
 
 use std::{
-    collections::VecDeque,
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,39 +20,16 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rdkafka::{
-    ClientConfig, ClientContext,
-    config::FromClientConfigAndContext,
-    error::KafkaError,
-    message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
-    types::RDKafkaErrorCode,
-};
-use serde::{Deserialize, de::IgnoredAny};
+use rdkafka::ClientConfig;
 use tokio::sync::watch;
 
 use super::KafkaOptions;
-use crate::{
-    audit::{
-        ChainId,
-        chain::Position,
-        checkpoint::{Checkpoint, notes},
-    },
-    store::{
-        cursor::{self, Cursor},
-        layout::{self, ChainDir},
-        reader::{ChainReader, Step, Stored},
-    },
-};
+use crate::audit::ChainId;
 
-/// Messages given to the producer and not acknowledged, at most: what its queue holds.
-const MAX_FLIGHTS: usize = 10_000;
-/// And their bytes.
-const MAX_FLIGHT_BYTES: usize = 32 << 20;
-/// How often the cursor is written while it moves.
-const CURSOR_EVERY: Duration = Duration::from_secs(1);
-/// Wait before a new producer after a failure: the first, doubling up to the last.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+mod run;
+
+use run::Run;
+
 /// Properties our promises rest on.
 const OURS: [&str; 7] = [
     "bootstrap.servers",
@@ -149,6 +122,25 @@ struct Status {
     stop_at: Option<Instant>,
 }
 
+/// Options that the client library accepts.
+#[derive(Debug)]
+pub struct Prepared {
+    options: KafkaOptions,
+    config: ClientConfig,
+}
+
+impl Prepared {
+    /// Checks the options; does not look whether a broker answers.
+    ///
+    /// # Errors
+    /// [`PublisherError::Ours`], [`PublisherError::Options`].
+    pub fn new(options: KafkaOptions, replica: &str) -> Result<Self, PublisherError> {
+        let config = config(&options, replica)?;
+        run::producer(&config).map_err(|error| PublisherError::Options(error.to_string()))?;
+        Ok(Self { options, config })
+    }
+}
+
 /// A handle to the publisher's thread.
 #[derive(Debug)]
 pub struct Publisher {
@@ -164,12 +156,13 @@ impl Drop for Publisher {
 }
 
 impl Publisher {
-    /// Starts publishing the chains of ledger directory `dir`, from where the last process was.
+    /// Starts publishing the chains of ledger directory `dir`, from where the last process was. That no broker answers is
+    /// no error.
     ///
     /// # Errors
-    /// [`PublisherError`]. That no broker answers is no error.
+    /// [`PublisherError::Thread`].
     pub fn start(
-        options: KafkaOptions,
+        prepared: Prepared,
         dir: &Path,
         deployment: &str,
         replica: &str,
@@ -177,19 +170,14 @@ impl Publisher {
     ) -> Result<Self, PublisherError> {
         let status = Arc::new(Mutex::new(Status::default()));
         let (finish, finished) = watch::channel(());
-        let config = config(&options, replica)?;
-        let mut run = Run {
-            producer: Some(
-                producer(&config).map_err(|error| PublisherError::Options(error.to_string()))?,
-            ),
-            config,
-            options,
-            dir: dir.to_owned(),
-            source: format!("countersign/{deployment}/{replica}"),
-            live: Arc::clone(&live),
-            status: Arc::clone(&status),
-            back_off: BACK_OFF.0,
-        };
+        let source = format!("countersign/{deployment}/{replica}");
+        let mut run = Run::new(
+            prepared,
+            dir.to_owned(),
+            source,
+            Arc::clone(&live),
+            Arc::clone(&status),
+        );
         thread::Builder::new()
             .name("publisher".to_owned())
             .spawn(move || {
@@ -210,14 +198,14 @@ impl Publisher {
         let status = lock(&self.status);
         let mut published = status.published.clone();
         published.oldest_unacked_age = status.oldest.map(|oldest| {
-            Duration::try_from(Timestamp::now().duration_since(oldest)).unwrap_or(Duration::ZERO)
+            Duration::try_from(wall().duration_since(oldest)).unwrap_or(Duration::ZERO)
         });
         published
     }
 
     /// Asks it to end as soon as everything on disk was acknowledged, after `at_most` in any case.
     pub fn stop(&self, at_most: Duration) {
-        lock(&self.status).stop_at = Some(Instant::now() + at_most);
+        lock(&self.status).stop_at = Some(now() + at_most);
         self.live.wake();
     }
 
@@ -254,529 +242,20 @@ fn config(options: &KafkaOptions, replica: &str) -> Result<ClientConfig, Publish
     Ok(config)
 }
 
-/// What a delivery report is about.
-#[derive(Clone, Copy, Debug)]
-enum Sent {
-    Record(u64),
-    /// A checkpoint that ends at this byte of its file.
-    Checkpoint(u64),
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this thread waits for the network, in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
-/// Collects delivery reports for the thread that polls. Shared with the producer, so that reports made while that is
-/// dropped are still read.
-#[derive(Clone, Debug, Default)]
-struct Deliveries {
-    reports: Arc<Mutex<Vec<Report>>>,
-}
-
-type Report = (Sent, Result<(), KafkaError>);
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Sent>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
-        let result = result
-            .as_ref()
-            .map(|_| ())
-            .map_err(|(error, _)| error.clone());
-        lock(&self.reports).push((*sent, result));
-    }
-}
-
-type Producer = BaseProducer<Deliveries>;
-
-fn producer(config: &ClientConfig) -> Result<Producer, KafkaError> {
-    Producer::from_config_and_context(config, Deliveries::default())
-}
-
-struct Run {
-    producer: Option<Producer>,
-    config: ClientConfig,
-    options: KafkaOptions,
-    dir: PathBuf,
-    source: String,
-    live: Arc<Live>,
-    status: Arc<Mutex<Status>>,
-    back_off: Duration,
-}
-
-/// A record given to the producer.
-struct Flight {
-    seq: u64,
-    bytes: usize,
-    time: Option<Timestamp>,
-    acknowledged: bool,
-}
-
-/// One chain being published by one producer.
-struct Pass {
-    dir: ChainDir,
-    reader: ChainReader,
-    cursor: Cursor,
-    written: Cursor,
-    written_at: Instant,
-    /// Read, but the producer's queue was full.
-    pending: Option<Stored>,
-    flights: VecDeque<Flight>,
-    flight_bytes: usize,
-    checkpoint: bool,
-    /// Records in older chains after this one.
-    later: u64,
-    ended: bool,
-}
-
-enum Outcome {
-    /// All of the chain is acknowledged, and it is not the live one.
-    Done,
-    Stop,
-    Failed(String),
-}
-
-impl Run {
-    fn run(&mut self) {
-        while !self.stopping() {
-            match self.next_pass() {
-                Ok(Some(mut pass)) => {
-                    let outcome = self.publish(&mut pass);
-                    let stop = matches!(outcome, Outcome::Stop);
-                    self.settle(&mut pass, outcome);
-                    if stop {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => self.failed(&error.to_string()),
-            }
-        }
-    }
-
-    /// The pass that begins at the cursor: in its chain if there is more of it, else in the one after.
-    fn next_pass(&self) -> io::Result<Option<Pass>> {
-        let chains = layout::chains(&self.dir)?;
-        let stored = cursor::load(&self.dir)?;
-        let at =
-            stored.and_then(|cursor| chains.iter().position(|chain| chain.chain == cursor.chain));
-        let Some(dir) = chains.get(at.unwrap_or(0)).cloned() else {
-            return Ok(None);
-        };
-        let cursor = match (at, stored) {
-            (Some(_), Some(cursor)) => cursor,
-            _ => Cursor {
-                chain: dir.chain,
-                seq: 0,
-                checkpoint_bytes: 0,
-            },
-        };
-        let mut later = 0;
-        for chain in chains
-            .iter()
-            .skip(at.unwrap_or(0) + 1)
-            .filter(|chain| chain.chain != self.live.chain)
-        {
-            later += size(chain)?;
-        }
-        Ok(Some(Pass {
-            reader: ChainReader::near(dir.clone(), cursor.seq)?,
-            dir,
-            cursor,
-            written: cursor,
-            written_at: Instant::now(),
-            pending: None,
-            flights: VecDeque::new(),
-            flight_bytes: 0,
-            checkpoint: false,
-            later,
-            ended: false,
-        }))
-    }
-
-    fn publish(&mut self, pass: &mut Pass) -> Outcome {
-        let producer = match self
-            .producer
-            .take()
-            .map_or_else(|| producer(&self.config), Ok)
-        {
-            Ok(producer) => producer,
-            Err(error) => return Outcome::Failed(error.to_string()),
-        };
-        let outcome = loop {
-            let sent = match self.fill(pass, &producer) {
-                Ok(sent) => sent,
-                Err(error) => break Outcome::Failed(error),
-            };
-            let busy = !pass.flights.is_empty() || pass.checkpoint;
-            producer.poll(if busy && !sent {
-                Duration::from_millis(50)
-            } else {
-                Duration::ZERO
-            });
-            if let Err(error) = self.reports(pass, &producer) {
-                break Outcome::Failed(error);
-            }
-            if let Some((code, reason)) = producer.client().fatal_error() {
-                break Outcome::Failed(format!("{code}: {reason}"));
-            }
-            self.show(pass);
-            self.keep(pass, false);
-            if pass.ended
-                && pass.flights.is_empty()
-                && pass.pending.is_none()
-                && !pass.checkpoint
-                && !sent
-            {
-                if pass.dir.chain != self.live.chain {
-                    break Outcome::Done;
-                }
-                if self.wants_stop() {
-                    break Outcome::Stop;
-                }
-                self.live.wait(Duration::from_millis(500));
-            }
-            if self.stopping() {
-                break Outcome::Stop;
-            }
-        };
-        if matches!(outcome, Outcome::Done) {
-            self.producer = Some(producer);
-        } else {
-            // Its queue goes with it; what it had delivered by then still counts.
-            let context = producer.context().clone();
-            drop(producer);
-            let reports = std::mem::take(&mut *lock(&context.reports));
-            for (sent, result) in reports {
-                if result.is_ok() {
-                    pass.delivered(sent);
-                }
-            }
-        }
-        outcome
-    }
-
-    fn settle(&mut self, pass: &mut Pass, outcome: Outcome) {
-        self.show(pass);
-        self.keep(pass, true);
-        match outcome {
-            Outcome::Stop => {}
-            Outcome::Failed(error) => self.failed(&error),
-            Outcome::Done => {
-                let next = layout::chains(&self.dir).ok().and_then(|chains| {
-                    chains
-                        .into_iter()
-                        .find(|chain| chain.ordinal > pass.dir.ordinal)
-                });
-                if let Some(next) = next {
-                    pass.cursor = Cursor {
-                        chain: next.chain,
-                        seq: 0,
-                        checkpoint_bytes: 0,
-                    };
-                    self.keep(pass, true);
-                }
-            }
-        }
-    }
-
-    /// Gives the producer what it takes; whether it took anything.
-    fn fill(&self, pass: &mut Pass, producer: &Producer) -> Result<bool, String> {
-        let mut sent = self.send_checkpoint(pass, producer)?;
-        let limit = if pass.dir.chain == self.live.chain {
-            self.live.synced()
-        } else {
-            u64::MAX
-        };
-        while pass.flights.len() < MAX_FLIGHTS && pass.flight_bytes < MAX_FLIGHT_BYTES {
-            let Some(stored) = self.next_record(pass, limit)? else {
-                break;
-            };
-            if !self.send(pass, producer, &stored)? {
-                pass.pending = Some(stored);
-                break;
-            }
-            sent = true;
-        }
-        Ok(sent)
-    }
-
-    fn next_record(&self, pass: &mut Pass, limit: u64) -> Result<Option<Stored>, String> {
-        if let Some(stored) = pass.pending.take() {
-            return Ok(Some(stored));
-        }
-        pass.ended = true;
-        while pass.reader.next_seq() < limit {
-            match pass.reader.step().map_err(|error| error.to_string())? {
-                Step::Record(stored) if stored.seq < pass.cursor.seq => {}
-                Step::Record(stored) => {
-                    pass.ended = false;
-                    return Ok(Some(stored));
-                }
-                Step::End(_) => break,
-                Step::Damaged(damage) => {
-                    // Whoever verifies the topic will miss the rest of this chain, which is the truth; the chains after
-                    // it are not held up.
-                    tracing::error!(%damage, "a chain cannot be published any further");
-                    lock(&self.status).published.error = Some(damage.to_string());
-                    break;
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the producer took the record.
-    fn send(&self, pass: &mut Pass, producer: &Producer, stored: &Stored) -> Result<bool, String> {
-        let position = Position::read(&stored.bytes);
-        let time = position.map_or("", |position| position.time);
-        let key = pass.dir.chain.to_string();
-        let headers = self
-            .headers(
-                &format!("{key}/{}", stored.seq),
-                &kind(&stored.bytes),
-                time,
-                "application/json",
-            )
-            .insert(Header {
-                key: "ce_recordhash",
-                value: Some(&stored.record_hash.to_string()),
-            });
-        let record =
-            BaseRecord::with_opaque_to(&self.options.topic, Box::new(Sent::Record(stored.seq)))
-                .key(&key)
-                .payload(&stored.bytes)
-                .headers(headers);
-        if !taken(producer.send(record).map_err(|(error, _)| error))? {
-            return Ok(false);
-        }
-        pass.flight_bytes += stored.bytes.len();
-        pass.flights.push_back(Flight {
-            seq: stored.seq,
-            bytes: stored.bytes.len(),
-            time: time.parse().ok(),
-            acknowledged: false,
-        });
-        Ok(true)
-    }
-
-    /// Sends the next checkpoint, one at a time, once all it covers was acknowledged.
-    fn send_checkpoint(&self, pass: &mut Pass, producer: &Producer) -> Result<bool, String> {
-        if pass.checkpoint {
-            return Ok(false);
-        }
-        let path = pass.dir.checkpoints();
-        let Some((note, end)) =
-            note_after(&path, pass.cursor.checkpoint_bytes).map_err(|error| error.to_string())?
-        else {
-            return Ok(false);
-        };
-        let covered = Checkpoint::read_unchecked(&note).map(|checkpoint| checkpoint.size);
-        if covered.as_ref().is_ok_and(|size| *size > pass.cursor.seq) {
-            return Ok(false);
-        }
-        let key = pass.dir.chain.to_string();
-        let id = format!("{key}/checkpoint/{}", covered.unwrap_or(0));
-        let headers = self.headers(
-            &id,
-            "countersign.checkpoint.v1",
-            &format!("{:.9}", Timestamp::now()),
-            "text/plain",
-        );
-        let record = BaseRecord::with_opaque_to(
-            &self.options.checkpoint_topic,
-            Box::new(Sent::Checkpoint(end)),
-        )
-        .key(&key)
-        .payload(&note)
-        .headers(headers);
-        pass.checkpoint = taken(producer.send(record).map_err(|(error, _)| error))?;
-        Ok(pass.checkpoint)
-    }
-
-    fn headers(&self, id: &str, kind: &str, time: &str, content_type: &str) -> OwnedHeaders {
-        [
-            ("ce_specversion", "1.0"),
-            ("ce_id", id),
-            ("ce_source", self.source.as_str()),
-            ("ce_type", kind),
-            ("ce_time", time),
-            ("content-type", content_type),
-        ]
-        .into_iter()
-        .fold(
-            OwnedHeaders::new_with_capacity(7),
-            |headers, (key, value)| {
-                headers.insert(Header {
-                    key,
-                    value: Some(value),
-                })
-            },
-        )
-    }
-
-    fn reports(&mut self, pass: &mut Pass, producer: &Producer) -> Result<(), String> {
-        let reports = std::mem::take(&mut *lock(&producer.context().reports));
-        let mut failure = None;
-        for (sent, result) in reports {
-            match result {
-                Ok(()) => {
-                    pass.delivered(sent);
-                    self.back_off = BACK_OFF.0;
-                    lock(&self.status).published.error = None;
-                }
-                Err(error) => failure = failure.or(Some(error.to_string())),
-            }
-        }
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn failed(&mut self, error: &str) {
-        tracing::warn!(
-            error,
-            "publishing to kafka failed; sending again from the last acknowledged record"
-        );
-        {
-            let mut status = lock(&self.status);
-            status.published.restarts += 1;
-            status.published.error = Some(error.to_owned());
-        }
-        let until = Instant::now() + self.back_off;
-        while Instant::now() < until && !self.stopping() {
-            self.live
-                .wait(until.saturating_duration_since(Instant::now()));
-        }
-        self.back_off = (self.back_off * 2).min(BACK_OFF.1);
-    }
-
-    fn show(&self, pass: &Pass) {
-        let end = if pass.dir.chain == self.live.chain {
-            self.live.synced()
-        } else {
-            pass.reader.next_seq()
-        };
-        let live = if pass.dir.chain == self.live.chain {
-            0
-        } else {
-            self.live.synced()
-        };
-        let mut status = lock(&self.status);
-        status.published.lag_records = end.saturating_sub(pass.cursor.seq) + pass.later + live;
-        status.oldest = pass.flights.front().and_then(|flight| flight.time);
-    }
-
-    /// Writes the cursor if it has moved. Failing that is no harm: the next process sends more again.
-    fn keep(&self, pass: &mut Pass, now: bool) {
-        if pass.cursor == pass.written || !(now || pass.written_at.elapsed() >= CURSOR_EVERY) {
-            return;
-        }
-        pass.written_at = Instant::now();
-        match cursor::store(&self.dir, &pass.cursor) {
-            Ok(()) => pass.written = pass.cursor,
-            Err(error) => tracing::warn!(%error, "the publisher's cursor could not be written"),
-        }
-    }
-
-    fn wants_stop(&self) -> bool {
-        lock(&self.status).stop_at.is_some()
-    }
-
-    fn stopping(&self) -> bool {
-        lock(&self.status)
-            .stop_at
-            .is_some_and(|at| Instant::now() >= at)
-    }
-}
-
-impl Pass {
-    /// A delivery report: the cursor moves over the acknowledged records at the front, never past a gap.
-    fn delivered(&mut self, sent: Sent) {
-        match sent {
-            Sent::Checkpoint(end) => {
-                self.cursor.checkpoint_bytes = end;
-                self.checkpoint = false;
-            }
-            Sent::Record(seq) => {
-                if let Ok(index) = self.flights.binary_search_by_key(&seq, |flight| flight.seq) {
-                    self.flights[index].acknowledged = true;
-                }
-                while self
-                    .flights
-                    .front()
-                    .is_some_and(|flight| flight.acknowledged)
-                {
-                    let Some(flight) = self.flights.pop_front() else {
-                        break;
-                    };
-                    self.flight_bytes -= flight.bytes;
-                    self.cursor.seq = flight.seq + 1;
-                }
-            }
-        }
-    }
-}
-
-/// A full queue is no failure.
-fn taken(sent: Result<(), KafkaError>) -> Result<bool, String> {
-    match sent {
-        Ok(()) => Ok(true),
-        Err(KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull)) => Ok(false),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The first whole note after byte `from` of a checkpoint file, and where it ends.
-fn note_after(path: &Path, from: u64) -> io::Result<Option<(String, u64)>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = vec![0; 8 << 10];
-    let read = file.read_at(&mut bytes, from)?;
-    let text = String::from_utf8_lossy(&bytes[..read]);
-    let Some(note) = notes(&text).next() else {
-        return Ok(None);
-    };
-    let start = text.find(note).unwrap_or(0);
-    Ok(Some((note.to_owned(), from + (start + note.len()) as u64)))
-}
-
-/// The CloudEvents type of a record: `countersign.audit.v1.` and its event's name.
-fn kind(record: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Kind {
-        genesis: Option<IgnoredAny>,
-        opened: Option<IgnoredAny>,
-        delivered: Option<IgnoredAny>,
-        closed: Option<IgnoredAny>,
-        refused: Option<IgnoredAny>,
-        unauthenticated: Option<IgnoredAny>,
-        config: Option<IgnoredAny>,
-        shutdown: Option<IgnoredAny>,
-    }
-    let name = serde_json::from_slice::<Kind>(record)
-        .ok()
-        .and_then(|kind| {
-            [
-                (kind.genesis, "genesis"),
-                (kind.opened, "opened"),
-                (kind.delivered, "delivered"),
-                (kind.closed, "closed"),
-                (kind.refused, "refused"),
-                (kind.unauthenticated, "unauthenticated"),
-                (kind.config, "config"),
-                (kind.shutdown, "shutdown"),
-            ]
-            .into_iter()
-            .find_map(|(present, name)| present.map(|_| name))
-        });
-    format!("countersign.audit.v1.{}", name.unwrap_or("unknown"))
-}
-
-/// Records in a chain, from its last segment.
-fn size(dir: &ChainDir) -> io::Result<u64> {
-    let mut reader = ChainReader::near(dir.clone(), u64::MAX)?;
-    while let Step::Record(_) = reader.step()? {}
-    Ok(reader.next_seq())
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how old the oldest record is, and when a checkpoint was sent"
+)]
+fn wall() -> Timestamp {
+    Timestamp::now()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,8 +6,8 @@
 //! (unknown kid, rate-limited)      └─> attempts: what those who asked wait for
 //! ```
 //!
-//! Promises: one fetch at a time, whoever asks; a token with an unknown key id causes at most one fetch per
-//! [`Timing::unknown_key_interval`], however many come; keys outlive a dead issuer by [`Timing::stale_grace`] and no longer;
+//! Promises: one fetch at a time, whoever asks; tokens with unknown key ids cause at most one fetch that brings nothing new
+//! per [`Timing::unknown_key_interval`], however many come; keys outlive a dead issuer by [`Timing::stale_grace`] and no longer;
 //! nothing here stops the service.
 //!
 //! Never: follows a redirect to another origin, uses a proxy from the environment, reads more than the bounds of
@@ -83,7 +83,7 @@ pub struct Timing {
     pub refresh_every: Duration,
     /// Between two readings of a file.
     pub file_every: Duration,
-    /// Least time between two fetches that unknown key ids cause.
+    /// Least time from a fetch that unknown key ids caused, and that brought no new key, to the next.
     pub unknown_key_interval: Duration,
     /// How long a key id that a fresh set did not have is taken for unknown without asking again.
     pub unknown_key_memory: Duration,
@@ -350,7 +350,10 @@ impl Shared {
             keys,
             epoch: epoch + u64::from(!kept),
         })));
-        self.lock().kids.clear();
+        let mut unknown = self.lock();
+        unknown.kids.clear();
+        // The limit is for questions that bring nothing: an issuer that rotates again at once is asked again at once.
+        unknown.asked_at = None;
     }
 }
 

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Body(Vec<u8>),
+    /// This status, over a body of good keys.
     Status(u16),
     Redirect(String),
     /// Zeroes without end and without a length.
@@ -126,7 +127,8 @@ async fn answer(State(script): State<Arc<Script>>, uri: Uri) -> Response<Body> {
     let status = |code: u16| Response::builder().status(code);
     match answer {
         Answer::Body(bytes) => status(200).body(Body::from(bytes)).unwrap(),
-        Answer::Status(code) => status(code).body(Body::empty()).unwrap(),
+        // With keys in it, so that only the status is wrong.
+        Answer::Status(code) => status(code).body(Body::from(moved_keys())).unwrap(),
         // A path of its own, so that a redirect leads to an answer and not to itself.
         Answer::Redirect(to) if uri.path() != "/moved" => status(307)
             .header("location", to)

@@ -109,7 +109,7 @@ async fn whatever_is_no_good_answer_makes_the_issuer_unavailable_until_it_is() {
         Answer::Body(private),
         Answer::Endless,
         Answer::Status(500),
-        Answer::Status(204),
+        Answer::Status(203),
         Answer::Redirect(elsewhere.url("/realm/keys")),
         Answer::Redirect("http://localhost:1/keys".to_owned()),
         Answer::Redirect("file:///etc/passwd".to_owned()),
@@ -119,19 +119,26 @@ async fn whatever_is_no_good_answer_makes_the_issuer_unavailable_until_it_is() {
         .into_iter()
         .map(|bad| (bad, published(&[&P256])))
         .chain(bad_keys.into_iter().map(|bad| (right.clone(), bad)));
-    for (discovery_answer, keys_answer) in cases {
-        let case = format!("{discovery_answer:.80?} {keys_answer:.80?}");
+    for (case, (discovery_answer, keys_answer)) in cases.enumerate() {
         idp.discover(discovery_answer);
         idp.publish(keys_answer);
         let (keys, hand) = discovery(&idp);
         keys.fetched(1).await;
-        assert_eq!((usable(&keys), keys.fetches()), (None, (1, 1)), "{case}");
+        assert_eq!(
+            (usable(&keys), keys.fetches()),
+            (None, (1, 1)),
+            "case {case}"
+        );
 
         idp.discover(right.clone());
         idp.publish(published(&[&P256]));
         hand.advance(SECOND);
         keys.fetched(2).await;
-        assert_eq!((usable(&keys), keys.fetches()), (Some(1), (2, 1)), "{case}");
+        assert_eq!(
+            (usable(&keys), keys.fetches()),
+            (Some(1), (2, 1)),
+            "case {case}"
+        );
     }
     assert_eq!(
         elsewhere.requests(),
@@ -266,6 +273,22 @@ async fn a_storm_of_unknown_key_ids_is_one_fetch_per_interval() {
         assert_eq!(idp.served(), 1 + storm);
         hand.advance(10 * SECOND);
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_rotates_again_at_once_is_asked_again_at_once() {
+    let idp = Idp::start(jwks(&[&P256])).await;
+    let (keys, _hand) = discovery(&idp);
+    keys.fetched(1).await;
+    idp.publish(published(&[&P256_SECOND, &P256]));
+    assert!(keys.refresh_for(Some("second")).await);
+    idp.publish(published(&[&ED, &P256_SECOND, &P256]));
+    assert!(keys.refresh_for(Some("third")).await);
+    assert_eq!((usable(&keys), idp.served()), (Some(3), 3));
+    // A fetch that brings nothing new is the last for a while.
+    assert!(keys.refresh_for(Some("made up")).await);
+    assert!(!keys.refresh_for(Some("made up too")).await);
+    assert_eq!(idp.served(), 4);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     Denial, Obligations, Outcome, Permit, Request, Verdict,
-    expression::{self, Expression, Patterns},
+    expression::{self, Expression},
+    pattern::Patterns,
     vocabulary,
 };
 use crate::{detect::Entity, mask::Operator};

@@ -11,13 +11,14 @@ use std::{
 
 use cel::{
     Context, Env, ExecutionError, Value,
-    common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators},
+    common::ast::{Expr, IdedExpr, LiteralValue, SourceInfo, operators},
     parser::Parser,
 };
-use regex_automata::meta::Regex;
 
 use super::{
     Call, Request,
+    ast::{TreeSize, for_each_child, names_anything, names_variable},
+    pattern::Patterns,
     types::{self, Checker},
     vocabulary::{self, Vocabulary},
 };
@@ -26,13 +27,13 @@ use super::{
 pub const MAX_CHARS: usize = 4096;
 /// Most nodes of an expression's syntax tree, after macros were expanded.
 pub const MAX_NODES: usize = 2000;
-/// Deepest nesting of an expression's syntax tree.
-pub const MAX_DEPTH: usize = 48;
-/// Most operators and dots in an expression: each may nest one level deeper while it is parsed.
+/// Deepest nesting of an expression's syntax tree. Evaluating a level takes up to 25 KiB of stack unoptimised.
+pub const MAX_DEPTH: usize = 24;
+/// Deepest nesting of brackets and of `?:`. Parsing a level takes up to 100 KiB of stack unoptimised, and a thread has
+/// 2 MiB by default.
+pub const MAX_NESTING: usize = 12;
+/// Most operators, dots and opening brackets in an expression: each may nest one level deeper while it is parsed.
 const MAX_OPERATORS: usize = 400;
-
-/// Patterns by their text, as `matches` looks them up.
-pub(super) type Patterns = BTreeMap<String, Regex>;
 
 /// A condition over `principal`, `request`, `findings` and `connection` that yields a bool.
 #[derive(Clone, Debug)]
@@ -40,6 +41,7 @@ pub struct Expression {
     text: String,
     tree: IdedExpr,
     constant: Option<bool>,
+    unguarded: Option<String>,
     patterns: Patterns,
 }
 
@@ -64,7 +66,7 @@ impl Expression {
     /// together, a pattern that is not a literal or too big, an expression that fails for every caller.
     pub fn compile(text: &str, vocabulary: &Vocabulary) -> Result<Self, Vec<ExpressionFault>> {
         within_bounds(text).map_err(|message| vec![fault_at(1, 1, message)])?;
-        let parser = Parser::new().max_recursion_depth(32);
+        let parser = Parser::new().max_recursion_depth(MAX_NESTING as u16 + 1);
         let (mut tree, source) = parser
             .parse_with_source_info(text)
             .map_err(|errors| syntax_faults(text, errors))?;
@@ -86,14 +88,25 @@ impl Expression {
                 .collect());
         }
         let patterns = checker.patterns;
-        let constant = constant(&tree, &context(&patterns.clone().into()));
-        let expression = Self {
+        let nothing = context(&patterns.clone().into());
+        if let Some((node, error)) = failing_constant(&tree, &nothing) {
+            let message = format!("this fails for every request: {}", worded(&error, text));
+            let fault = types::TypeFault {
+                node,
+                message,
+                suggestion: None,
+            };
+            return Err(vec![placed(fault, text, &source)]);
+        }
+        let constant = constant(&tree, &nothing);
+        let mut expression = Self {
             text: text.to_owned(),
             tree,
             constant,
+            unguarded: None,
             patterns,
         };
-        expression.tried(vocabulary)?;
+        expression.unguarded = expression.unguarded_claim(vocabulary);
         Ok(expression)
     }
 
@@ -110,6 +123,13 @@ impl Expression {
         self.constant
     }
 
+    /// A claim that the condition needs, without which it cannot be evaluated and so denies; `None` where it asks
+    /// `has(principal.claims.x)` first. Found by trying a caller without claims, so another claim may hide behind it.
+    #[must_use]
+    pub fn unguarded(&self) -> Option<&str> {
+        self.unguarded.as_deref()
+    }
+
     pub(super) fn patterns(&self) -> &Patterns {
         &self.patterns
     }
@@ -122,76 +142,61 @@ impl Expression {
         match Value::resolve(&self.tree, context) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("the condition is not a bool".to_owned()),
-            Err(error) => Err(self.worded(&error)),
+            Err(error) => Err(worded(&error, &self.text)),
         }
     }
 
-    /// An error of the evaluator without the values it met: they are the caller's.
-    fn worded(&self, error: &ExecutionError) -> String {
-        match error {
-            // A key that stands in the expression is the configuration's word; any other was computed.
-            ExecutionError::NoSuchKey(key) if self.text.contains(key.as_str()) => {
-                format!("no `{key}` in the request; guard it with has(…)")
-            }
-            ExecutionError::NoSuchKey(_) => "no such key".to_owned(),
-            ExecutionError::NoSuchOverload(error) => format!(
-                "`{}` cannot be applied to {}",
-                types::spelled(error.function()),
-                error.argument_types().join(" and ")
-            ),
-            ExecutionError::UnexpectedType { .. }
-            | ExecutionError::UnsupportedTargetType { .. } => {
-                "a value is of another type than the expression expects".to_owned()
-            }
-            ExecutionError::ValuesNotComparable(..) => "two values cannot be compared".to_owned(),
-            ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
-                "division by zero".to_owned()
-            }
-            ExecutionError::Overflow(..) => "integer overflow".to_owned(),
-            ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
-            _ => "the expression cannot be evaluated".to_owned(),
-        }
-    }
-
-    /// Evaluates against sample requests: what fails for all of them would deny everyone.
-    fn tried(&self, vocabulary: &Vocabulary) -> Result<(), Vec<ExpressionFault>> {
-        let findings = vocabulary
-            .entities
-            .iter()
-            .map(|entity| (entity.clone(), 1))
-            .collect();
-        let nothing = BTreeMap::new();
-        let call = Call {
-            model: "a".to_owned(),
-            path: "/v1/a".to_owned(),
-            body_bytes: 1,
-            ..Call::default()
-        };
-        let patterns = Arc::new(self.patterns.clone());
-        let mut failure = None;
-        for principal in &vocabulary::sample_principals(vocabulary) {
-            for findings in [&nothing, &findings] {
-                let mut context = context(&patterns);
-                let request = Request {
-                    principal,
-                    call: &call,
-                    findings,
-                    connection: "a",
-                    dialect: "openai",
-                };
-                vocabulary::bind(&mut context, &request);
-                match self.holds(&context) {
-                    Ok(_) => return Ok(()),
-                    Err(error) => failure = Some(error),
+    fn unguarded_claim(&self, vocabulary: &Vocabulary) -> Option<String> {
+        let principal = vocabulary::stranger();
+        let findings = BTreeMap::new();
+        [false, true].into_iter().find_map(|flag| {
+            let call = Call {
+                stream: flag,
+                tools: flag,
+                ..Call::default()
+            };
+            let mut context = context(&Arc::new(self.patterns.clone()));
+            let request = Request {
+                principal: &principal,
+                call: &call,
+                findings: &findings,
+                connection: "",
+                dialect: "",
+            };
+            vocabulary::bind(&mut context, &request);
+            match Value::resolve(&self.tree, &context) {
+                Err(ExecutionError::NoSuchKey(claim)) => {
+                    vocabulary.claims.get(claim.as_str()).cloned()
                 }
+                _ => None,
             }
+        })
+    }
+}
+
+/// An error of the evaluator without the values it met: they are the caller's.
+fn worded(error: &ExecutionError, text: &str) -> String {
+    match error {
+        // A key that stands in the expression is the configuration's word; any other was computed.
+        ExecutionError::NoSuchKey(key) if text.contains(key.as_str()) => {
+            format!("no `{key}` in the request; guard it with has(…)")
         }
-        let why = failure.unwrap_or_default();
-        Err(vec![fault_at(
-            1,
-            1,
-            format!("the expression fails for every request: {why}"),
-        )])
+        ExecutionError::NoSuchKey(_) => "no such key".to_owned(),
+        ExecutionError::NoSuchOverload(error) => format!(
+            "`{}` cannot be applied to {}",
+            types::spelled(error.function()),
+            error.argument_types().join(" and ")
+        ),
+        ExecutionError::UnexpectedType { .. } | ExecutionError::UnsupportedTargetType { .. } => {
+            "a value is of another type than the expression expects".to_owned()
+        }
+        ExecutionError::ValuesNotComparable(..) => "two values cannot be compared".to_owned(),
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "division by zero".to_owned()
+        }
+        ExecutionError::Overflow(..) => "integer overflow".to_owned(),
+        ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),
+        _ => "the expression cannot be evaluated".to_owned(),
     }
 }
 
@@ -235,6 +240,7 @@ fn within_bounds(text: &str) -> Result<(), String> {
     for character in text.chars() {
         match character {
             '(' | '[' | '{' => {
+                operators += 1;
                 depth += 1;
                 deepest = deepest.max(depth);
             }
@@ -245,9 +251,11 @@ fn within_bounds(text: &str) -> Result<(), String> {
             _ => {}
         }
     }
-    if deepest > MAX_DEPTH {
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '_');
+    operators += words.filter(|word| *word == "in").count();
+    if deepest > MAX_NESTING {
         return Err(format!(
-            "the expression is nested more than {MAX_DEPTH} deep"
+            "the expression is nested more than {MAX_NESTING} deep"
         ));
     }
     if operators > MAX_OPERATORS {
@@ -290,6 +298,14 @@ fn plain(message: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     // The parser lists every token it could have taken.
     let message = message.split(" expecting {").next().unwrap_or_default();
+    let message = [
+        "mismatched input",
+        "extraneous input",
+        "no viable alternative at input",
+    ]
+    .iter()
+    .find_map(|stumble| message.strip_prefix(stumble))
+    .map_or_else(|| message.to_owned(), |rest| format!("unexpected{rest}"));
     message
         .replace("'<EOF>'", "the end")
         .replace("<EOF>", "the end")
@@ -297,10 +313,11 @@ fn plain(message: &str) -> String {
 }
 
 fn placed(fault: types::TypeFault, text: &str, source: &SourceInfo) -> ExpressionFault {
+    // The parser counts bytes here.
     let offset = source
         .offset_for(fault.node)
         .map_or(0, |(start, _)| start as usize);
-    let before: String = text.chars().take(offset).collect();
+    let before = text.get(..offset).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     ExpressionFault {
@@ -308,55 +325,6 @@ fn placed(fault: types::TypeFault, text: &str, source: &SourceInfo) -> Expressio
         column,
         message: fault.message,
         suggestion: fault.suggestion,
-    }
-}
-
-#[derive(Default)]
-struct TreeSize {
-    nodes: usize,
-    depth: usize,
-}
-
-impl TreeSize {
-    fn measure(&mut self, expr: &IdedExpr, depth: usize) {
-        self.nodes += 1;
-        self.depth = self.depth.max(depth);
-        if depth <= MAX_DEPTH {
-            for_each_child(expr, &mut |child| self.measure(child, depth + 1));
-        }
-    }
-}
-
-fn for_each_child<'e>(expr: &'e IdedExpr, visit: &mut dyn FnMut(&'e IdedExpr)) {
-    match &expr.expr {
-        Expr::Call(call) => call
-            .target
-            .iter()
-            .map(|target| &**target)
-            .chain(&call.args)
-            .for_each(visit),
-        Expr::Comprehension(loops) => {
-            [
-                &loops.iter_range,
-                &loops.accu_init,
-                &loops.loop_cond,
-                &loops.loop_step,
-                &loops.result,
-            ]
-            .into_iter()
-            .for_each(visit);
-        }
-        Expr::List(list) => list.elements.iter().for_each(visit),
-        Expr::Map(map) => {
-            for entry in &map.entries {
-                if let EntryExpr::MapEntry(entry) = &entry.expr {
-                    visit(&entry.key);
-                    visit(&entry.value);
-                }
-            }
-        }
-        Expr::Select(select) => visit(&select.operand),
-        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
     }
 }
 
@@ -400,11 +368,18 @@ fn constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<bool> {
     }
 }
 
-fn names_variable(expr: &IdedExpr) -> bool {
-    if let Expr::Ident(name) = &expr.expr {
-        return vocabulary::VARIABLES.contains(&name.as_str());
+/// A part that names nothing, so has one value or none, and has none.
+fn failing_constant(expr: &IdedExpr, context: &Context<'_, '_>) -> Option<(u64, ExecutionError)> {
+    if !names_anything(expr) {
+        return Value::resolve(expr, context)
+            .err()
+            .map(|error| (expr.id, error));
     }
-    let mut found = false;
-    for_each_child(expr, &mut |child| found = found || names_variable(child));
-    found
+    let mut failing = None;
+    for_each_child(expr, &mut |child| {
+        if failing.is_none() {
+            failing = failing_constant(child, context);
+        }
+    });
+    failing
 }

@@ -5,16 +5,22 @@
 //! Never: looks at a clock, keeps state between requests, lets a caller's value into a fault's text.
 //! Can miss: it decides on what the dialect read and the detectors found; what they cannot see, no condition can ask for.
 
+mod ast;
 mod chain;
 mod expression;
+mod nearest;
+mod pattern;
 mod types;
 mod vocabulary;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 pub use chain::{Chain, Effect, Masking, Policy};
-pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NODES};
-pub(crate) use types::nearest;
+pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NESTING, MAX_NODES};
+pub(crate) use nearest::nearest;
 pub use vocabulary::Vocabulary;
 
 use crate::{detect::Entity, identity::Principal, mask::Operator};

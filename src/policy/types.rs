@@ -3,21 +3,21 @@
 //! It walks the tree once and rewrites it on the way, so that `findings.X` counts 0 for what was not found, and
 //! `matches` finds its pattern compiled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cel::common::ast::{
     CallExpr, ComprehensionExpr, Expr, IdedExpr, LiteralValue, operators as op,
 };
-use regex_automata::meta::{self, Regex};
 
-use super::vocabulary::{self, Record, Type, VARIABLES, Vocabulary};
+use super::{
+    ast::{rewrite_count, sized_by_request, string_literal},
+    nearest::nearest,
+    pattern::{self, Patterns},
+    vocabulary::{self, Record, Type, VARIABLES, Vocabulary},
+};
 
 /// What `matches` is rewritten to; no expression can write this name.
 pub(super) const MATCHES: &str = "@matches";
-/// Longest pattern of `matches`, in characters.
-const MAX_PATTERN_CHARS: usize = 512;
-/// Largest automaton of one pattern, in bytes.
-const MAX_PATTERN_BYTES: usize = 256 * 1024;
 /// Deepest nesting of `exists`, `all`, `filter`, `map` and `exists_one`.
 const MAX_LOOPS: usize = 2;
 
@@ -49,7 +49,7 @@ pub(super) struct Checker<'a> {
     /// Loops around the current node, each with whether it runs over what the request brings.
     loops: Vec<bool>,
     pub(super) faults: Vec<TypeFault>,
-    pub(super) patterns: BTreeMap<String, Regex>,
+    pub(super) patterns: Patterns,
 }
 
 impl<'a> Checker<'a> {
@@ -518,7 +518,7 @@ impl<'a> Checker<'a> {
         let Some(pattern) = call.args.last().and_then(string_literal).map(str::to_owned) else {
             return self.fault(id, "the pattern of `matches` must be a literal, so that it is checked when the file loads");
         };
-        match compile_pattern(&pattern) {
+        match pattern::compile(&pattern) {
             Ok(compiled) => {
                 self.patterns.insert(pattern, compiled);
                 if let Some(target) = call.target.take() {
@@ -554,7 +554,7 @@ impl<'a> Checker<'a> {
             );
         }
         // The price of a loop in a loop is a product; only one factor may be the caller's to choose.
-        let unbounded = names_anything(&loops.iter_range);
+        let unbounded = sized_by_request(&loops.iter_range);
         if self.loops.len() >= MAX_LOOPS {
             self.fault(id, format!("loops nest at most {MAX_LOOPS} deep"));
         } else if unbounded && self.loops.contains(&true) {
@@ -593,13 +593,6 @@ pub(super) fn spelled(operator: &str) -> &str {
     }
 }
 
-fn string_literal(expr: &IdedExpr) -> Option<&str> {
-    match &expr.expr {
-        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
-        _ => None,
-    }
-}
-
 fn numeric(of: &Type) -> bool {
     matches!(of, Type::Int | Type::Uint | Type::Double)
 }
@@ -617,96 +610,4 @@ fn ordered(left: &Type, right: &Type) -> bool {
         numeric(of) || matches!(of, Type::String | Type::Bool | Type::Bytes | Type::Dyn)
     };
     orderable(left) && orderable(right) && comparable(left, right)
-}
-
-/// Turns `findings.X` and `findings[k]` into `k in findings ? findings[k] : 0`.
-fn rewrite_count(tree: &mut IdedExpr) {
-    let id = tree.id;
-    let node = |expr: Expr| IdedExpr { id, expr };
-    let (on, key) = match &tree.expr {
-        Expr::Select(select) => {
-            let key = Expr::Literal(LiteralValue::String(select.field.clone().into()));
-            ((*select.operand).clone(), node(key))
-        }
-        Expr::Call(call) => match call.args.as_slice() {
-            [on, key] => (on.clone(), key.clone()),
-            _ => return,
-        },
-        _ => return,
-    };
-    let call = |name: &str, args: Vec<IdedExpr>| {
-        Expr::Call(CallExpr {
-            func_name: name.to_owned(),
-            target: None,
-            args,
-        })
-    };
-    let found = node(call(op::IN, vec![key.clone(), on.clone()]));
-    let count = node(call(op::INDEX, vec![on, key]));
-    let none = node(Expr::Literal(LiteralValue::Int(0.into())));
-    tree.expr = call(op::CONDITIONAL, vec![found, count, none]);
-}
-
-/// Whether the size of `range` is not fixed by the expression itself.
-fn names_anything(range: &IdedExpr) -> bool {
-    match &range.expr {
-        Expr::List(_) | Expr::Literal(_) => false,
-        Expr::Call(call) if call.func_name == op::ADD => call.args.iter().any(names_anything),
-        _ => true,
-    }
-}
-
-fn compile_pattern(pattern: &str) -> Result<Regex, String> {
-    if pattern.chars().count() > MAX_PATTERN_CHARS {
-        return Err(format!(
-            "the pattern is longer than {MAX_PATTERN_CHARS} characters"
-        ));
-    }
-    let config = meta::Config::new()
-        .nfa_size_limit(Some(MAX_PATTERN_BYTES))
-        .hybrid_cache_capacity(MAX_PATTERN_BYTES)
-        .onepass_size_limit(Some(MAX_PATTERN_BYTES));
-    let syntax = regex_automata::util::syntax::Config::new().nest_limit(32);
-    meta::Builder::new()
-        .configure(config)
-        .syntax(syntax)
-        .build(pattern)
-        .map_err(|error| {
-            if error.size_limit().is_some() {
-                return "the pattern is too big once compiled; use smaller repetition counts"
-                    .to_owned();
-            }
-            match error.syntax_error() {
-                // The parser draws a picture over several lines; its last line says what is wrong.
-                Some(syntax) => {
-                    let picture = syntax.to_string();
-                    let reason = picture.lines().last().unwrap_or_default();
-                    format!(
-                        "not a valid pattern: {}",
-                        reason.strip_prefix("error: ").unwrap_or(reason)
-                    )
-                }
-                None => "the pattern cannot be compiled".to_owned(),
-            }
-        })
-}
-
-/// Names that stand for the same thing in spite of a slip, nearest first.
-pub(crate) fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
-    let folded = name.to_lowercase();
-    let known: BTreeSet<&str> = known.into_iter().collect();
-    let scored = known.into_iter().map(|known| {
-        let candidate = known.to_lowercase();
-        (
-            strsim::jaro_winkler(&folded, &candidate),
-            strsim::osa_distance(&folded, &candidate),
-            known,
-        )
-    });
-    scored
-        .filter(|(likeness, distance, known)| {
-            *likeness >= 0.8 && (*distance <= 3 || known.to_lowercase().contains(&folded))
-        })
-        .min_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)))
-        .map(|(_, _, known)| known.to_owned())
 }

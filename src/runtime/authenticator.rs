@@ -290,13 +290,13 @@ impl Issuer {
             self.keys.wait_for_any().await;
         }
         let first = self.verify_with_current(token, now);
-        if !matches!(first, Err(TokenError::UnknownKey))
-            || !self.keys.refresh_for(token.kid()).await
-        {
+        if !matches!(first, Err(TokenError::UnknownKey)) {
             return first;
         }
+        let fresh = self.keys.refresh_for(token.kid()).await;
+        // Even where nothing was fetched: what another asked for may have come since the first look.
         let second = self.verify_with_current(token, now);
-        if matches!(second, Err(TokenError::UnknownKey)) {
+        if fresh && matches!(second, Err(TokenError::UnknownKey)) {
             self.keys.remember_unknown(token.kid());
         }
         second

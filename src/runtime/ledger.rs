@@ -8,16 +8,15 @@
 //!
 //! Promises: a receipt means the record is durable as its [`Durability`] says; a full queue, a full disk, a disk that fails
 //! or hangs is an error with a stable code within the write deadline, and writing works again by itself once the disk
-//! does. Never does: acknowledge a record that may be lost; lose the order of one chain. An append that failed may still
-//! turn up in the log: where that was an `opened`, the ledger writes its `closed` (outcome `unknown`) itself, so the caller
-//! must not. The same holds for an append whose future was dropped.
+//! does. Never does: acknowledge a record that may be lost; lose the order of one chain. An append that failed, or whose
+//! future was dropped, may still turn up in the log; the ledger then ends the session itself with a `closed` of outcome
+//! `unknown`, so the caller must not.
 //!
 //! Dropping every handle without [`Ledger::shutdown`] ends the chain without a `shutdown` record: not clean, but whole.
 
 use std::{
-    fs,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
     thread,
     time::Duration,
 };
@@ -34,7 +33,7 @@ use crate::{
     },
     kafka::{
         KafkaOptions,
-        publisher::{Published, Publisher, PublisherError},
+        publisher::{Prepared, Published, Publisher, PublisherError},
     },
     store::{
         self, StoreError,
@@ -45,7 +44,7 @@ use crate::{
 
 mod writer;
 
-use writer::{Command, Item, Writer};
+use writer::{Command, Ending, Item, Writer};
 
 /// How a ledger is kept. Start from [`LedgerOptions::new`].
 #[derive(Clone, Debug)]
@@ -68,6 +67,8 @@ pub struct LedgerOptions {
     pub group_commit_delay: Duration,
     /// How long an append may take.
     pub write_deadline: Duration,
+    /// A further file that every checkpoint is appended to: to be kept where whoever owns the log cannot change it.
+    pub checkpoint_file: Option<PathBuf>,
     /// A checkpoint is signed after this many records.
     pub checkpoint_records: u64,
     /// And after this time, if any record was written since.
@@ -100,6 +101,7 @@ impl LedgerOptions {
             spool_cap_bytes: 10 << 30,
             group_commit_delay: Duration::ZERO,
             write_deadline: Duration::from_secs(5),
+            checkpoint_file: None,
             checkpoint_records: 1_000,
             checkpoint_interval: Duration::from_secs(10),
             queue_records: 4_096,
@@ -243,23 +245,24 @@ impl Ledger {
                 return Err(StoreError::BadName(name.clone()).into());
             }
         }
+        // Before anything is written: a bad option must not leave a chain behind.
+        let prepared = options
+            .kafka
+            .clone()
+            .map(|kafka| Prepared::new(kafka, &options.replica))
+            .transpose()?;
         let dir = options.dir.clone();
-        fs::create_dir_all(&dir).map_err(StoreError::io(&dir))?;
+        store::layout::create_private(&dir).map_err(StoreError::io(&dir))?;
         let lock = store::lock::DirLock::take(&dir)?;
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| OpenError::System("random numbers"))?;
         let (writer, opening) = Writer::begin(&options, ChainId(id), lock, &disk)?;
         let (state, live) = (writer.state(), writer.live());
-        let publisher = match options.kafka {
-            Some(kafka) => Some(Publisher::start(
-                kafka,
-                &dir,
-                &options.deployment,
-                &options.replica,
-                live,
-            )?),
-            None => None,
-        };
+        let publisher = prepared
+            .map(|prepared| {
+                Publisher::start(prepared, &dir, &options.deployment, &options.replica, live)
+            })
+            .transpose()?;
         let (commands, queue) = mpsc::channel();
         thread::Builder::new()
             .name("ledger".to_owned())
@@ -300,71 +303,50 @@ impl Ledger {
         receipts.into_iter().next().ok_or(LedgerError::Closed)
     }
 
-    /// Appends records in their order; returns once all are durable as asked for, or one failed.
+    /// Appends records in their order, all or none of them; returns once they are durable as asked for, or failed.
     ///
     /// # Errors
-    /// [`LedgerError`], at the latest when the write deadline has passed. Some of the records may still turn up in the log;
-    /// of an `opened` the ledger then writes the `closed` itself.
+    /// [`LedgerError`], at the latest when the write deadline has passed. The records may still turn up in the log: of an
+    /// `opened` the ledger then writes the `closed` (outcome `unknown`) itself. It does so too where a `closed` failed, so
+    /// that neither is to be repeated.
     pub async fn append_all(
         &self,
         entries: Vec<Entry>,
         durability: Durability,
     ) -> Result<Vec<Receipt>, LedgerError> {
+        let group = Group::new(entries)?;
+        let mut unclaimed = Unclaimed::new(self.inner.commands.clone(), group.opens.clone());
         let queued = async {
-            let mut replies = Vec::with_capacity(entries.len());
-            for entry in entries {
-                replies.push(self.enqueue(entry, durability).await?);
-            }
-            let mut receipts = Vec::with_capacity(replies.len());
-            for reply in replies {
-                // The writer drops a reply unanswered only when it ends.
-                receipts.push(reply.await.map_err(|_| LedgerError::Closed)??);
-            }
-            Ok(receipts)
+            let inner = &self.inner;
+            let room = group.bytes.min(inner.queue_bytes);
+            let room = Arc::clone(&inner.bytes)
+                .acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX))
+                .await;
+            let place = Arc::clone(&inner.records).acquire_owned().await;
+            let (Ok(room), Ok(place)) = (room, place) else {
+                return Err(LedgerError::Closed);
+            };
+            let (reply, receipts) = oneshot::channel();
+            let item = Item {
+                group,
+                durability,
+                written: Arc::clone(&unclaimed.written),
+                reply,
+                _room: [room, place],
+            };
+            let sent = inner.commands.send(Command::Append(item));
+            sent.map_err(|_| LedgerError::Closed)?;
+            // The writer drops a reply unanswered only when it ends.
+            receipts.await.map_err(|_| LedgerError::Closed)?
         };
-        match tokio::time::timeout(self.inner.deadline, queued).await {
+        let result = match tokio::time::timeout(self.inner.deadline, queued).await {
             Ok(result) => result,
             Err(_) => Err(LedgerError::Unavailable),
-        }
-    }
-
-    /// Puts a record in the writer's queue, waiting for room there.
-    async fn enqueue(
-        &self,
-        entry: Entry,
-        durability: Durability,
-    ) -> Result<oneshot::Receiver<Result<Receipt, LedgerError>>, LedgerError> {
-        let bytes = serde_json::to_vec(&entry).map_err(|_| LedgerError::TooLarge)?;
-        if bytes.len() + MAX_POSITION_BYTES > MAX_RECORD_BYTES {
-            return Err(LedgerError::TooLarge);
-        }
-        let begins_work = matches!(
-            entry.event,
-            Event::Opened(_) | Event::Refused(_) | Event::Unauthenticated(_)
-        );
-        let opened = matches!(entry.event, Event::Opened(_)).then_some(entry.session);
-        let inner = &self.inner;
-        let weight = u32::try_from(bytes.len().min(inner.queue_bytes)).unwrap_or(u32::MAX);
-        let record = Arc::clone(&inner.records).acquire_owned().await;
-        let room = Arc::clone(&inner.bytes).acquire_many_owned(weight).await;
-        let room = [
-            record.map_err(|_| LedgerError::Closed)?,
-            room.map_err(|_| LedgerError::Closed)?,
-        ];
-        let (reply, receipt) = oneshot::channel();
-        let item = Item {
-            entry: bytes,
-            durability,
-            opened,
-            begins_work,
-            reply,
-            _room: room,
         };
-        inner
-            .commands
-            .send(Command::Append(item))
-            .map_err(|_| LedgerError::Closed)?;
-        Ok(receipt)
+        if result.is_ok() {
+            unclaimed.claim();
+        }
+        result
     }
 
     /// How the ledger is doing.
@@ -390,10 +372,10 @@ impl Ledger {
         let inner = &self.inner;
         inner
             .commands
-            .send(Command::Shutdown {
+            .send(Command::Shutdown(Ending {
                 cut_sessions,
                 reply,
-            })
+            }))
             .map_err(|_| LedgerError::Closed)?;
         let ended = match tokio::time::timeout(inner.deadline, done).await {
             Ok(Ok(ended)) => ended,
@@ -406,6 +388,82 @@ impl Ledger {
             let _ = tokio::time::timeout(inner.flush_timeout * 2, done).await;
         }
         ended
+    }
+}
+
+/// Records that are appended together.
+struct Group {
+    /// Their JSON.
+    entries: Vec<Vec<u8>>,
+    bytes: usize,
+    /// The session one of them opens, and the one that one of them closes.
+    opens: Option<String>,
+    closes: Option<String>,
+    /// Whether refusing them saves room for what is under way.
+    begins_work: bool,
+}
+
+impl Group {
+    fn new(entries: Vec<Entry>) -> Result<Self, LedgerError> {
+        let mut group = Self {
+            entries: Vec::with_capacity(entries.len()),
+            bytes: 0,
+            opens: None,
+            closes: None,
+            begins_work: false,
+        };
+        for entry in entries {
+            let json = serde_json::to_vec(&entry).map_err(|_| LedgerError::TooLarge)?;
+            if json.len() + MAX_POSITION_BYTES > MAX_RECORD_BYTES {
+                return Err(LedgerError::TooLarge);
+            }
+            group.bytes += json.len();
+            group.entries.push(json);
+            match entry.event {
+                Event::Opened(_) => {
+                    group.begins_work = true;
+                    group.opens = Some(entry.session);
+                }
+                Event::Closed(_) => group.closes = Some(entry.session),
+                Event::Refused(_) | Event::Unauthenticated(_) => group.begins_work = true,
+                _ => {}
+            }
+        }
+        Ok(group)
+    }
+}
+
+/// Sees to it that a session is closed whose `opened` may be in the log although nobody was told so: because appending it
+/// failed, took too long, or was given up.
+struct Unclaimed {
+    commands: mpsc::Sender<Command>,
+    session: Option<String>,
+    /// Set by the writer when it put the record into the log.
+    written: Arc<AtomicBool>,
+}
+
+impl Unclaimed {
+    fn new(commands: mpsc::Sender<Command>, session: Option<String>) -> Self {
+        let written = Arc::new(AtomicBool::new(false));
+        Self {
+            commands,
+            session,
+            written,
+        }
+    }
+
+    fn claim(&mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            // Behind the append in the queue, so that the writer knows by then whether it wrote it.
+            let written = Arc::clone(&self.written);
+            let _ = self.commands.send(Command::Abandoned { session, written });
+        }
     }
 }
 

@@ -9,11 +9,7 @@ use crate::{
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError},
     exchange::{Admission, Budget, Connection, Credential, Limits, Rules},
-    identity::{IssuerRules, UnknownAlgorithm},
-    keys::{
-        jwks::KeySource,
-        secret::{SecretError, SecretSource},
-    },
+    keys::secret::{SecretError, SecretSource},
     mask::Plan,
 };
 
@@ -34,9 +30,6 @@ pub enum SnapshotError {
     /// An issuer cannot be used.
     #[error(transparent)]
     Issuer(#[from] AuthenticatorError),
-    /// An issuer's algorithm is unknown.
-    #[error("issuer `{0}` names an algorithm that is not known")]
-    Algorithm(String),
 }
 
 /// The rules for `config`; the byte budget and the places go on counting what `before` counted.
@@ -103,12 +96,9 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
 /// # Errors
 /// [`SnapshotError`] where an issuer cannot be used at all; one that is only out of reach is tried again.
 pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
-    let issuers = config
-        .issuers
-        .iter()
-        .map(issuer)
-        .collect::<Result<_, _>>()?;
-    Ok(Authenticator::new(issuers, config.digest)?)
+    let issuers = config.issuers.iter();
+    let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
+    Ok(Authenticator::new(issuers.collect(), config.digest)?)
 }
 
 fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
@@ -146,32 +136,6 @@ fn lend(
         secret,
         catalog,
     })
-}
-
-fn issuer(from: &config::Issuer) -> Result<(IssuerRules, KeySource), SnapshotError> {
-    let algorithms = from.algorithms.iter().map(|name| name.parse());
-    let rules = IssuerRules {
-        issuer: from.issuer.clone(),
-        audiences: from.audiences.clone(),
-        algorithms: algorithms
-            .collect::<Result<_, UnknownAlgorithm>>()
-            .map_err(|_| SnapshotError::Algorithm(from.issuer.clone()))?,
-        groups_claim: Some(match &from.groups_claim {
-            config::ClaimPath::Name(claim) | config::ClaimPath::Pointer(claim) => claim.clone(),
-        }),
-        claims: from.claims.clone(),
-        clock_skew: from.clock_skew,
-        allow_id_tokens: from.allow_id_tokens,
-    };
-    let source = match &from.jwks {
-        config::JwksSource::Discovery => KeySource::Discovery { insecure: false },
-        config::JwksSource::Url(url) => KeySource::Url {
-            url: url.clone(),
-            insecure: false,
-        },
-        config::JwksSource::File(path) => KeySource::File(path.clone()),
-    };
-    Ok((rules, source))
 }
 
 /// Every secret the configuration lends, so that a change of one can be noticed.

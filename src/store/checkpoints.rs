@@ -1,6 +1,10 @@
 //! A chain's signed checkpoints in a file, one after the other.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 use super::disk::{Disk, LogFile};
 use crate::audit::checkpoint::{Checkpoint, notes};
@@ -29,6 +33,20 @@ impl CheckpointFile {
         self.length += text.len() as u64;
         Ok(text.len() as u64)
     }
+}
+
+/// Appends a note to a file kept outside the log's directory, durable on return. Created with mode 0644: it holds nothing
+/// secret, and whoever verifies must be able to read it.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn append_outside(path: &Path, note: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?;
+    file.write_all(format!("{note}\n").as_bytes())?;
+    file.sync_data()
 }
 
 /// The file's text; empty where there is none. Bytes that are no text end it, as a torn write would.

@@ -3,9 +3,12 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
+
+/// Mode of the log's files: masked prompts are nobody's but the operator's, and the group's whom they open the directory to.
+pub(crate) const FILE_MODE: u32 = 0o640;
 
 /// A file system.
 pub(crate) trait Disk: Send {
@@ -35,6 +38,7 @@ impl Disk for RealDisk {
             .write(true)
             .create(true)
             .truncate(true)
+            .mode(FILE_MODE)
             .open(path)?;
         Ok(Box::new(file))
     }

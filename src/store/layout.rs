@@ -1,7 +1,9 @@
 //! Which files are where in a ledger directory.
 
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -68,6 +70,23 @@ impl ChainDir {
     }
 }
 
+/// Makes `dir`, and what is missing above it, for its owner only. One that is there keeps its mode: whom else the log is
+/// open to is the operator's choice.
+///
+/// # Errors
+/// Those of making directories.
+pub fn create_private(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Makes the directory of a chain, open to whom the ledger's directory lets in and its group.
+///
+/// # Errors
+/// Those of making directories.
+pub fn create_chain(chain: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o750).create(chain)
+}
+
 /// The directory of all chains of ledger directory `dir`.
 #[must_use]
 pub fn chains_dir(dir: &Path) -> PathBuf {
@@ -127,4 +146,25 @@ pub fn bytes_on_disk(dir: &Path) -> io::Result<u64> {
 /// Those of opening and syncing it.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_we_make_is_its_owners_and_one_that_is_there_stays_as_it_is() {
+        let outer = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let fresh = outer.path().join("a/b");
+        create_private(&fresh).unwrap();
+        assert_eq!(mode(&fresh), 0o700);
+        let shared = outer.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o2750)).unwrap();
+        create_private(&shared).unwrap();
+        assert_eq!(mode(&shared), 0o750);
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use super::StoreError;
+use super::{StoreError, disk::FILE_MODE};
 
 /// The lock; dropping it, or dying, releases it.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ impl DirLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(&path)
             .map_err(StoreError::io(&path))?;
         match file.try_lock() {

@@ -55,7 +55,7 @@ pub struct Tail {
 }
 
 /// Bytes read ahead.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Reads one chain.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct ChainReader {
     dir: ChainDir,
     segment: Option<Segment>,
     next_seq: u64,
+    /// First record and length of the segment that was last when a reader of what is there now was made.
+    until: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,23 @@ impl ChainReader {
             dir,
             segment: None,
             next_seq: 0,
+            until: None,
         }
+    }
+
+    /// A reader of what a chain holds now: it ends there, however fast the chain grows.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn until_now(dir: ChainDir) -> io::Result<Self> {
+        let last = dir.segments()?.pop();
+        let until = last
+            .map(|(first, path)| Ok::<_, io::Error>((first, path.metadata()?.len())))
+            .transpose()?;
+        Ok(Self {
+            until,
+            ..Self::new(dir)
+        })
     }
 
     /// A reader that begins with the segment that holds record `seq`; earlier records of that segment come first.
@@ -103,6 +121,7 @@ impl ChainReader {
             dir,
             segment: None,
             next_seq: first.unwrap_or(0),
+            until: None,
         })
     }
 
@@ -137,6 +156,16 @@ impl ChainReader {
                     Opened::Damaged(damage) => return Ok(Step::Damaged(damage)),
                 }
             };
+            if self
+                .until
+                .is_some_and(|until| (segment.first_seq, segment.offset) >= until)
+            {
+                return Ok(Step::End(Tail {
+                    file: Some(segment.path.clone()),
+                    offset: segment.offset,
+                    torn: 0,
+                }));
+            }
             match segment.frame()? {
                 Frame::Whole(stored) => {
                     self.next_seq = stored.seq.saturating_add(1);
@@ -148,12 +177,7 @@ impl ChainReader {
                         (segment.first_seq, segment.offset, segment.path.clone());
                     // Records first, then the next segment: the writer makes them in that order, so look again for the
                     // former once the latter was seen.
-                    let later = self
-                        .dir
-                        .segments()?
-                        .iter()
-                        .any(|(first, _)| *first > first_seq);
-                    if !later {
+                    if self.following(Some(first_seq))?.is_none() {
                         return Ok(Step::End(Tail {
                             file: Some(path),
                             offset,
@@ -197,15 +221,34 @@ impl ChainReader {
         }
     }
 
-    /// Opens the segment after the one that begins at `current`, or the first one at or after where reading begins.
-    fn open_next(&mut self, current: Option<u64>) -> io::Result<Opened> {
-        let segments = self.dir.segments()?;
+    /// The segment after the one that begins at `current`, or the first one at or after where reading begins.
+    fn following(&self, current: Option<u64>) -> io::Result<Option<(u64, PathBuf)>> {
+        // Nearly always it begins with the next record, and the directory need not be listed.
+        let next = self.dir.segment(self.next_seq);
+        if current.is_some_and(|current| current < self.next_seq) && next.exists() {
+            return Ok(Some((self.next_seq, next)));
+        }
         let wanted = |first: u64| current.map_or(first >= self.next_seq, |current| first > current);
-        let Some(index) = segments.iter().position(|(first, _)| wanted(*first)) else {
+        Ok(self
+            .dir
+            .segments()?
+            .into_iter()
+            .find(|(first, _)| wanted(*first)))
+    }
+
+    fn is_last(&self, first_seq: u64) -> io::Result<bool> {
+        Ok(self
+            .dir
+            .segments()?
+            .last()
+            .is_none_or(|(last, _)| *last <= first_seq))
+    }
+
+    /// Opens the [`following`](Self::following) segment.
+    fn open_next(&mut self, current: Option<u64>) -> io::Result<Opened> {
+        let Some((first_seq, path)) = self.following(current)? else {
             return Ok(Opened::None(Tail::default()));
         };
-        let (first_seq, path) = segments[index].clone();
-        let last = index + 1 == segments.len();
         let file = File::open(&path)?;
         let length = file.metadata()?.len();
         let damage = |what: &str, seq| {
@@ -220,7 +263,7 @@ impl ChainReader {
         };
         let mut header = [0; SEGMENT_HEADER];
         if length < SEGMENT_HEADER as u64 {
-            if !last {
+            if !self.is_last(first_seq)? {
                 return damage("the segment's header is cut short", self.next_seq);
             }
             return Ok(Opened::None(Tail {
@@ -231,7 +274,11 @@ impl ChainReader {
         }
         file.read_exact_at(&mut header, 0)?;
         match frame::read_segment_header(&header) {
-            Err(_) if last && length == SEGMENT_HEADER as u64 && header == [0; SEGMENT_HEADER] => {
+            Err(_)
+                if length == SEGMENT_HEADER as u64
+                    && header == [0; SEGMENT_HEADER]
+                    && self.is_last(first_seq)? =>
+            {
                 return Ok(Opened::None(Tail {
                     file: Some(path),
                     offset: 0,

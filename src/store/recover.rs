@@ -9,7 +9,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     Damage, StoreError, checkpoints,
     cursor::Cursor,
+    disk::FILE_MODE,
     frame::{FRAME_HEADER, FrameHeader},
     layout::{self, ChainDir, sync_dir},
     reader::{ChainReader, Step, Tail},
@@ -288,7 +289,12 @@ fn cut_off(cut: &Cut) -> io::Result<()> {
             .min(64 << 20)
     ];
     source.read_exact_at(&mut bytes, cut.offset)?;
-    let copy = File::create(PathBuf::from(kept))?;
+    let copy = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(PathBuf::from(kept))?;
     copy.write_all_at(&bytes, 0)?;
     copy.sync_all()?;
     if cut.offset == 0 {

@@ -2,6 +2,8 @@
 
 import pytest
 from stack import Gateway, OidcProvider, Upstream, broker, config
+from stack.caller import call
+from stack.upstream import chat
 
 
 def pytest_addoption(parser):
@@ -25,7 +27,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="session")
 def oidc(work):
     """The OpenID provider. A test that rotates keys or stops it starts one of its own."""
-    with OidcProvider(work) as provider:
+    with OidcProvider(work, ttl=3600) as provider:
         yield provider
 
 
@@ -58,3 +60,88 @@ def gateway(tmp_path, oidc, upstream):
     yield start
     for running in started:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def tokens(oidc):
+    """`tokens("alice-app")`: one token per program, as a program would keep it."""
+    kept = {}
+
+    def token(client="alice-app"):
+        if client not in kept:
+            kept[client] = oidc.token(client)
+        return kept[client]
+
+    return token
+
+
+class Site:
+    """The gateway that tests share who look only at their own requests."""
+
+    def __init__(self, gateway, upstream, tokens):
+        self.gateway, self.upstream, self.tokens = gateway, upstream, tokens
+        self.url, self.countersign = gateway.envoy.url, gateway.countersign
+
+    def call(self, *arguments, client="alice-app", token=None, **options):
+        """A request, with alice's token unless another is given; `client=None` sends none."""
+        if token is None and client is not None:
+            token = self.tokens(client)
+        return call(self.url, token, *arguments, **options)
+
+    def openai(self, client="alice-app", **options):
+        return self.gateway.openai(self.tokens(client), **{"timeout": 20, **options})
+
+    def records(self, session: str) -> list[dict]:
+        """What is on record about one session."""
+        return [record for record in self.countersign.records() if record.get("session") == session]
+
+    def refused(self, reply, status: int, code: str) -> dict:
+        """Looks at a refusal from every side: what the caller got, that the model saw nothing, that it is on record. Returns the record."""
+        assert (reply.status, reply.code) == (status, code), reply
+        assert self.upstream.requests == [], "it reached the model"
+        records = self.records(reply.session)
+        assert [kind(record) for record in records] == ["refused"], records
+        refused = records[0]["refused"]
+        assert (refused["decision"]["verdict"], refused["decision"]["code"], refused["status"]) == ("deny", code, status)
+        return refused
+
+
+def kind(record: dict) -> str:
+    """What a record is of."""
+    (found,) = set(record) & {"genesis", "opened", "delivered", "closed", "refused", "unauthenticated", "config", "shutdown"}
+    return found
+
+
+def connections(usual: dict) -> list[dict]:
+    """The usual connection and, under paths of their own, some that differ in one thing."""
+    return [
+        {**usual, "name": "elsewhere", "match": {"path_prefix": "/elsewhere/v1"}, "lend_to": {"routes": ["other"], "clusters": ["another"]}},
+        {**usual, "name": "keyed", "match": {"path_prefix": "/keyed/v1"}, "token": "api-key",
+         "credential": {**usual["credential"], "header": "x-api-key", "format": "{}"}},
+        {**usual, "name": "clearance", "match": {"path_prefix": "/clearance/v1"}, "policies": ["cleared", "allow-all"]},
+        {**usual, "name": "silent", "match": {"path_prefix": "/silent/v1"}, "payload": "omit"},
+        {**usual, "name": "plain", "match": {"path_prefix": "/plain/v1"}, "policies": ["allow-all"]},
+        usual,
+    ]
+
+
+@pytest.fixture(scope="session")
+def site_of_all(work, oidc, tokens):
+    usual = config(oidc.issuer, work)
+    usual["connections"] = connections(usual["connections"][0])
+    usual["policies"] += [
+        {"name": "cleared", "when": "principal.claims.clearance >= 2", "then": {"deny": {"reason": "cleared people work elsewhere"}}},
+        {"name": "allow-all", "when": "true", "then": {"allow": {}}},
+    ]
+    usual["identity"]["issuers"][0]["claims"] = ["clearance"]
+    usual["limits"] = {"request_body": "8MiB"}
+    with Upstream() as upstream, Gateway(work / "site", usual, upstream.port) as gateway:
+        yield Site(gateway, upstream, tokens)
+
+
+@pytest.fixture
+def site(site_of_all):
+    """A shared gateway before a model that says hello; what the model saw is this test's alone."""
+    site_of_all.upstream.requests.clear()
+    site_of_all.upstream.answer = chat("Hello there.")
+    return site_of_all

@@ -25,6 +25,13 @@ def run(*arguments, seconds: float = 60, **options) -> subprocess.CompletedProce
                           stdin=options.pop("stdin", subprocess.DEVNULL), **options)
 
 
+class WrittenOut(yaml.SafeDumper):
+    """Writes a value again where it stands again: the configuration knows no aliases."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
 class Countersign(Process):
     """`countersign serve`. `config` may leave `listen` and `audit.dir` out: they are filled in.
 
@@ -50,7 +57,7 @@ class Countersign(Process):
         if config is not None:
             self.config = config
         fresh = self.file.with_suffix(".new")
-        fresh.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        fresh.write_text(yaml.dump(self.config, Dumper=WrittenOut, sort_keys=False))
         fresh.replace(self.file)
 
     def command(self):

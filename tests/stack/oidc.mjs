@@ -1,10 +1,11 @@
 // A certified OpenID provider for the tests: client credentials, JWT access tokens with groups.
 // Read from standard input by `node`, in the directory that has node_modules.
 // In: PORT (0: any), KEYS (file that keeps the keys over a restart), CLIENTS (JSON: id -> claims), AUDIENCE, TTL (s).
-// Out: one line "ready http://127.0.0.1:PORT". Control: POST /control/rotate?keep=true&alg=RS256, POST /control/ttl?seconds=N.
+// Out: one line "ready http://127.0.0.1:PORT". Control: POST /control/rotate?keep=true&alg=RS256, POST /control/ttl?seconds=N,
+// POST /control/sign {"header", "claims"}: whatever the test wants signed with the real key; "stolen": false takes another key.
 import fs from 'node:fs';
 import http from 'node:http';
-import { generateKeyPair, exportJWK } from 'jose';
+import { generateKeyPair, exportJWK, importJWK, SignJWT } from 'jose';
 import { Provider } from 'oidc-provider';
 
 const { KEYS, CLIENTS, AUDIENCE } = process.env;
@@ -63,6 +64,11 @@ const server = http.createServer(async (request, response) => {
   } else if (request.method === 'POST' && url.pathname === '/control/ttl') {
     ttl = Number(url.searchParams.get('seconds'));
     response.end();
+  } else if (request.method === 'POST' && url.pathname === '/control/sign') {
+    const { header, claims, stolen } = JSON.parse((await request.toArray()).join(''));
+    const { kid, alg } = keys[0];
+    const key = stolen ? await importJWK(keys[0], alg) : (await generateKeyPair(alg)).privateKey;
+    response.end(await new SignJWT(claims).setProtectedHeader({ alg, kid, typ: 'at+jwt', ...header }).sign(key));
   } else {
     provider(request, response);
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -77,8 +78,15 @@ class OidcProvider(Process):
         self.ttl = seconds
         self._post(f"/control/ttl?seconds={seconds}")
 
-    def _post(self, path: str, form: dict | None = None, headers: dict | None = None) -> bytes:
-        data = urllib.parse.urlencode(form or {}).encode()
+    def sign(self, header: dict | None = None, stolen: bool = True, **changed) -> str:
+        """alice's token with claims changed (`None` leaves one out), signed with the provider's key or, not `stolen`, with another under its name."""
+        now = int(time.time())
+        said = {"iss": self.issuer, "sub": "alice-app", "aud": self.audience, "iat": now, "exp": now + 300, "groups": ["finance"], **changed}
+        wanted = {"header": header or {}, "claims": {k: v for k, v in said.items() if v is not None}, "stolen": stolen}
+        return self._post("/control/sign", json.dumps(wanted).encode()).decode()
+
+    def _post(self, path: str, form: dict | bytes | None = None, headers: dict | None = None) -> bytes:
+        data = form if isinstance(form, bytes) else urllib.parse.urlencode(form or {}).encode()
         request = urllib.request.Request(self.issuer + path, data, headers or {}, method="POST")
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read()

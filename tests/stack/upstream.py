@@ -85,6 +85,19 @@ def chat(text: str, size: int = 7, cut: int = 0, delay: float = 0.0, model: str 
     return answer
 
 
+def chunk(delta: dict, index: int = 0, finish: str | None = None, model: str = "gpt-4o-mini") -> dict:
+    """One event of a streamed chat completion."""
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1700000000, "model": model,
+            "choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+def paused(before: str, until: threading.Event, after: str = " The end.") -> Answer:
+    """A stream that says `before`, waits for `until`, then says `after` and ends."""
+    head = Answer.sse([chunk({"role": "assistant", "content": ""}), chunk({"content": before})], done=False)
+    tail = Answer.sse([chunk({"content": after}), chunk({}, finish="stop")])
+    return Answer(200, head.headers, [*head.pieces, until, *tail.pieces])
+
+
 def relay(port: int, **more) -> Callable[[Request], Answer]:
     """Passes JSON requests, with the fields of `more` added, on to the server at this loopback port, and its answers back as they come."""
 

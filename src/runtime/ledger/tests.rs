@@ -1,3 +1,8 @@
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests wait for threads and processes, in real time"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, ErrorKind},
@@ -365,8 +370,98 @@ async fn a_disk_that_hangs_is_an_error_within_the_deadline_and_leaves_no_open_se
 }
 
 #[tokio::test]
-async fn at_the_cap_new_work_is_refused_and_open_work_can_end() {
+async fn a_caller_who_goes_away_while_its_record_is_written_leaves_no_open_session() {
     let dir = testing::dir();
+    let faults = Faults::default();
+    let ledger = Ledger::open_on(options(dir.path()), || faults.disk()).unwrap();
+    let (hangs, release) = faults.hang();
+    let gone = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.append(opened("gone"), Durability::Disk).await }
+    });
+    tokio::task::spawn_blocking(move || hangs.recv().unwrap())
+        .await
+        .unwrap();
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    release.send(()).unwrap();
+    ledger.shutdown(0).await.unwrap();
+    assert_all_closed_once(dir.path());
+    let of_gone = |(_, _, entry): &(u64, String, Entry)| entry.session == "gone";
+    assert_eq!(
+        records(dir.path())
+            .iter()
+            .filter(|one| of_gone(one))
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn records_appended_together_are_all_there_or_none() {
+    let dir = testing::dir();
+    let faults = Faults::default();
+    let ledger = Ledger::open_on(options(dir.path()), || faults.disk()).unwrap();
+    let part = || Entry {
+        session: "s".into(),
+        event: Event::Delivered(Delivered::default()),
+    };
+    faults.write(Some((ErrorKind::StorageFull, 1_000)));
+    let failed = ledger
+        .append_all(vec![opened("s"), part(), part()], Durability::Disk)
+        .await;
+    assert_eq!(failed, Err(LedgerError::Full));
+    faults.write(None);
+    until("the ledger is writable", || ledger.health().writable()).await;
+    assert_eq!(records(dir.path()).len(), 1);
+    let receipts = ledger
+        .append_all(vec![opened("s"), part(), part()], Durability::Disk)
+        .await
+        .unwrap();
+    assert_eq!(
+        receipts
+            .iter()
+            .map(|receipt| receipt.seq)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    ledger.append(closed("s"), Durability::Disk).await.unwrap();
+    ledger.shutdown(0).await.unwrap();
+    assert_all_closed_once(dir.path());
+    assert_eq!(verify(dir.path()).records(), 6);
+}
+
+#[tokio::test]
+async fn an_end_that_could_not_be_written_is_written_when_it_can() {
+    let dir = testing::dir();
+    let faults = Faults::default();
+    let ledger = Ledger::open_on(options(dir.path()), || faults.disk()).unwrap();
+    ledger.append(opened("s"), Durability::Disk).await.unwrap();
+    faults.write(Some((ErrorKind::Other, 0)));
+    let failed = ledger.append(closed("s"), Durability::Disk).await;
+    assert_eq!(failed, Err(LedgerError::Unavailable));
+    faults.write(None);
+    until("the end is written", || records(dir.path()).len() == 3).await;
+    assert_all_closed_once(dir.path());
+    let Event::Closed(end) = records(dir.path()).pop().unwrap().2.event else {
+        panic!("no end")
+    };
+    assert_eq!(end.outcome, "unknown");
+}
+
+#[tokio::test]
+async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_noticed() {
+    let dir = testing::dir();
+    let ledger = Ledger::open(options(dir.path())).unwrap();
+    for n in 0..20 {
+        ledger
+            .append(closed(&format!("old-{n}")), Durability::Spool)
+            .await
+            .unwrap();
+    }
+    ledger.shutdown(0).await.unwrap();
+    let old = store::layout::chains(dir.path()).unwrap().remove(0);
+
     let mut options = options(dir.path());
     options.spool_cap_bytes = 64 << 10;
     let ledger = Ledger::open(options).unwrap();
@@ -398,15 +493,15 @@ async fn at_the_cap_new_work_is_refused_and_open_work_can_end() {
         .await
         .unwrap();
     assert!(ledger.health().spool_bytes <= 64 << 10);
-    // Room is made by hand: an old file of the directory goes.
-    let big = Entry {
-        session: "big".into(),
-        event: Event::Opened(Box::default()),
-    };
+    assert_eq!(ledger.health().trouble, Some(LedgerError::Full));
     assert_eq!(
-        ledger.append(big, Durability::Disk).await,
+        ledger.append(opened("s"), Durability::Disk).await,
         Err(LedgerError::Full)
     );
+
+    std::fs::remove_dir_all(old.path).unwrap();
+    until("the room is noticed", || ledger.health().writable()).await;
+    ledger.append(opened("s"), Durability::Disk).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,19 +2,23 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Durability, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening};
+use super::{Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening};
 use crate::{
     audit::{
-        ChainId, Receipt,
+        ChainId, Durability, Receipt,
         chain::Stamp,
         checkpoint::Checkpoint,
         note::SigningKey,
@@ -23,7 +27,7 @@ use crate::{
     kafka::publisher::Live,
     store::{
         StoreError,
-        checkpoints::CheckpointFile,
+        checkpoints::{self, CheckpointFile},
         cursor,
         disk::Disk,
         frame::FRAME_HEADER,
@@ -38,23 +42,28 @@ use crate::{
 /// What the handle asks for.
 pub(super) enum Command {
     Append(Item),
-    Shutdown {
-        cut_sessions: u32,
-        reply: oneshot::Sender<Result<(), LedgerError>>,
+    /// Nobody was told that this session's `opened` is in the log.
+    Abandoned {
+        session: String,
+        written: Arc<AtomicBool>,
     },
+    Shutdown(Ending),
 }
 
-/// A record to be appended.
+/// How a chain is to end.
+pub(super) struct Ending {
+    pub(super) cut_sessions: u32,
+    pub(super) reply: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// Records to be appended.
 pub(super) struct Item {
-    /// Its JSON.
-    pub(super) entry: Vec<u8>,
+    pub(super) group: Group,
     pub(super) durability: Durability,
-    /// The session it opens.
-    pub(super) opened: Option<String>,
-    /// Whether refusing it saves room for what is under way.
-    pub(super) begins_work: bool,
-    pub(super) reply: oneshot::Sender<Result<Receipt, LedgerError>>,
-    /// Its place in the queue, given back when it was dealt with.
+    /// Set once they are in the log, durable or not.
+    pub(super) written: Arc<AtomicBool>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
+    /// Their place in the queue, given back when they were dealt with.
     pub(super) _room: [OwnedSemaphorePermit; 2],
 }
 
@@ -65,10 +74,45 @@ const SPOOL_SYNC: Duration = Duration::from_millis(30);
 /// How often a disk in trouble is tried again while nobody writes.
 const PROBE: Duration = Duration::from_millis(250);
 /// Room taken by a record besides its entry, at most on average.
-const OVERHEAD: u64 = FRAME_HEADER as u64 + 320;
+const OVERHEAD: usize = FRAME_HEADER + 320;
 /// Sessions the ledger must close itself, at most: as many as can have been in the queue. More are closed by the next
 /// start, which finds them open.
 const MAX_CLOSING: usize = 65_536;
+
+impl Item {
+    /// Bytes it will take on disk, about.
+    fn on_disk(&self) -> u64 {
+        (self.group.bytes + self.group.entries.len() * OVERHEAD) as u64
+    }
+}
+
+/// What is dealt with in one go.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    records: usize,
+    bytes: usize,
+    abandoned: Vec<(String, Arc<AtomicBool>)>,
+    ending: Option<Ending>,
+}
+
+impl Batch {
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Append(item) => {
+                self.records += item.group.entries.len();
+                self.bytes += item.group.bytes;
+                self.items.push(item);
+            }
+            Command::Abandoned { session, written } => self.abandoned.push((session, written)),
+            Command::Shutdown(ending) => self.ending = Some(ending),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.records >= MAX_BATCH_RECORDS || self.bytes >= MAX_BATCH_BYTES || self.ending.is_some()
+    }
+}
 
 /// The owner of the chain.
 pub(super) struct Writer {
@@ -79,6 +123,7 @@ pub(super) struct Writer {
     replica: String,
     key: SigningKey,
     checkpoints: CheckpointFile,
+    checkpoint_file: Option<PathBuf>,
     checkpoint_records: u64,
     checkpoint_interval: Duration,
     group_commit_delay: Duration,
@@ -117,12 +162,12 @@ impl Writer {
         let recovered = recover::recover(&dir, published)?;
 
         let chain_dir = ChainDir::new(&dir, recovered.next_ordinal, chain);
-        fs::create_dir_all(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
+        layout::create_chain(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
         let chains = layout::chains_dir(&dir);
         layout::sync_dir(&chains)
             .and_then(|()| layout::sync_dir(&dir))
             .map_err(StoreError::io(&chains))?;
-        let (files, now) = (disk(), Instant::now());
+        let (files, begun) = (disk(), now());
         let checkpoints = CheckpointFile::create(files.as_ref(), &chain_dir.checkpoints())
             .map_err(OpenError::Begin)?;
         let wal =
@@ -142,14 +187,15 @@ impl Writer {
             deployment: options.deployment.clone(),
             replica: options.replica.clone(),
             checkpoints,
+            checkpoint_file: options.checkpoint_file.clone(),
             checkpoint_records: options.checkpoint_records.max(1),
             checkpoint_interval: options.checkpoint_interval,
             group_commit_delay: options.group_commit_delay,
-            signed: (0, now),
-            opened_at: now,
+            signed: (0, begun),
+            opened_at: begun,
             unsynced_since: None,
-            counted_at: now,
-            probed_at: now,
+            counted_at: begun,
+            probed_at: begun,
             closing: VecDeque::new(),
             state: Arc::new(Mutex::new(health)),
             live: Arc::new(Live::new(chain)),
@@ -221,17 +267,12 @@ impl Writer {
     /// Runs until shut down, or until every handle is gone.
     pub(super) fn run(mut self, queue: &mpsc::Receiver<Command>) {
         loop {
-            let mut batch = Vec::new();
-            let mut shutdown = None;
+            let mut batch = Batch::default();
             match queue.recv_timeout(self.until_due()) {
-                Ok(Command::Append(item)) => {
-                    batch.push(item);
-                    shutdown = self.collect(queue, &mut batch);
+                Ok(command) => {
+                    batch.take(command);
+                    self.collect(queue, &mut batch);
                 }
-                Ok(Command::Shutdown {
-                    cut_sessions,
-                    reply,
-                }) => shutdown = Some((cut_sessions, reply)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let _ = self.wal.sync().and_then(|()| self.checkpoint());
@@ -239,10 +280,20 @@ impl Writer {
                     return;
                 }
             }
-            self.write(batch);
+            self.write(batch.items);
+            for (session, written) in batch.abandoned {
+                if written.load(Ordering::Acquire) {
+                    self.must_close(Some(session));
+                }
+            }
+            self.close_abandoned();
             self.tick();
             self.publish_state();
-            if let Some((cut_sessions, reply)) = shutdown {
+            if let Some(Ending {
+                cut_sessions,
+                reply,
+            }) = batch.ending
+            {
                 let ended = self.end(cut_sessions);
                 self.publish_state();
                 // The lock first: whoever was told may open the directory again.
@@ -254,97 +305,75 @@ impl Writer {
     }
 
     /// Adds what is queued, and what comes within the group commit delay, up to the bounds of a batch.
-    fn collect(
-        &self,
-        queue: &mpsc::Receiver<Command>,
-        batch: &mut Vec<Item>,
-    ) -> Option<(u32, oneshot::Sender<Result<(), LedgerError>>)> {
-        let until = Instant::now() + self.group_commit_delay;
-        let mut bytes: usize = batch.iter().map(|item| item.entry.len()).sum();
-        while batch.len() < MAX_BATCH_RECORDS && bytes < MAX_BATCH_BYTES {
-            let next = match queue.try_recv() {
-                Ok(command) => command,
-                Err(_) => queue
-                    .recv_timeout(until.saturating_duration_since(Instant::now()))
-                    .ok()?,
-            };
+    fn collect(&self, queue: &mpsc::Receiver<Command>, batch: &mut Batch) {
+        let until = now() + self.group_commit_delay;
+        while !batch.is_full() {
+            let next = queue
+                .try_recv()
+                .or_else(|_| queue.recv_timeout(until.saturating_duration_since(now())));
             match next {
-                Command::Append(item) => {
-                    bytes += item.entry.len();
-                    batch.push(item);
-                }
-                Command::Shutdown {
-                    cut_sessions,
-                    reply,
-                } => return Some((cut_sessions, reply)),
+                Ok(command) => batch.take(command),
+                Err(_) => return,
             }
         }
-        None
     }
 
-    fn write(&mut self, batch: Vec<Item>) {
-        // Nobody waits for these any more, and nothing of them is in the log.
-        let batch: Vec<Item> = batch
+    fn write(&mut self, items: Vec<Item>) {
+        // For the others nobody waits any more, and nothing of them is in the log. How a session ended is worth writing
+        // all the same.
+        let items: Vec<Item> = items
             .into_iter()
-            .filter(|item| !item.reply.is_closed())
+            .filter(|item| !item.reply.is_closed() || item.group.closes.is_some())
             .collect();
-        let batch = self.refuse_beyond_cap(batch);
-        self.close_abandoned();
-        if batch.is_empty() {
+        let items = self.refuse_beyond_cap(items);
+        if items.is_empty() {
             return;
         }
-        let now = (Timestamp::now(), self.opened_at.elapsed());
-        let stamp = stamp(&self.replica, now);
-        let entries: Vec<_> = batch
+        let stamp = stamp(&self.replica, (wall(), self.opened_at.elapsed()));
+        let entries: Vec<_> = items
             .iter()
-            .map(|item| (stamp, item.entry.as_slice()))
+            .flat_map(|item| {
+                item.group
+                    .entries
+                    .iter()
+                    .map(|entry| (stamp, entry.as_slice()))
+            })
             .collect();
-        let mut receipts = Vec::with_capacity(batch.len());
+        let mut receipts = Vec::with_capacity(entries.len());
         if let Err(error) = self
             .wal
             .append(&entries, &mut receipts)
             .map(|grown| self.grow(grown))
         {
             let error = self.failed("written", &error);
-            for item in batch {
-                let _ = item.reply.send(Err(error));
-            }
-            return;
+            return items.into_iter().for_each(|item| self.refuse(item, error));
         }
-        self.unsynced_since.get_or_insert_with(Instant::now);
+        self.unsynced_since.get_or_insert_with(now);
+        let mut receipts = receipts.into_iter();
         // Spool is acknowledged now, whatever the sync brings: the bytes are the operating system's.
         let mut to_sync = Vec::new();
-        for (item, receipt) in batch.into_iter().zip(receipts) {
+        for item in items {
+            item.written.store(true, Ordering::Release);
+            let receipts: Vec<Receipt> = receipts.by_ref().take(item.group.entries.len()).collect();
             match item.durability {
-                Durability::Spool => self.acknowledge(item, receipt),
-                Durability::Disk => to_sync.push((item, receipt)),
+                Durability::Spool => drop(item.reply.send(Ok(receipts))),
+                Durability::Disk => to_sync.push((item.reply, receipts)),
             }
         }
         if to_sync.is_empty() && !self.wal.must_sync() {
-            self.works();
-            return;
+            return self.works();
         }
-        match self.sync() {
-            Ok(()) => {
-                for (item, receipt) in to_sync {
-                    self.acknowledge(item, receipt);
-                }
-            }
-            Err(error) => {
-                for (item, _) in to_sync {
-                    // It stays in the chain, and the disk may yet keep it.
-                    self.must_close(item.opened);
-                    let _ = item.reply.send(Err(error));
-                }
-            }
+        // What could not be synced stays in the chain, and the disk may yet keep it.
+        let synced = self.sync();
+        for (reply, receipts) in to_sync {
+            let _ = reply.send(synced.map(|()| receipts));
         }
     }
 
-    fn acknowledge(&mut self, item: Item, receipt: Receipt) {
-        if item.reply.send(Ok(receipt)).is_err() {
-            // The deadline passed, or the caller went away, while it was being written.
-            self.must_close(item.opened);
-        }
+    /// Answers for what is not in the log. How a session ended would be lost with it, so that it did end is noted.
+    fn refuse(&mut self, item: Item, error: LedgerError) {
+        self.must_close(item.group.closes);
+        let _ = item.reply.send(Err(error));
     }
 
     fn must_close(&mut self, session: Option<String>) {
@@ -369,7 +398,7 @@ impl Writer {
                 return;
             }
             self.closing.drain(..entries.len());
-            self.unsynced_since.get_or_insert_with(Instant::now);
+            self.unsynced_since.get_or_insert_with(now);
         }
     }
 
@@ -379,8 +408,7 @@ impl Writer {
             .iter()
             .map(serde_json::to_vec)
             .collect::<Result<_, _>>()?;
-        let now = (Timestamp::now(), self.opened_at.elapsed());
-        let stamp = stamp(&self.replica, now);
+        let stamp = stamp(&self.replica, (wall(), self.opened_at.elapsed()));
         let entries: Vec<_> = json.iter().map(|entry| (stamp, entry.as_slice())).collect();
         let grown = self.wal.append(&entries, &mut Vec::new())?;
         self.grow(grown);
@@ -389,27 +417,27 @@ impl Writer {
 
     /// Answers `audit_full` to what does not fit under the cap. The last sixteenth (16 MiB at most) is kept for what is
     /// under way, so that sessions that were let in can be closed.
-    fn refuse_beyond_cap(&mut self, batch: Vec<Item>) -> Vec<Item> {
+    fn refuse_beyond_cap(&mut self, items: Vec<Item>) -> Vec<Item> {
         let cap = self.health().cap_bytes;
-        let reserve = (cap / 16).min(16 << 20);
+        let reserve = reserve(cap);
         let mut used = self.health().spool_bytes;
-        let wanted: u64 = batch
-            .iter()
-            .map(|item| item.entry.len() as u64 + OVERHEAD)
-            .sum();
+        let wanted: u64 = items.iter().map(Item::on_disk).sum();
         if used + wanted > cap - reserve && self.counted_at.elapsed() >= PROBE {
             // Someone may have made room since.
             used = self.count_bytes();
         }
-        let mut fitting = Vec::with_capacity(batch.len());
-        for item in batch {
-            let limit = if item.begins_work { cap - reserve } else { cap };
-            let size = item.entry.len() as u64 + OVERHEAD;
-            if used + size > limit {
-                self.trouble(Some(LedgerError::Full));
-                let _ = item.reply.send(Err(LedgerError::Full));
+        let mut fitting = Vec::with_capacity(items.len());
+        for item in items {
+            let limit = if item.group.begins_work {
+                cap - reserve
             } else {
-                used += size;
+                cap
+            };
+            if used + item.on_disk() > limit {
+                self.trouble(Some(LedgerError::Full));
+                self.refuse(item, LedgerError::Full);
+            } else {
+                used += item.on_disk();
                 fitting.push(item);
             }
         }
@@ -434,7 +462,7 @@ impl Writer {
             // Tried again when the next is due: a checkpoint late is no reason to refuse traffic.
             if let Err(error) = self.checkpoint() {
                 tracing::warn!(%error, "an audit checkpoint could not be written");
-                self.signed.1 = Instant::now();
+                self.signed.1 = now();
             }
         }
     }
@@ -458,7 +486,7 @@ impl Writer {
 
     /// Whether the disk takes writes again, tried on a file of its own, so that readiness recovers without traffic.
     fn probe(&mut self) {
-        self.probed_at = Instant::now();
+        self.probed_at = now();
         let path = self.dir.join("probe");
         let written = self.wal.repair().and_then(|()| {
             let mut file = self.disk.create(&path)?;
@@ -466,9 +494,8 @@ impl Writer {
             file.sync()?;
             file.cut(0)
         });
-        let used = self.count_bytes();
-        let cap = self.health().cap_bytes;
-        if written.is_ok() && used + (cap / 16).min(16 << 20) < cap {
+        self.count_bytes();
+        if written.is_ok() {
             self.works();
             self.close_abandoned();
         }
@@ -503,9 +530,16 @@ impl Writer {
             size: head.size,
             root: self.wal.root(),
         };
-        let grown = self.checkpoints.append(&checkpoint.sign(&self.key))?;
+        let note = checkpoint.sign(&self.key);
+        let grown = self.checkpoints.append(&note)?;
         self.grow(grown);
-        self.signed = (head.size, Instant::now());
+        self.signed = (head.size, now());
+        if let Some(path) = &self.checkpoint_file
+            && let Err(error) = checkpoints::append_outside(path, &note)
+        {
+            // The next one covers what this one would have.
+            tracing::warn!(%error, path = %path.display(), "a checkpoint could not be written outside");
+        }
         self.live.wake();
         Ok(())
     }
@@ -537,11 +571,20 @@ impl Writer {
         kind
     }
 
+    /// A write worked. At the cap that is no reason to let new work in.
     fn works(&self) {
+        if self.at_cap() {
+            return self.trouble(Some(LedgerError::Full));
+        }
         if self.health().trouble.is_some() {
             tracing::info!("the audit log can be written again");
         }
         self.trouble(None);
+    }
+
+    fn at_cap(&self) -> bool {
+        let health = self.health();
+        health.spool_bytes + reserve(health.cap_bytes) + OVERHEAD as u64 >= health.cap_bytes
     }
 
     fn trouble(&self, trouble: Option<LedgerError>) {
@@ -553,7 +596,7 @@ impl Writer {
     }
 
     fn count_bytes(&mut self) -> u64 {
-        self.counted_at = Instant::now();
+        self.counted_at = now();
         if let Ok(bytes) = layout::bytes_on_disk(&self.dir) {
             self.health().spool_bytes = bytes;
         }
@@ -571,6 +614,27 @@ impl Writer {
     fn health(&self) -> std::sync::MutexGuard<'_, LedgerHealth> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this thread waits for the disk, in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a record says when it was written, which only its writer knows"
+)]
+fn wall() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Room kept for sessions that were let in.
+fn reserve(cap: u64) -> u64 {
+    (cap / 16).min(16 << 20)
 }
 
 fn stamp(replica: &str, (time, since): (Timestamp, Duration)) -> Stamp<'_> {

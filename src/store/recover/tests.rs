@@ -117,7 +117,7 @@ fn a_log_cut_at_every_byte_of_its_last_three_records_keeps_every_whole_record() 
         // Genesis, then opened, closed, opened, ...: one is open when an even number of records is left.
         assert_eq!(
             found.orphans.len(),
-            usize::from(kept % 2 == 0),
+            usize::from(kept.is_multiple_of(2)),
             "cut at {cut}"
         );
         if let Some(cut_off) = found.cuts.first() {

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("COUNTERSIGN_BIN", str(ROOT / "target/release/countersign"))
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -80,6 +80,8 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3, help="how often each of the two is measured (default 3)")
     options.add_argument("--seconds", type=int, default=5, help="length of one measurement (default 5)")
     options.add_argument("--connections", type=int, nargs="+", default=[1, 16], help="concurrent callers (default 1 16)")
+    options.add_argument("--durability", nargs="+", default=["disk", "spool"], choices=["disk", "spool"],
+                         help="what to measure with (default disk spool)")
     options = options.parse_args()
     if not shutil.which("wrk"):
         raise SystemExit("wrk is missing: apt-get install wrk")
@@ -93,30 +95,34 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         upstream = stack.enter_context(Envoy(work, 9, change=model, name="model"))
         oidc = stack.enter_context(OidcProvider(work, ttl=3600))
-        countersign = stack.enter_context(Countersign(work, config(oidc.issuer, work)))
-        without = stack.enter_context(Envoy(work, upstream.port, change=bare, name="envoy-without"))
-        with_ = stack.enter_context(Envoy(work, upstream.port, countersign.socket, change=quiet, name="envoy-with"))
+        envoys = {"without": stack.enter_context(Envoy(work, upstream.port, change=bare, name="envoy-without"))}
+        for durability in options.durability:
+            (work / durability).mkdir()
+            settings = config(oidc.issuer, work)
+            settings["connections"][0]["durability"] = durability
+            countersign = stack.enter_context(Countersign(work / durability, settings))
+            envoys[durability] = stack.enter_context(
+                Envoy(work, upstream.port, countersign.socket, change=quiet, name=f"envoy-{durability}"))
         token = oidc.token("alice-app")
 
         results = []
         for connections in options.connections:
-            runs: dict[str, list[dict]] = {"without": [], "with": []}
-            for name, envoy in [("without", without), ("with", with_)]:
+            runs: dict[str, list[dict]] = {name: [] for name in envoys}
+            for envoy in envoys.values():
                 wrk(envoy.url, connections, 1, work, token)  # warm
             for round_ in range(options.rounds):
-                for name, envoy in [("without", without), ("with", with_)]:
-                    print(f"\r{connections} callers, round {round_ + 1}/{options.rounds}, {name} the filter … ", end="", file=sys.stderr)
+                for name, envoy in envoys.items():
+                    print(f"\r{connections} callers, round {round_ + 1}/{options.rounds}, {name} … ", end="", file=sys.stderr)
                     runs[name].append(wrk(envoy.url, connections, options.seconds, work, token))
             print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
             medians = {name: {key: statistics.median(r[key] for r in rs) for key in rs[0]} for name, rs in runs.items()}
             results.append({"connections": connections, "runs": runs, "median": medians,
-                            "added_p50_us": medians["with"]["p50_us"] - medians["without"]["p50_us"]})
+                            "added_p50_us": {name: medians[name]["p50_us"] - medians["without"]["p50_us"] for name in options.durability}})
 
     print(f"{'callers':>8} {'filter':>8} {'requests/s':>11} {'p50 ms':>8} {'p99 ms':>8} {'added p50':>10}")
     for result in results:
-        for name in ["without", "with"]:
-            m = result["median"][name]
-            added = f"{result['added_p50_us'] / 1000:.2f} ms" if name == "with" else ""
+        for name, m in result["median"].items():
+            added = f"{result['added_p50_us'][name] / 1000:.2f} ms" if name in result["added_p50_us"] else ""
             print(f"{result['connections']:>8} {name:>8} {m['rps']:>11.0f} {m['p50_us'] / 1000:>8.2f} {m['p99_us'] / 1000:>8.2f} {added:>10}")
     out = work / "e2e.json"
     out.write_text(json.dumps({"machine": platform.platform(), "cores": os.cpu_count(), "body_bytes": len(json.dumps(REQUEST)),

@@ -1,0 +1,189 @@
+//! Sample records with every field of every event filled, kept beside the schema for readers in other languages to test
+//! against.
+
+use std::collections::BTreeMap;
+
+use super::{
+    chain::{ChainId, Head, Position, Stamp, place},
+    record::*,
+};
+
+/// Rewrites the file instead of comparing: `COUNTERSIGN_BLESS=1 cargo test samples`.
+const BLESS: &str = "COUNTERSIGN_BLESS";
+
+fn map<V>(key: &str, value: V) -> BTreeMap<String, V> {
+    BTreeMap::from([(key.to_owned(), value)])
+}
+
+fn list(item: &str) -> Vec<String> {
+    vec![item.to_owned()]
+}
+
+fn identity() -> Identity {
+    let claims = serde_json::json!({
+        "department": "claims", "level": 3.5, "contractor": false, "manager": null,
+        "sites": ["berlin", 7], "cost": {"centre": "4711"},
+    });
+    Identity {
+        issuer: "https://login.example".into(),
+        subject: "alice".into(),
+        groups: list("analysts"),
+        claims: serde_json::from_value(claims).unwrap(),
+        auth_method: "oidc_jwt".into(),
+        token_hash: "ab".repeat(32),
+    }
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        connection: "openai".into(),
+        authority: "api.example".into(),
+        method: "POST".into(),
+        path: "/v1/chat/completions".into(),
+        endpoint: "chat_completions".into(),
+        route: "openai".into(),
+        cluster: "openai".into(),
+        source_address: "10.0.0.7:51123".into(),
+        trace_id: "0af7651916cd43dd8448eb211c80319c".into(),
+    }
+}
+
+fn request() -> RequestRecord {
+    RequestRecord {
+        payload: "masked".into(),
+        body: "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"my card is [CREDIT_CARD] \u{1F4B3}\"}]}".into(),
+        bytes: u64::MAX,
+        forwarded_sha256: "cd".repeat(32),
+        findings: map("CREDIT_CARD", 1),
+        masked: map("CREDIT_CARD", "replace".into()),
+        model: "m".into(),
+        stream: true,
+        unscanned: list("image_url"),
+    }
+}
+
+fn decision() -> Decision {
+    Decision {
+        verdict: "deny".into(),
+        policies: list("analysts-only"),
+        policy_digest: "ef".repeat(32),
+        code: "policy_denied".into(),
+        reason: "not for \"you\"".into(),
+    }
+}
+
+fn events() -> Vec<Event> {
+    vec![
+        Event::Genesis(Genesis {
+            deployment: "demo".into(),
+            replica: "a".into(),
+            previous_chain: "01".repeat(16),
+            previous_size: 9_007_199_254_740_993,
+            previous_head: "02".repeat(32),
+            previous_checkpoint: "countersign/demo/01\n1\nAAAA\n\n\u{2014} k AAAA\n".into(),
+            previous_clean: true,
+            previous_torn_bytes: 17,
+            build: "0.1.0".into(),
+        }),
+        Event::Opened(Box::new(Opened {
+            identity: identity(),
+            endpoint: endpoint(),
+            request: request(),
+            decision: decision(),
+        })),
+        Event::Delivered(Delivered {
+            part: 1,
+            of_request: true,
+            text: map("0.content", "Hello".into()),
+            timing: vec![Timing {
+                at_ms: 120,
+                bytes: 5,
+            }],
+        }),
+        Event::Closed(Box::new(Closed {
+            outcome: "completed".into(),
+            status: 200,
+            body: "{}".into(),
+            bytes: 2,
+            parts: 1,
+            findings: map("US_SSN", 2),
+            masked: map("US_SSN", "redact".into()),
+            model: "m-2026".into(),
+            system_fingerprint: "fp_1".into(),
+            response_id: "chatcmpl-1".into(),
+            finish_reasons: list("stop"),
+            input_tokens: 11,
+            output_tokens: 13,
+            unscanned: list("audio"),
+            duration_ms: 250,
+            code: "none".into(),
+            transaction_sha256: "34".repeat(32),
+        })),
+        Event::Refused(Box::new(Refused {
+            identity: identity(),
+            endpoint: endpoint(),
+            request: request(),
+            decision: decision(),
+            status: 403,
+        })),
+        Event::Unauthenticated(Unauthenticated {
+            by_code: map("token_expired", 12),
+            window_ms: 1_000,
+        }),
+        Event::Config(ConfigLoaded {
+            digest: "56".repeat(32),
+            accepted: true,
+            faults: 1,
+            in_force: "78".repeat(32),
+        }),
+        Event::Shutdown(Shutdown { cut_sessions: 2 }),
+    ]
+}
+
+fn samples() -> String {
+    let mut head = Head::empty(ChainId([0xc5; 16]));
+    let mut lines = String::new();
+    for (n, event) in events().into_iter().enumerate() {
+        let entry = Entry {
+            session: format!("session-{n}"),
+            event,
+        };
+        let time = "2026-11-22T05:27:41.123456789Z".parse().unwrap();
+        let stamp = Stamp {
+            time,
+            monotonic_ns: u64::MAX,
+            replica: "a",
+        };
+        let bytes = place(&head, &stamp, &serde_json::to_vec(&entry).unwrap());
+        head = head.after(head.hash_next(&bytes));
+        lines.push_str(std::str::from_utf8(&bytes).unwrap());
+        lines.push('\n');
+    }
+    lines
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a switch of the test's own")]
+fn the_samples_beside_the_schema_are_what_is_written() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/proto/countersign/audit/v1/samples.jsonl"
+    );
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(path, samples()).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        samples(),
+        "see {BLESS}"
+    );
+}
+
+#[test]
+fn a_record_reads_back_as_it_was_written() {
+    for (line, event) in samples().lines().zip(events()) {
+        assert!(Position::read(line.as_bytes()).is_some());
+        let entry: Entry = serde_json::from_str(line).unwrap();
+        assert_eq!(entry.event, event);
+    }
+}

@@ -1,0 +1,171 @@
+//! What verification found, in words for whoever has to act on it.
+
+use std::fmt;
+
+use super::super::{chain::ChainId, note::NoteError};
+
+/// Something wrong with the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The chain.
+    pub chain: ChainId,
+    /// The first record that is not as it was written.
+    pub seq: u64,
+    /// What is wrong.
+    pub cause: Cause,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "chain {} record {}: {}",
+            self.chain, self.seq, self.cause
+        )
+    }
+}
+
+/// What is wrong with a record or a chain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
+    /// The record's bytes or its stored hash were changed.
+    #[error("altered: its hash is not the hash of its bytes")]
+    Altered,
+    /// What surrounds the record on disk does not check out.
+    #[error("altered: {0}")]
+    Damaged(String),
+    /// The record is another's, moved here.
+    #[error("altered: this is record {seq} of chain {chain}, moved here")]
+    Moved {
+        /// The chain it says it is of.
+        chain: ChainId,
+        /// The place it says it has.
+        seq: u64,
+    },
+    /// The record fits its stored hash but not what was linked to or signed later.
+    #[error("re-hashed: it is not the record that record {0} links to")]
+    Relinked(u64),
+    /// The chain holds together but is not what was signed.
+    #[error(
+        "re-hashed: a record from here on, and before record {size}, is not what the {holder} checkpoint of {size} records signed"
+    )]
+    Rehashed {
+        /// Size of the checkpoint that does not fit.
+        size: u64,
+        /// Who held it.
+        holder: &'static str,
+    },
+    /// The record is not there, later ones are.
+    #[error("missing")]
+    Missing,
+    /// The record is there twice; on a topic, twice with different bytes.
+    #[error("duplicated")]
+    Duplicated,
+    /// On a topic: a repeat of a record so far back that it cannot be compared any more.
+    #[error("duplicated: it comes again too late to be compared")]
+    DuplicatedLate,
+    /// The record is there, after later ones.
+    #[error("out of order")]
+    OutOfOrder,
+    /// The chain ends before a checkpoint's size.
+    #[error("truncated: missing, as are all after it, but a checkpoint covers {size} records")]
+    Truncated {
+        /// Size of the checkpoint.
+        size: u64,
+    },
+    /// The chain does not end where its successor says it ended.
+    #[error("missing: the next chain {successor} says that this one has {size} records")]
+    ShorterThanLinked {
+        /// The chain that continues this one.
+        successor: ChainId,
+        /// Records it says this chain has.
+        size: u64,
+    },
+    /// The chain has more records than when its successor began.
+    #[error("added: the next chain {successor} says that this one ends with the record before it")]
+    LongerThanLinked {
+        /// The chain that continues this one.
+        successor: ChainId,
+    },
+    /// The chain's last record is not the one its successor names.
+    #[error("re-hashed: the next chain {successor} names another last record")]
+    HeadDiffers {
+        /// The chain that continues this one.
+        successor: ChainId,
+    },
+    /// The whole chain is not there.
+    #[error("chain missing: {0}")]
+    ChainMissing(&'static str),
+    /// The chain does not begin as chains do.
+    #[error("altered: the first record of a chain must be its genesis")]
+    NotGenesis,
+    /// A checkpoint that no trusted key has signed.
+    #[error("checkpoint of {size} records: {error}")]
+    Checkpoint {
+        /// The size it claims.
+        size: u64,
+        /// What is wrong with it.
+        error: NoteError,
+    },
+}
+
+/// What can be said of one chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainReport {
+    /// The chain.
+    pub chain: ChainId,
+    /// The replica that wrote it, as its genesis says; empty where there is none.
+    pub replica: String,
+    /// Records checked.
+    pub records: u64,
+    /// Records proven by a checkpoint from outside, directly or through a later chain's genesis.
+    pub whole: u64,
+}
+
+/// The outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Every chain seen, by id.
+    pub chains: Vec<ChainReport>,
+    /// The faults, in the order they were found; at most one per chain and reason.
+    pub faults: Vec<Fault>,
+    /// Faults beyond those listed.
+    pub more_faults: u64,
+    /// Records that came again, byte for byte the same.
+    pub repeats: u64,
+    /// Checkpoints from outside that fit.
+    pub anchors: u64,
+    /// Checkpoints from inside that fit.
+    pub checkpoints: u64,
+    /// Checkpoints that came after the records they cover, so could not be compared.
+    pub late_checkpoints: u64,
+}
+
+/// The outcome in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Whole as far as the checkpoints from outside reach.
+    Whole,
+    /// Nothing contradicts itself, but no checkpoint from outside vouches for it.
+    Unanchored,
+    /// At least one fault.
+    Tampered,
+}
+
+impl Report {
+    /// The outcome in a word.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match (self.faults.is_empty(), self.anchors) {
+            (false, _) => Verdict::Tampered,
+            (true, 0) => Verdict::Unanchored,
+            (true, _) => Verdict::Whole,
+        }
+    }
+
+    /// Records checked in all chains.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.chains.iter().map(|chain| chain.records).sum()
+    }
+}

@@ -1,0 +1,164 @@
+//! The ledger, and Kafka behind it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Audit, Kafka, raw,
+    understand::{At, GIB, MIB, NAME_RULE, Notes, TIB, is_name, secret, size},
+    units,
+};
+
+pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<Audit> {
+    let dir = notes.path(&raw.dir, &at.key("dir"));
+    let deployment = raw.deployment.unwrap_or_else(|| "default".to_owned());
+    if !is_name(&deployment) {
+        notes.fault(&at.key("deployment"), NAME_RULE);
+    }
+    if raw
+        .replica
+        .as_deref()
+        .is_some_and(|replica| !is_name(replica))
+    {
+        notes.fault(&at.key("replica"), NAME_RULE);
+    }
+    let segment = size(
+        raw.segment.as_ref(),
+        64 * MIB,
+        MIB,
+        4 * GIB,
+        &at.key("segment"),
+        notes,
+    );
+    let spool_cap = size(
+        raw.spool_cap.as_ref(),
+        10 * GIB,
+        2 * MIB,
+        1024 * TIB,
+        &at.key("spool_cap"),
+        notes,
+    );
+    let kafka = raw.kafka.map(|raw| kafka(raw, &at.key("kafka"), notes));
+    let signing_key = raw
+        .signing_key
+        .map(|path| notes.existing(&path, &at.key("signing_key")));
+    let checkpoint_file = raw
+        .checkpoint_file
+        .map(|path| notes.path(&path, &at.key("checkpoint_file")));
+    let (segment, spool_cap) = (segment?, spool_cap?);
+    if spool_cap < 2 * segment {
+        let least = units::spelled(2 * segment);
+        notes.fault(
+            &at.key("spool_cap"),
+            format!("must hold at least two segments: {least} or more"),
+        );
+    }
+    Some(Audit {
+        dir,
+        deployment,
+        replica: raw.replica,
+        signing_key,
+        segment,
+        spool_cap,
+        kafka,
+        checkpoint_file,
+    })
+}
+
+/// Settings that the promise of delivery rests on, or that are set elsewhere.
+const RESERVED: [&str; 17] = [
+    "acks",
+    "bootstrap.servers",
+    "client.id",
+    "compression.codec",
+    "compression.type",
+    "delivery.timeout.ms",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "linger.ms",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.timeout.ms",
+    "metadata.broker.list",
+    "partitioner",
+    "queue.buffering.max.messages",
+    "request.required.acks",
+    "transactional.id",
+];
+const SECRET: [&str; 5] = [
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.keystore.password",
+    "ssl.key.pem",
+    "sasl.oauthbearer.client.secret",
+];
+
+fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
+    for (i, broker) in raw.brokers.iter().enumerate() {
+        let good = broker.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(['/', ',', ' '])
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
+        });
+        if !good {
+            notes.fault(
+                &at.key("brokers").index(i),
+                "not a broker; write `host:port`",
+            );
+        }
+    }
+    let topic = raw
+        .topic
+        .unwrap_or_else(|| "countersign.audit.v1".to_owned());
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.is_empty()
+        || topic.len() > 249
+        || topic == "."
+        || topic == ".."
+        || !topic.chars().all(legal)
+    {
+        notes.fault(
+            &at.key("topic"),
+            "not a topic: letters, digits, `.`, `_`, `-`, at most 249",
+        );
+    }
+    let mut options = BTreeMap::new();
+    for (name, value) in raw.options {
+        let at = at.key("options").key(&name);
+        if RESERVED.contains(&name.as_str()) {
+            notes.fault(
+                &at,
+                format!("`{name}` is set by the program, because delivery rests on it"),
+            );
+        } else if SECRET.contains(&name.as_str()) {
+            notes.fault(&at, format!("`{name}` is a secret; put it under `secrets`, from a `file` or an `env` variable"));
+        }
+        let value = match value {
+            raw::OptionValue::Bool(value) => value.to_string(),
+            raw::OptionValue::Number(value) => value.to_string(),
+            raw::OptionValue::Text(value) => value,
+        };
+        options.insert(name, value);
+    }
+    let mut secrets = BTreeMap::new();
+    for (name, source) in raw.secrets {
+        let at = at.key("secrets").key(&name);
+        if RESERVED.contains(&name.as_str()) {
+            notes.fault(
+                &at,
+                format!("`{name}` is set by the program, because delivery rests on it"),
+            );
+        }
+        if options.contains_key(&name) {
+            notes.fault(&at, format!("`{name}` is also set under `options`"));
+        }
+        if let Some(source) = secret(source.file.as_deref(), source.env.as_deref(), &at, notes) {
+            secrets.insert(name, source);
+        }
+    }
+    Kafka {
+        brokers: raw.brokers,
+        topic,
+        options,
+        secrets,
+    }
+}

@@ -1,0 +1,94 @@
+//! Detectors of the user's own, and groups of entities.
+
+use std::collections::BTreeMap;
+
+use super::{
+    CustomDetector, Known, raw,
+    understand::{At, NAME_RULE, Notes, is_name},
+};
+use crate::{detect::Entity, policy::Vocabulary};
+
+/// Entities by the name of their group.
+pub(super) type Groups = BTreeMap<String, Vec<Entity>>;
+
+pub(super) fn detectors(
+    raw: Vec<raw::Detector>,
+    known: &Known<'_>,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Vec<CustomDetector> {
+    let mut seen = BTreeMap::new();
+    let mut detectors = Vec::with_capacity(raw.len());
+    for (i, raw) in raw.into_iter().enumerate() {
+        let at = at.index(i);
+        let entity = raw.entity.as_str();
+        if !is_entity(entity) {
+            let message = "an entity is named by capitals, digits and `_`, a capital first, at most 64 in all";
+            notes.fault(&at.key("entity"), message);
+        } else if known.entities.iter().any(|builtin| &**builtin == entity) {
+            notes.fault(
+                &at.key("entity"),
+                format!("`{entity}` is built in; choose another name"),
+            );
+        } else if let Some(first) = seen.insert(entity.to_owned(), i) {
+            notes.fault(
+                &at.key("entity"),
+                format!("`{entity}` is already defined as detectors[{first}]"),
+            );
+        }
+        let detector = CustomDetector {
+            entity: entity.into(),
+            regex: raw.regex,
+            context: raw.context,
+        };
+        if let Err(message) = (known.detector)(&detector) {
+            notes.fault(&at.key("regex"), message);
+        }
+        detectors.push(detector);
+    }
+    detectors
+}
+
+pub(super) fn groups(
+    raw: BTreeMap<String, Vec<String>>,
+    vocabulary: &Vocabulary,
+    notes: &mut Notes<'_>,
+) -> Groups {
+    let at = At::root().key("detector_groups");
+    let mut groups = Groups::new();
+    for (name, members) in raw {
+        let at = at.key(&name);
+        if !is_name(&name) {
+            notes.fault(&at, NAME_RULE);
+        } else if vocabulary.entities.contains(name.as_str()) {
+            notes.fault(
+                &at,
+                format!("`{name}` is an entity; choose another name for the group"),
+            );
+        }
+        if members.is_empty() {
+            notes.fault(&at, "the group is empty");
+        }
+        let mut entities = Vec::new();
+        for (i, member) in members.iter().enumerate() {
+            match vocabulary.entities.get(member.as_str()) {
+                Some(entity) => entities.push(entity.clone()),
+                None => {
+                    let known = vocabulary.entities.iter().map(|entity| &**entity);
+                    let message = format!("unknown entity `{member}`: no detector finds it");
+                    notes.unknown(&at.index(i), message, member, known);
+                }
+            }
+        }
+        groups.insert(name, entities);
+    }
+    groups
+}
+
+fn is_entity(name: &str) -> bool {
+    name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}

@@ -1,0 +1,159 @@
+//! Who may vouch for callers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Issuer, raw,
+    understand::{At, Notes},
+    units,
+};
+use crate::{
+    identity::{Algorithm, IssuerRules},
+    keys::jwks::KeySource,
+};
+
+pub(super) fn issuers(raw: Vec<raw::Issuer>, at: &At, notes: &mut Notes<'_>) -> Vec<Issuer> {
+    let mut seen = BTreeMap::new();
+    let mut issuers = Vec::with_capacity(raw.len());
+    for (i, issuer) in raw.into_iter().enumerate() {
+        let at = at.index(i);
+        if let Some(first) = seen.insert(issuer.issuer.clone(), i) {
+            notes.fault(
+                &at.key("issuer"),
+                format!("the issuer is already defined as identity.issuers[{first}]"),
+            );
+        }
+        issuers.push(self::issuer(issuer, &at, notes));
+    }
+    issuers
+}
+
+fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
+    https(&raw.issuer, &at.key("issuer"), notes);
+    let audiences = match raw.audience {
+        raw::OneOrMany::One(audience) => vec![audience],
+        raw::OneOrMany::Many(audiences) => audiences,
+    };
+    if audiences.is_empty() || audiences.iter().any(String::is_empty) {
+        notes.fault(
+            &at.key("audience"),
+            "the audience is mandatory: tokens made for others must not count here",
+        );
+    }
+    let mut algorithms = Vec::with_capacity(raw.algorithms.len());
+    for (i, algorithm) in raw.algorithms.iter().enumerate() {
+        let at = at.key("algorithms").index(i);
+        if let Ok(known) = algorithm.parse() {
+            algorithms.push(known);
+        } else if algorithm.starts_with("HS") || algorithm.eq_ignore_ascii_case("none") {
+            let message = "is not accepted: only asymmetric signatures prove who signed";
+            notes.fault(
+                &at,
+                format!("`{algorithm}` {message}; use RS256, PS256, ES256 or EdDSA"),
+            );
+        } else {
+            notes.unknown(
+                &at,
+                format!("unknown algorithm `{algorithm}`"),
+                algorithm,
+                Algorithm::ALL.map(Algorithm::name),
+            );
+        }
+    }
+    let keys = match raw.jwks {
+        None => KeySource::Discovery { insecure: false },
+        Some(raw::Jwks {
+            file: Some(file),
+            url: None,
+        }) => KeySource::File(notes.existing(&file, &at.key("jwks").key("file"))),
+        Some(raw::Jwks {
+            file: None,
+            url: Some(url),
+        }) => {
+            https(&url, &at.key("jwks").key("url"), notes);
+            KeySource::Url {
+                url,
+                insecure: false,
+            }
+        }
+        Some(_) => {
+            notes.fault(
+                &at.key("jwks"),
+                "say where the keys are: exactly one of `file` and `url`",
+            );
+            KeySource::Discovery { insecure: false }
+        }
+    };
+    let groups_claim = raw.groups_claim.unwrap_or_else(|| "groups".to_owned());
+    if groups_claim.is_empty() || groups_claim == "/" {
+        notes.fault(
+            &at.key("groups_claim"),
+            "name a claim, or write a JSON pointer such as `/realm_access/roles`",
+        );
+    }
+    let mut listed = BTreeSet::new();
+    for (i, claim) in raw.claims.iter().enumerate() {
+        if claim.is_empty() {
+            notes.fault(&at.key("claims").index(i), "a claim needs a name");
+        } else if !listed.insert(claim) {
+            notes.fault(
+                &at.key("claims").index(i),
+                format!("claim `{claim}` is listed twice"),
+            );
+        }
+    }
+    let clock_skew = clock_skew(raw.clock_skew.as_deref(), &at.key("clock_skew"), notes);
+    if raw.allow_id_tokens {
+        let message = "ID tokens prove a login to a client, not leave to call this gateway; prefer access tokens";
+        notes.warn(&at.key("allow_id_tokens"), message);
+    }
+    let rules = IssuerRules {
+        issuer: raw.issuer,
+        audiences,
+        algorithms,
+        groups_claim: Some(groups_claim),
+        claims: raw.claims,
+        clock_skew,
+        allow_id_tokens: raw.allow_id_tokens,
+    };
+    Issuer { rules, keys }
+}
+
+fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(30);
+    let Some(text) = raw else { return DEFAULT };
+    match units::duration(text) {
+        Ok(skew) if skew <= Duration::from_secs(300) => return skew,
+        Ok(_) => notes.fault(at, "must be at most 5m"),
+        Err(message) => notes.fault(at, message),
+    }
+    DEFAULT
+}
+
+/// An https URL; http only where nothing leaves the machine.
+fn https(text: &str, at: &At, notes: &mut Notes<'_>) {
+    let Ok(url) = url::Url::parse(text) else {
+        return notes.fault(at, "not a URL; write it as in `https://idp.example`");
+    };
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+        notes.fault(
+            at,
+            "must be an https URL; http is accepted on loopback only",
+        );
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        notes.fault(at, "must not carry a user name or password");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        notes.fault(at, "must not carry a query or fragment");
+    }
+}

@@ -1,0 +1,198 @@
+//! Where the services listen, and how much they may hold.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use super::{
+    ExtProc, Limits, Listen, TlsFiles, raw,
+    understand::{At, GIB, KIB, MIB, Notes, TIB, size},
+    units,
+};
+
+/// Mode of a socket for its owner alone.
+const OWNER: u32 = 0o600;
+/// Mode of a socket for its owner and its group.
+const GROUP: u32 = 0o660;
+
+pub(super) fn listen(raw: raw::Listen, at: &At, notes: &mut Notes<'_>) -> Option<Listen> {
+    let ext_proc = match raw.ext_proc {
+        None => Some(ExtProc::Unix(
+            PathBuf::from("/run/countersign/ext_proc.sock"),
+            OWNER,
+        )),
+        Some(raw::ExtProc::Address(address)) => {
+            let full = raw::ExtProcFull {
+                address,
+                mode: None,
+                tls: None,
+                insecure: false,
+            };
+            ext_proc(full, &at.key("ext_proc"), notes)
+        }
+        Some(raw::ExtProc::Full(full)) => ext_proc(full, &at.key("ext_proc"), notes),
+    };
+    let http = match raw.http {
+        None => Some(SocketAddr::from(([127, 0, 0, 1], 8480))),
+        Some(raw::Http::Address(address)) => http(&address, false, &at.key("http"), notes),
+        Some(raw::Http::Full(full)) => http(&full.address, full.insecure, &at.key("http"), notes),
+    };
+    let (ext_proc, http) = (ext_proc?, http?);
+    if let ExtProc::Tls(address, _) | ExtProc::Insecure(address) = &ext_proc
+        && overlap(*address, http)
+    {
+        notes.fault(&at.key("http"), "the address is already that of `ext_proc`");
+    }
+    Some(Listen { ext_proc, http })
+}
+
+/// Port 0 is whatever is free, so it never collides.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_host
+}
+
+fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<ExtProc> {
+    let raw::ExtProcFull {
+        address,
+        mode,
+        tls,
+        insecure,
+    } = raw;
+    if let Some(path) = address.strip_prefix("unix:") {
+        if tls.is_some() || insecure {
+            notes.fault(at, "`tls` and `insecure` are for `tcp:` addresses; a Unix socket is guarded by its mode");
+        }
+        let path = notes.path(path, at);
+        // sockaddr_un holds 108 bytes, the last of them NUL.
+        if path.as_os_str().len() > 107 {
+            notes.fault(at, "the path of a Unix socket has at most 107 bytes");
+        }
+        let mode = match mode {
+            None | Some(raw::SocketMode::Owner) => OWNER,
+            Some(raw::SocketMode::Group) => GROUP,
+        };
+        return Some(ExtProc::Unix(path, mode));
+    }
+    if mode.is_some() {
+        notes.fault(&at.key("mode"), "`mode` is for a Unix socket");
+    }
+    let Some(address) = address.strip_prefix("tcp:") else {
+        notes.fault(
+            at,
+            "write `unix:/run/countersign/ext_proc.sock` or `tcp:127.0.0.1:9000`",
+        );
+        return None;
+    };
+    let address = socket_address(address, at, notes)?;
+    match (tls, insecure) {
+        (Some(tls), false) => {
+            let at = at.key("tls");
+            Some(ExtProc::Tls(
+                address,
+                TlsFiles {
+                    cert: notes.existing(&tls.cert, &at.key("cert")),
+                    key: notes.existing(&tls.key, &at.key("key")),
+                    client_ca: notes.existing(&tls.client_ca, &at.key("client_ca")),
+                },
+            ))
+        }
+        (Some(_), true) => {
+            notes.fault(at, "`tls` and `insecure: true` contradict each other");
+            None
+        }
+        (None, true) => {
+            notes.warn(at, "insecure: whoever reaches this port with a valid token can read the lent credentials");
+            Some(ExtProc::Insecure(address))
+        }
+        (None, false) => {
+            notes.fault(
+                at,
+                "a `tcp:` address needs `tls: { cert, key, client_ca }`, or `insecure: true`",
+            );
+            None
+        }
+    }
+}
+
+fn http(address: &str, insecure: bool, at: &At, notes: &mut Notes<'_>) -> Option<SocketAddr> {
+    let address = socket_address(address, at, notes)?;
+    if !address.ip().is_loopback() {
+        if insecure {
+            notes.warn(
+                at,
+                "insecure: the API, without TLS, is reachable from other machines",
+            );
+        } else {
+            notes.fault(
+                at,
+                "listens beyond loopback without TLS; use 127.0.0.1, or say `insecure: true`",
+            );
+        }
+    }
+    Some(address)
+}
+
+fn socket_address(text: &str, at: &At, notes: &mut Notes<'_>) -> Option<SocketAddr> {
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        notes.fault(
+            at,
+            "not an address; write an IP and a port, as in `127.0.0.1:8480` or `[::1]:8480`",
+        );
+    }
+    parsed
+}
+
+pub(super) fn limits(raw: &raw::Limits, at: &At, notes: &mut Notes<'_>) -> Option<Limits> {
+    let request_body = size(
+        raw.request_body.as_ref(),
+        10 * MIB,
+        KIB,
+        GIB,
+        &at.key("request_body"),
+        notes,
+    );
+    let response_body = size(
+        raw.response_body.as_ref(),
+        32 * MIB,
+        KIB,
+        GIB,
+        &at.key("response_body"),
+        notes,
+    );
+    let memory = size(
+        raw.memory.as_ref(),
+        512 * MIB,
+        MIB,
+        TIB,
+        &at.key("memory"),
+        notes,
+    );
+    let streams = raw.streams.unwrap_or(4096);
+    let streams_per_principal = match raw.streams_per_principal {
+        Some(written) if written > streams => {
+            notes.fault(
+                &at.key("streams_per_principal"),
+                format!("must be at most `streams`, which is {streams}"),
+            );
+            written
+        }
+        Some(written) => written,
+        None => streams.min(64),
+    };
+    let (request_body, response_body, memory) = (request_body?, response_body?, memory?);
+    if memory < request_body.max(response_body) {
+        let least = units::spelled(request_body.max(response_body));
+        notes.fault(
+            &at.key("memory"),
+            format!("must hold at least one body: {least} or more"),
+        );
+    }
+    Some(Limits {
+        request_body,
+        response_body,
+        memory,
+        streams,
+        streams_per_principal,
+    })
+}
