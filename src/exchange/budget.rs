@@ -146,6 +146,13 @@ impl Admission {
         }
     }
 
+    /// Streams inside.
+    #[cfg(test)]
+    pub(super) fn inside(&self) -> usize {
+        let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.total
+    }
+
     /// A place for the principal `subject` of `issuer`.
     ///
     /// # Errors

@@ -1,4 +1,10 @@
 //! One answer's text on its way out: what the traffic masks let through, and of that what the record may show.
+//!
+//! ```text
+//! text -> traffic's masker -> released -> (it leaves) -> record's masker -> shown
+//! ```
+//!
+//! Promises: nothing is shown that has not left; what is shown holds nothing a detector knows.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,18 +17,15 @@ use crate::{
 /// Most text channels one answer may have; an answer with more is refused.
 const CHANNELS: usize = 1024;
 
-/// Maskers per channel: one for the traffic, one for the record where the traffic's does not already cover it.
-#[derive(Debug)]
+/// One masker per channel for the traffic, and one for the record where the traffic's does not already cover it.
 pub(super) struct Filter {
-    traffic: Option<Arc<Plan>>,
-    record: Record,
+    plan: Option<Arc<Plan>>,
     operators: BTreeMap<Entity, Operator>,
-    channels: BTreeMap<Channel, Lane>,
-    shown: BTreeMap<Channel, String>,
-    shown_bytes: usize,
-    findings: BTreeMap<Entity, u64>,
+    lanes: BTreeMap<Channel, Option<Masker>>,
     masked: BTreeMap<Entity, u64>,
+    released: Released,
     overflowed: bool,
+    shown: Shown,
 }
 
 /// What is recorded of an answer's text.
@@ -36,29 +39,58 @@ pub(super) enum Record {
     Masked(Arc<Plan>),
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    traffic: Option<Masker>,
-    record: Option<Masker>,
+/// Text that may leave, in order: the channel, the text, and whether it ends the channel's text.
+#[derive(Default)]
+pub(super) struct Released(Vec<(Channel, String, bool)>);
+
+impl Released {
+    /// Length of the text in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|(_, text, _)| text.len()).sum()
+    }
+
+    fn push(&mut self, channel: &Channel, text: &str, last: bool) {
+        match self.0.last_mut() {
+            Some((before, whole, ended)) if before == channel && !*ended => {
+                whole.push_str(text);
+                *ended = last;
+            }
+            _ if text.is_empty() && !last => {}
+            _ => self.0.push((channel.clone(), text.to_owned(), last)),
+        }
+    }
+}
+
+/// Text that left, as the record may show it.
+struct Shown {
+    how: Record,
+    lanes: BTreeMap<Channel, Masker>,
+    text: BTreeMap<Channel, String>,
+    bytes: usize,
+    found: BTreeMap<Entity, u64>,
 }
 
 impl Filter {
-    /// `traffic` masks what leaves, with `operators`; `record` says what is recorded of that.
+    /// `plan` masks what leaves, with `operators`; `record` says what is recorded of that.
     pub(super) fn new(
-        traffic: Option<Arc<Plan>>,
+        plan: Option<Arc<Plan>>,
         record: Record,
         operators: BTreeMap<Entity, Operator>,
     ) -> Self {
         Self {
-            traffic,
-            record,
+            plan,
             operators,
-            channels: BTreeMap::new(),
-            shown: BTreeMap::new(),
-            shown_bytes: 0,
-            findings: BTreeMap::new(),
+            lanes: BTreeMap::new(),
             masked: BTreeMap::new(),
+            released: Released::default(),
             overflowed: false,
+            shown: Shown {
+                how: record,
+                lanes: BTreeMap::new(),
+                text: BTreeMap::new(),
+                bytes: 0,
+                found: BTreeMap::new(),
+            },
         }
     }
 
@@ -67,130 +99,133 @@ impl Filter {
         self.overflowed
     }
 
-    /// Bytes held back in all channels.
-    pub(super) fn held(&self) -> usize {
-        let lanes = self.channels.values();
-        lanes
-            .map(|lane| {
-                lane.traffic
-                    .iter()
-                    .chain(&lane.record)
-                    .map(Masker::held)
-                    .sum::<usize>()
-            })
-            .sum::<usize>()
-            + self.shown_bytes
+    /// Bytes in memory, maskers with all they may look back at.
+    pub(super) fn memory(&self) -> usize {
+        let lanes = self.lanes.len().max(self.shown.lanes.len());
+        let records = matches!(self.shown.how, Record::Masked(_));
+        let maskers = usize::from(self.plan.is_some()) + usize::from(records);
+        lanes * maskers * Masker::BUFFER_BYTES + self.shown.bytes
+    }
+
+    /// Takes the text that was released since the last call: whoever lets it out says so with [`left`](Self::left).
+    pub(super) fn take_released(&mut self) -> Released {
+        std::mem::take(&mut self.released)
+    }
+
+    /// The text has left.
+    pub(super) fn left(&mut self, text: Released) {
+        for (channel, text, last) in text.0 {
+            self.shown.push(&channel, &text, last);
+        }
     }
 
     /// Takes the recordable text that left since the last call.
     pub(super) fn take_shown(&mut self) -> BTreeMap<Channel, String> {
-        self.shown_bytes = 0;
-        std::mem::take(&mut self.shown)
+        self.shown.bytes = 0;
+        std::mem::take(&mut self.shown.text)
     }
 
-    /// No more text will come: what the record's maskers still hold is settled.
+    /// No more text will leave: what the record's maskers hold of what left is settled, and all is counted.
     pub(super) fn settle(&mut self) {
-        let channels: Vec<_> = self.channels.keys().cloned().collect();
-        for channel in channels {
-            let _ = self.finish(&channel);
+        for lane in std::mem::take(&mut self.lanes).into_values().flatten() {
+            add(&mut self.masked, &lane.counts());
+        }
+        let open: Vec<_> = self.shown.lanes.keys().cloned().collect();
+        for channel in open {
+            self.shown.push(&channel, "", true);
         }
     }
 
-    /// How often each entity was found.
-    pub(super) fn findings(&self) -> &BTreeMap<Entity, u64> {
-        &self.findings
+    /// How often each entity was found: what was masked, and what left and is masked in the record only.
+    pub(super) fn findings(&self) -> BTreeMap<Entity, u64> {
+        let mut all = self.masked.clone();
+        add(&mut all, &self.shown.found);
+        all
     }
 
-    /// How often each entity was masked in what left, and with which operator.
+    /// How often each entity was masked, and with which operator.
     pub(super) fn masked(&self) -> impl Iterator<Item = (&Entity, u64, Operator)> {
         self.masked.iter().map(|(entity, n)| {
-            (
-                entity,
-                *n,
-                self.operators.get(entity).copied().unwrap_or_default(),
-            )
+            let operator = self.operators.get(entity).copied().unwrap_or_default();
+            (entity, *n, operator)
         })
     }
 
-    fn lane(&mut self, channel: &Channel) -> Option<&mut Lane> {
-        if !self.channels.contains_key(channel) {
-            if self.channels.len() >= CHANNELS {
-                self.overflowed = true;
-                return None;
-            }
-            let lane = Lane {
-                traffic: self.traffic.clone().map(Masker::new),
-                record: match &self.record {
-                    Record::Masked(plan) => Some(Masker::new(plan.clone())),
-                    Record::Nothing | Record::AsItLeaves => None,
-                },
-            };
-            self.channels.insert(channel.clone(), lane);
-        }
-        self.channels.get_mut(channel)
-    }
-
-    fn show(&mut self, channel: &Channel, text: &str) {
-        if !matches!(self.record, Record::Nothing) && !text.is_empty() {
-            self.shown_bytes += text.len();
-            self.shown
-                .entry(channel.clone())
-                .or_default()
-                .push_str(text);
+    fn release(&mut self, channel: &Channel, text: &str, last: bool) {
+        if !matches!(self.shown.how, Record::Nothing) {
+            self.released.push(channel, text, last);
         }
     }
 }
 
 impl TextFilter for Filter {
     fn push(&mut self, channel: &Channel, text: &str) -> String {
-        let Some(lane) = self.lane(channel) else {
-            return String::new();
-        };
-        let released = match &mut lane.traffic {
-            Some(masker) => {
+        if !self.lanes.contains_key(channel) {
+            if self.lanes.len() >= CHANNELS {
+                self.overflowed = true;
+                return String::new();
+            }
+            let masker = self.plan.clone().map(Masker::new);
+            self.lanes.insert(channel.clone(), masker);
+        }
+        let released = match self.lanes.get_mut(channel) {
+            Some(Some(masker)) => {
                 let mut released = String::with_capacity(text.len());
                 masker.push(text, &mut released);
                 released
             }
-            None => text.to_owned(),
+            _ => text.to_owned(),
         };
-        match &mut lane.record {
-            Some(masker) => {
-                let mut shown = String::new();
-                masker.push(&released, &mut shown);
-                self.show(channel, &shown);
-            }
-            None => self.show(channel, &released),
-        }
+        self.release(channel, &released, false);
         released
     }
 
     fn finish(&mut self, channel: &Channel) -> String {
-        let Some(lane) = self.channels.remove(channel) else {
+        let Some(lane) = self.lanes.remove(channel) else {
             return String::new();
         };
         let mut released = String::new();
-        if let Some(mut masker) = lane.traffic {
+        if let Some(mut masker) = lane {
             masker.finish(&mut released);
-            let counts = masker.counts();
-            add(&mut self.masked, &counts);
-            add(&mut self.findings, &counts);
+            add(&mut self.masked, &masker.counts());
         }
-        if let Some(mut masker) = lane.record {
-            let mut shown = String::new();
-            masker.push(&released, &mut shown);
-            masker.finish(&mut shown);
-            add(&mut self.findings, &masker.counts());
-            self.show(channel, &shown);
-        } else {
-            self.show(channel, &released);
-        }
+        self.release(channel, &released, true);
         released
     }
 
     /// True also where only a lent secret is looked for: `logprobs` could spell it out.
     fn masks(&self) -> bool {
-        self.traffic.is_some()
+        self.plan.is_some()
+    }
+}
+
+impl Shown {
+    fn push(&mut self, channel: &Channel, text: &str, last: bool) {
+        let plan = match &self.how {
+            Record::Nothing => return,
+            Record::AsItLeaves => return self.add(channel, text),
+            Record::Masked(plan) => plan,
+        };
+        let mut shown = String::new();
+        let masker = self
+            .lanes
+            .entry(channel.clone())
+            .or_insert_with(|| Masker::new(plan.clone()));
+        masker.push(text, &mut shown);
+        if last {
+            masker.finish(&mut shown);
+            add(&mut self.found, &masker.counts());
+            self.lanes.remove(channel);
+        }
+        self.add(channel, &shown);
+    }
+
+    fn add(&mut self, channel: &Channel, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.bytes += text.len();
+        self.text.entry(channel.clone()).or_default().push_str(text);
     }
 }
 

@@ -53,6 +53,12 @@ impl Headers {
         self.one(name).ok().flatten().unwrap_or_default()
     }
 
+    /// Whether the body that follows is sent as it is: no content encoding, or `identity` (RFC 9110, section 8.4).
+    #[must_use]
+    pub fn is_unencoded(&self) -> bool {
+        matches!(self.one("content-encoding"), Ok(None | Some("identity")))
+    }
+
     /// Whether the field is there at all.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -65,7 +71,12 @@ impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
         Self(
             fields
                 .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
+                .map(|(name, value)| {
+                    // As HTTP/2 has it (RFC 9113, section 8.2.1): no spelling of a name escapes a comparison.
+                    let mut name = name.into();
+                    name.make_ascii_lowercase();
+                    (name, value.into())
+                })
                 .collect(),
         )
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{filter::Filter, response::Response, rules::Connection};
+use super::{filter::Filter, rules::Connection};
 use crate::audit::{
     Durability, Transaction,
     record::{
@@ -10,17 +10,17 @@ use crate::audit::{
         RequestRecord, Timing,
     },
 };
+use crate::dialect::ResponseFacts;
 
 /// Most text one record carries, in bytes. A byte of text is at most six in JSON (`\u0000`), so a record of this much text
 /// and its other fields stays under 256 KiB.
 pub(super) const TEXT_PER_RECORD: usize = 32 << 10;
 
-/// What may be let out of a stream before it must be recorded, in bytes. Also the most that waits while a record is being
-/// written, so after a kill at most twice this was delivered and is not recorded.
+/// What may be let out of a stream before it must be recorded, in bytes, and again while that is being recorded. So after
+/// a kill at most twice this and one event were delivered and are not recorded.
 pub(super) const RECORD_EACH: usize = 16 << 10;
 
 /// The records of one exchange.
-#[derive(Debug)]
 pub(super) struct Journal {
     session: String,
     connection: Option<Arc<Connection>>,
@@ -33,6 +33,8 @@ pub(super) struct Journal {
     transaction: Transaction,
     masked_response: BTreeMap<String, u64>,
     open: bool,
+    /// `closed` was asked for.
+    closing: bool,
 }
 
 impl Journal {
@@ -49,6 +51,7 @@ impl Journal {
             transaction: Transaction::default(),
             masked_response: BTreeMap::new(),
             open: false,
+            closing: false,
         }
     }
 
@@ -179,10 +182,12 @@ impl Journal {
     /// Bytes of the answer were let out.
     pub(super) fn let_out(&mut self, at_ms: u32, bytes: usize) {
         self.unrecorded += bytes;
-        self.timing.push(Timing {
-            at_ms,
-            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-        });
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match self.timing.last_mut() {
+            // The clock tells no more apart, and a record must not grow with the number of pieces.
+            Some(last) if last.at_ms == at_ms => last.bytes = last.bytes.saturating_add(bytes),
+            _ => self.timing.push(Timing { at_ms, bytes }),
+        }
     }
 
     /// Bytes let out and not yet asked to be recorded.
@@ -222,6 +227,15 @@ impl Journal {
         entries
     }
 
+    /// What recovery would write for the session, where it is open and no `closed` was asked for.
+    pub(super) fn unknown(&self) -> Option<Entry> {
+        let closed = Closed {
+            outcome: "unknown".into(),
+            ..Closed::default()
+        };
+        (self.open && !self.closing).then(|| self.entry(Event::Closed(Box::new(closed))))
+    }
+
     /// The last records of the session: what was let out and not yet recorded, then `closed`.
     pub(super) fn close(
         &mut self,
@@ -229,7 +243,7 @@ impl Journal {
         code: &'static str,
         status: u16,
         duration_ms: u32,
-        response: &mut Response,
+        account: Option<(&mut Filter, ResponseFacts)>,
     ) -> Vec<Entry> {
         let mut closed = Closed {
             outcome: outcome.into(),
@@ -240,7 +254,7 @@ impl Journal {
             ..Closed::default()
         };
         let mut entries = Vec::new();
-        if let Some((filter, facts)) = response.account() {
+        if let Some((filter, facts)) = account {
             filter.settle();
             entries = self.delivered(filter);
             closed.findings = filter
@@ -271,6 +285,7 @@ impl Journal {
         closed.parts = self.parts;
         closed.transaction_sha256 = self.transaction.finish(closed.status);
         entries.push(self.entry(Event::Closed(Box::new(closed))));
+        self.closing = true;
         entries
     }
 }

@@ -15,8 +15,10 @@
 
 mod budget;
 mod filter;
+mod head;
 mod headers;
 mod journal;
+mod messages;
 mod refusal;
 mod request;
 mod response;
@@ -26,14 +28,14 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use secrecy::SecretString;
 
 pub use self::{
     budget::{Admission, Budget},
     headers::Headers,
+    messages::{Answer, Attributes, Immediate, Input, Mutation, Output, Summary},
     refusal::Refusal,
     route::{HostPattern, Route, Territory},
     rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Rules, SESSION_HEADER},
@@ -42,125 +44,15 @@ use self::{journal::Journal, request::Request, response::Response};
 use crate::{
     audit::{Durability, record::Entry},
     dialect::ErrorShape,
-    identity::{Principal, TokenError},
 };
 
 /// How often [`Input::Tick`] is due while an answer streams: the longest a delivered piece waits to be recorded.
 pub const RECORD_EVERY: Duration = Duration::from_millis(250);
 
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// The request's head, with Envoy's attributes, and whether the request ends with it.
-    RequestHeaders(Headers, Attributes, bool),
-    /// A piece of the request's body, and whether the request ends with it.
-    RequestBody(Bytes, bool),
-    /// The request ended in trailers.
-    RequestTrailers,
-    /// The answer's head, and whether the answer ends with it.
-    ResponseHeaders(Headers, bool),
-    /// A piece of the answer's body, and whether the answer ends with it.
-    ResponseBody(Bytes, bool),
-    /// The answer ended in trailers.
-    ResponseTrailers(Headers),
-    /// The token was checked.
-    Authenticated(Result<Arc<Principal>, TokenError>),
-    /// The records of an [`Output::Record`] are durable, or could not be made so (with a stable code).
-    Recorded(Result<(), &'static str>),
-    /// [`RECORD_EVERY`] has passed.
-    Tick,
-    /// Envoy ended the stream: the caller or the upstream is gone, or all is done.
-    Gone,
-    /// The gateway's time to drain is over.
-    Shutdown,
-}
-
-/// What should happen, in order.
-#[derive(Debug)]
-pub enum Output {
-    /// Check this token and answer with [`Input::Authenticated`].
-    Authenticate(SecretString),
-    /// Append these records and answer with [`Input::Recorded`] once all are durable. Never asked for twice at once.
-    Record(Vec<Entry>, Durability),
-    /// Tell Envoy.
-    Answer(Answer),
-    /// Both directions are over and Envoy has every answer: the gRPC stream may end well.
-    Finished,
-    /// The exchange cannot go on: the gRPC stream must end in an error, which cuts the client's stream.
-    Abort(&'static str),
-}
-
-/// What Envoy is told.
-#[derive(Debug)]
-pub enum Answer {
-    /// Forward the request's head, changed so; the body follows. Carries the permit that Envoy's request guard asks for.
-    RequestHeaders(Mutation),
-    /// The next piece of the request's body, and whether it is the last.
-    RequestBody(Bytes, bool),
-    /// Let the answer's head out, changed so. Carries the release that Envoy's response guard asks for.
-    ResponseHeaders(Mutation),
-    /// The next piece of the answer's body, and whether it is the last.
-    ResponseBody(Bytes, bool),
-    /// The answer's trailers, without those named.
-    ResponseTrailers(Vec<String>),
-    /// Answer the caller in the model's stead.
-    Immediate(Immediate),
-}
-
-/// Changes to a message's head.
-#[derive(Debug, Default)]
-pub struct Mutation {
-    /// Fields set, replacing what stood there.
-    pub set: Vec<(String, SecretString)>,
-    /// Fields removed.
-    pub remove: Vec<String>,
-}
-
-/// An answer of our own.
-#[derive(Debug)]
-pub struct Immediate {
-    /// HTTP status.
-    pub status: u16,
-    /// Fields to set.
-    pub headers: Vec<(String, SecretString)>,
-    /// The body.
-    pub body: Bytes,
-    /// Stable code, for Envoy's access log.
-    pub code: &'static str,
-}
-
-/// What Envoy knows of the request besides its head.
-#[derive(Clone, Debug, Default)]
-pub struct Attributes {
-    /// `xds.route_name`.
-    pub route: String,
-    /// `xds.cluster_name`.
-    pub cluster: String,
-    /// `source.address`.
-    pub source_address: String,
-}
-
-/// What an exchange came to, for metrics and the log. Holds names and numbers only.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// The connection, empty where none was found.
-    pub connection: String,
-    /// `completed`, or as in the `closed` record, or `refused`.
-    pub outcome: &'static str,
-    /// Stable code of a refusal or failure, else empty.
-    pub code: &'static str,
-    /// HTTP status the caller got, 0 where none.
-    pub status: u16,
-    /// Whether the caller was known when it was refused.
-    pub authenticated: bool,
-    /// Values masked in the prompt, by entity.
-    pub masked_request: BTreeMap<String, u64>,
-    /// Values masked in the answer, by entity.
-    pub masked_response: BTreeMap<String, u64>,
-}
+/// The largest piece of a body sent to Envoy in one message, in bytes: well under gRPC's 4 MiB.
+const PIECE: usize = 1 << 20;
 
 /// One request and its answer.
-#[derive(Debug)]
 pub struct Exchange {
     rules: Arc<Rules>,
     request: Request,
@@ -169,11 +61,27 @@ pub struct Exchange {
     share: budget::Share,
     summary: Summary,
     elapsed: Duration,
+    /// The status of the upstream's answer, 0 where none came.
+    answered: u16,
     /// What the record under way is for. INVARIANT: one at a time, so that the order asked for is the order written.
     step: Option<Step>,
-    /// How the exchange ends, once that is known; the first to know wins.
+    /// How the exchange ends, once that is known.
     ending: Option<Ending>,
+    /// Nobody waits for the rest any more: Envoy is gone, or our time is over.
+    last_call: bool,
     over: bool,
+}
+
+/// Never a body, a path or a header.
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("session", &self.session())
+            .field("step", &self.step)
+            .field("ending", &self.ending)
+            .field("over", &self.over)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a record under way is for.
@@ -188,7 +96,7 @@ enum Step {
 /// How an opened exchange ends.
 #[derive(Debug)]
 enum Ending {
-    /// The answer came whole.
+    /// The answer is over.
     Complete,
     /// The answer is refused.
     Refuse(Refusal),
@@ -212,8 +120,10 @@ impl Exchange {
             share,
             summary: Summary::default(),
             elapsed: Duration::ZERO,
+            answered: 0,
             step: None,
             ending: None,
+            last_call: false,
             over: false,
         }
     }
@@ -233,7 +143,17 @@ impl Exchange {
     /// Whether [`Input::Tick`] is wanted.
     #[must_use]
     pub fn wants_tick(&self) -> bool {
-        matches!(self.response, Response::Flowing(_)) && self.ending.is_none() && !self.over
+        matches!(self.response, Response::Flowing(_))
+            && self.response.head_is_out()
+            && self.ending.is_none()
+            && !self.over
+    }
+
+    /// What must still be recorded where the exchange is given up as it stands, as after a panic: what was opened and
+    /// for which no `closed` was asked is closed as `unknown`.
+    #[must_use]
+    pub fn abandon(&self) -> Option<(Vec<Entry>, Durability)> {
+        Some((vec![self.journal.unknown()?], self.journal.durability()))
     }
 
     /// Takes what happened, `elapsed` after the exchange began, and says what should happen. Once [`Output::Finished`] or
@@ -243,9 +163,10 @@ impl Exchange {
             return;
         }
         self.elapsed = elapsed;
+        self.last_call |= matches!(input, Input::Gone | Input::Shutdown);
         match input {
             Input::RequestHeaders(headers, attributes, end) => {
-                self.on_request_headers(&headers, attributes, end, out)
+                self.on_request_headers(headers, attributes, end, out)
             }
             Input::RequestBody(bytes, end) => self.on_request_body(&bytes, end, out),
             Input::RequestTrailers => self.on_request_trailers(out),
@@ -255,13 +176,7 @@ impl Exchange {
             Input::ResponseTrailers(trailers) => self.on_response_trailers(&trailers, out),
             Input::Recorded(result) => self.on_recorded(result, out),
             Input::Tick => self.record_delivered(out),
-            Input::Gone => self.end(
-                Ending::Cut {
-                    outcome: "cut_short",
-                    code: "stream_ended",
-                },
-                out,
-            ),
+            Input::Gone => self.cut("cut_short", "stream_ended", out),
             Input::Shutdown => self.on_shutdown(out),
         }
     }
@@ -279,34 +194,55 @@ impl Exchange {
             (Some(Step::Refused(refusal)), Ok(())) => self.tell(&refusal, out),
             (Some(Step::Delivered), Ok(())) => self.on_delivered(out),
             (Some(Step::Closed), Ok(())) => self.on_closed(out),
-            // A crash after this line leaves an `opened` or `refused` that may or may not be on disk: recovery closes it.
+            // Should an `opened` turn up in the log after all, the ledger closes it.
             (Some(Step::Opened | Step::Refused(_)), Err(code)) => {
                 self.tell(&Refusal::AuditUnavailable(code), out)
             }
-            (Some(Step::Delivered | Step::Closed), Err(code)) => {
+            // Something left that is not on record. Whatever else there was to say, `closed` must say this.
+            (Some(Step::Delivered), Err(code)) => {
+                self.ending = Some(Ending::Refuse(Refusal::AuditUnavailable(code)));
+                self.close(out);
+            }
+            // Recovery closes it.
+            (Some(Step::Closed), Err(code)) => {
                 self.tell_late(&Refusal::AuditUnavailable(code), out)
             }
-            (None, _) => self.abort("internal", "record_not_asked_for", out),
+            (None, _) => self.cut("internal", "record_not_asked_for", out),
         }
     }
 
-    /// The time to drain is over: what was not forwarded yet is told so, what was is cut.
+    /// The time to drain is over: who waits is told so as far as that is still possible.
     fn on_shutdown(&mut self, out: &mut Vec<Output>) {
-        if self.step.is_none() && !self.journal.is_open() {
-            return self.tell(&Refusal::ShuttingDown, out);
+        if self.step.is_some() || self.journal.is_open() {
+            return self.end(Ending::Refuse(Refusal::ShuttingDown), out);
         }
-        self.end(
-            Ending::Cut {
-                outcome: "shutdown",
-                code: "shutting_down",
-            },
-            out,
-        );
+        match self.response {
+            Response::AwaitingHeaders => self.refuse(Refusal::ShuttingDown, None, out),
+            // INVARIANT: the upstream has not ended its body, so neither may our stream end well.
+            _ => self.abort("shutdown", "shutting_down", out),
+        }
     }
 
-    /// Sets how the exchange ends and goes about it, at once or when the record under way is durable.
+    /// The stream is cut.
+    fn cut(&mut self, outcome: &'static str, code: &'static str, out: &mut Vec<Output>) {
+        self.end(Ending::Cut { outcome, code }, out);
+    }
+
+    /// Envoy says what it cannot say at this point.
+    fn protocol_error(&mut self, out: &mut Vec<Output>) {
+        self.cut("protocol_error", "unexpected_message", out);
+    }
+
+    /// Sets how the exchange ends and goes about it, at once or when the record under way is durable. The first to know
+    /// wins, except that what is cut before its end was put on record is not whole.
     fn end(&mut self, ending: Ending, out: &mut Vec<Output>) {
-        if self.ending.is_none() {
+        let counts = match (&self.ending, &self.step) {
+            (None, _) => true,
+            (Some(Ending::Complete), Some(Step::Closed)) => false,
+            (Some(Ending::Complete), _) => matches!(ending, Ending::Cut { .. }),
+            _ => false,
+        };
+        if counts {
             self.ending = Some(ending);
         }
         if self.step.is_none() {
@@ -314,34 +250,43 @@ impl Exchange {
         }
     }
 
-    /// Writes `closed` for what was opened; what never was ends here.
-    fn close(&mut self, out: &mut Vec<Output>) {
-        let (outcome, code) = match &self.ending {
-            Some(Ending::Complete) if self.summary.status >= 400 => ("upstream_error", ""),
+    /// Outcome and code as they are put on record.
+    fn outcome(&self) -> (&'static str, &'static str) {
+        match &self.ending {
+            Some(Ending::Complete) | None if self.answered >= 400 => ("upstream_error", ""),
+            Some(Ending::Complete) | None if !self.response.is_whole() => {
+                ("cut_short", "no_terminal_event")
+            }
             Some(Ending::Complete) | None => ("completed", ""),
+            Some(Ending::Refuse(refusal @ Refusal::ShuttingDown)) => ("shutdown", refusal.code()),
             Some(Ending::Refuse(refusal)) => ("refused_response", refusal.code()),
             Some(Ending::Cut { outcome, code }) => (*outcome, *code),
-        };
+        }
+    }
+
+    /// Writes `closed` for what was opened; what never was ends here.
+    fn close(&mut self, out: &mut Vec<Output>) {
+        let (outcome, code) = self.outcome();
         if !self.journal.is_open() {
             return self.abort(outcome, code, out);
         }
-        self.conclude(outcome, code);
-        self.count_last();
+        if matches!(self.ending, Some(Ending::Complete)) {
+            self.count_last();
+        }
         let elapsed = self.elapsed_ms();
-        let last = self.journal.close(
-            outcome,
-            code,
-            self.summary.status,
-            elapsed,
-            &mut self.response,
-        );
+        let account = self.response.account();
+        let last = self
+            .journal
+            .close(outcome, code, self.answered, elapsed, account);
+        self.summary.masked_response = self.journal.masked_response();
         self.record(Step::Closed, last, out);
     }
 
     /// The `closed` record is durable: what it allows now happens.
     fn on_closed(&mut self, out: &mut Vec<Output>) {
         self.journal.mark_closed();
-        self.summary.masked_response = self.journal.masked_response();
+        let (outcome, code) = self.outcome();
+        self.conclude(outcome, code);
         match self.ending.take() {
             Some(Ending::Complete) | None => self.release(out),
             Some(Ending::Refuse(refusal)) => self.tell_late(&refusal, out),
@@ -352,6 +297,7 @@ impl Exchange {
     /// Tells the caller of a refusal as well as the answer's state still allows: in the model's stead while its head is
     /// withheld, else as a last event, after which the stream is cut so that no client takes it for whole.
     fn tell_late(&mut self, refusal: &Refusal, out: &mut Vec<Output>) {
+        self.conclude("refused_response", refusal.code());
         if !self.response.head_is_out() {
             return self.tell(refusal, out);
         }
@@ -408,13 +354,27 @@ impl Exchange {
 
     fn abort(&mut self, outcome: &'static str, code: &'static str, out: &mut Vec<Output>) {
         self.conclude(outcome, code);
-        self.over = true;
+        self.let_go();
         out.push(Output::Abort(code));
     }
 
     fn finish(&mut self, out: &mut Vec<Output>) {
-        self.over = true;
+        self.let_go();
         out.push(Output::Finished);
+    }
+
+    /// All is said: the caller's place and share are for others now.
+    fn let_go(&mut self) {
+        self.over = true;
+        self.request = Request::Refused;
+        self.response = Response::Ended;
+        self.hold(0);
+    }
+
+    /// Says how many bytes are held now, no more than before.
+    fn hold(&mut self, fewer: usize) {
+        // A share that does not grow cannot be over the budget.
+        let _ = self.share.set(fewer);
     }
 
     fn conclude(&mut self, outcome: &'static str, code: &'static str) {

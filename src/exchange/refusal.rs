@@ -123,7 +123,7 @@ impl Refusal {
         match self {
             Self::UnknownConnection => "No model is served at this host and path.".into(),
             Self::OddPath => {
-                "The path is not in its plain form: no escapes, empty or dot segments are accepted."
+                "The path or query is not in its plain form: no escapes, empty or dot segments are accepted in the path, no `;` or `#` in the query."
                     .into()
             }
             Self::AmbiguousHeader(name) => {
@@ -159,7 +159,7 @@ impl Refusal {
                 "The masking this request needs cannot be done, so it is not forwarded.".into()
             }
             Self::AuditUnavailable(_) => {
-                "The request cannot be recorded, so it is not forwarded; try again shortly.".into()
+                "This exchange cannot be put on record, so it does not go on; try again shortly.".into()
             }
             Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
             Self::ByEnvoy(_) => "The request is not one this gateway takes in.".into(),
@@ -181,7 +181,7 @@ impl Refusal {
     #[must_use]
     pub fn challenge(&self) -> Option<String> {
         match self {
-            Self::BadToken(error) if self.status() == 401 => {
+            Self::BadToken(error) if self.status() != 503 => {
                 Some(error.www_authenticate("countersign"))
             }
             _ => None,

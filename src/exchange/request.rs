@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use secrecy::SecretString;
 
 use super::{
-    Answer, Attributes, Ending, Exchange, Mutation, Output, Refusal, Step,
+    Answer, Attributes, Exchange, Mutation, Output, PIECE, Refusal, Step,
     budget::{Full, Place},
+    head::{Head, Target},
     headers::Headers,
     response::Response,
-    rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
+    rules::Connection,
 };
 use crate::{
     audit::record,
@@ -18,24 +18,13 @@ use crate::{
     dialect::{Endpoint, RequestBody, ShapeError},
     identity::{Principal, TokenError},
     mask::{self, Plan},
-    policy::{self, Call, Outcome, Permit, Verdict},
+    policy::{self, Call, Outcome, Permit},
 };
 
-/// The largest piece of a body sent to Envoy in one message, in bytes: well under gRPC's 4 MiB.
-const PIECE: usize = 1 << 20;
-
-/// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
-/// must arrive as plain text to be read.
-const DROPPED_HEADERS: [&str; 4] = ["accept-encoding", "cookie", "proxy-authorization", "prefer"];
-
-/// Prefixes of headers that are ours alone.
-const OUR_PREFIXES: [&str; 2] = ["countersign-", "x-countersign-"];
-
 /// Where the request stands, named for what is awaited.
-#[derive(Debug)]
 pub(super) enum Request {
     AwaitingHeaders,
-    AwaitingIdentity(Head, Body),
+    AwaitingIdentity(Box<Head>, Body),
     AwaitingBody(Box<Caller>, Body),
     AwaitingOpened(Box<Forward>),
     /// Refused, told or about to be.
@@ -46,114 +35,74 @@ pub(super) enum Request {
     },
 }
 
-/// What the head said.
-#[derive(Debug)]
-pub(super) struct Head {
-    connection: Arc<Connection>,
-    headers: Headers,
-    attributes: Attributes,
-    method: String,
-    authority: String,
-    path: String,
-    query: Option<String>,
-}
-
 /// The body so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Body {
     bytes: BytesMut,
     whole: bool,
 }
 
 /// A known caller and what they call.
-#[derive(Debug)]
 pub(super) struct Caller {
-    head: Head,
+    head: Box<Head>,
     principal: Arc<Principal>,
     endpoint: Endpoint,
     place: Place,
 }
 
 /// A request ready to go. INVARIANT: made only together with the permit it holds.
-#[derive(Debug)]
 pub(super) struct Forward {
     permit: Permit,
     head: Mutation,
-    body: Bytes,
+    body: Masked,
     /// How the answer will be treated.
     response: Response,
-    caller: Box<Caller>,
+    place: Place,
+}
+
+/// What was read of a request that is refused, for its record.
+#[derive(Default)]
+pub(super) struct Read {
+    policies: Vec<String>,
+    request: record::RequestRecord,
 }
 
 impl Exchange {
     pub(super) fn on_request_headers(
         &mut self,
-        headers: &Headers,
+        headers: Headers,
         attributes: Attributes,
         end: bool,
         out: &mut Vec<Output>,
     ) {
         if !matches!(self.request, Request::AwaitingHeaders) {
-            return self.abort("protocol_error", "unexpected_message", out);
+            return self.protocol_error(out);
         }
-        let (head, token) = match self.read_head(headers, attributes) {
-            Ok(read) => read,
-            Err(refusal) => {
-                self.request = Request::Refused;
-                return self.tell(&refusal, out);
+        let read = self
+            .find(&headers)
+            .and_then(|(target, connection)| Head::of(target, connection, headers, attributes));
+        match read {
+            Ok((head, token)) => {
+                let body = Body {
+                    whole: end,
+                    ..Body::default()
+                };
+                self.request = Request::AwaitingIdentity(Box::new(head), body);
+                out.push(Output::Authenticate(token));
             }
-        };
-        self.summary.connection.clone_from(&head.connection.name);
-        self.request = Request::AwaitingIdentity(
-            head,
-            Body {
-                whole: end,
-                ..Body::default()
-            },
-        );
-        out.push(Output::Authenticate(token));
+            Err(refusal) => self.refuse(refusal, None, out),
+        }
     }
 
-    fn read_head(
-        &mut self,
-        headers: &Headers,
-        attributes: Attributes,
-    ) -> Result<(Head, SecretString), Refusal> {
-        let single = |name: &'static str| {
-            headers
-                .one(name)
-                .map_err(|_| Refusal::AmbiguousHeader(name))
-        };
-        let method = single(":method")?.unwrap_or_default().to_owned();
-        let authority = single(":authority")?.unwrap_or_default().to_owned();
-        let target = single(":path")?.unwrap_or_default();
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (target.to_owned(), None),
-        };
-        if !is_plain(&path) {
-            return Err(Refusal::OddPath);
-        }
-        let connection = self
-            .rules
-            .connection(&authority, &path)
+    fn find(&mut self, headers: &Headers) -> Result<(Target, Arc<Connection>), Refusal> {
+        let target = Target::read(headers)?;
+        let connection = target
+            .connection(&self.rules)
             .ok_or(Refusal::UnknownConnection)?
             .clone();
         self.journal.found(connection.clone());
-        if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
-            return Err(Refusal::Upgrade);
-        }
-        let token = rules::token(headers, connection.token_header).map_err(Refusal::BadToken)?;
-        let head = Head {
-            connection,
-            headers: headers.clone(),
-            attributes,
-            method,
-            authority,
-            path,
-            query,
-        };
-        Ok((head, token))
+        self.summary.connection.clone_from(&connection.name);
+        Ok((target, connection))
     }
 
     pub(super) fn on_authenticated(
@@ -161,18 +110,19 @@ impl Exchange {
         result: Result<Arc<Principal>, TokenError>,
         out: &mut Vec<Output>,
     ) {
-        let Request::AwaitingIdentity(head, body) =
-            std::mem::replace(&mut self.request, Request::Refused)
-        else {
-            return self.abort("protocol_error", "unexpected_message", out);
+        let (head, body) = match std::mem::replace(&mut self.request, Request::Refused) {
+            Request::AwaitingIdentity(head, body) => (head, body),
+            other => {
+                self.request = other;
+                return self.protocol_error(out);
+            }
         };
         let principal = match result {
             Ok(principal) => principal,
-            Err(error) => return self.tell(&Refusal::BadToken(error), out),
+            Err(error) => return self.refuse(Refusal::BadToken(error), None, out),
         };
         self.summary.authenticated = true;
-        self.journal
-            .known(identity(&principal), endpoint_record(&head));
+        self.journal.known(identity(&principal), head.record());
         match self.admit(head, principal) {
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
@@ -182,7 +132,7 @@ impl Exchange {
         }
     }
 
-    fn admit(&self, head: Head, principal: Arc<Principal>) -> Result<Caller, Refusal> {
+    fn admit(&self, head: Box<Head>, principal: Arc<Principal>) -> Result<Caller, Refusal> {
         let place = self
             .rules
             .admission
@@ -197,10 +147,14 @@ impl Exchange {
             .endpoint(&head.method, &head.path)
             .copied()
             .ok_or(Refusal::EndpointNotAllowed)?;
-        if !matches!(
-            head.headers.one("content-encoding"),
-            Ok(None | Some("identity"))
-        ) {
+        if head.query_names_model() {
+            let reason = "the model belongs in the body, not in the query".to_owned();
+            return Err(Refusal::Shape(ShapeError {
+                code: "conflicting_model",
+                reason,
+            }));
+        }
+        if !head.is_unencoded() {
             return Err(Refusal::EncodedRequest);
         }
         Ok(Caller {
@@ -219,8 +173,9 @@ impl Exchange {
             }
             // After a refusal Envoy may still have pieces on the way; after the end, an empty one (envoy.md).
             Request::Refused => return,
+            Request::AwaitingHeaders => return self.protocol_error(out),
             _ if bytes.is_empty() => return,
-            _ => return self.abort("protocol_error", "unexpected_message", out),
+            _ => return self.protocol_error(out),
         };
         let length = body.bytes.len() + bytes.len();
         let fault = if length > limit {
@@ -244,32 +199,24 @@ impl Exchange {
                 self.refuse(Refusal::RequestTrailers, None, out)
             }
             Request::Refused => {}
-            _ => self.abort("protocol_error", "unexpected_message", out),
+            _ => self.protocol_error(out),
         }
     }
 
     /// Refuses before anything was forwarded. A known caller's refusal is recorded first; a stranger's is only counted.
-    pub(super) fn refuse(
-        &mut self,
-        refusal: Refusal,
-        decided: Option<(&Verdict, record::RequestRecord)>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn refuse(&mut self, refusal: Refusal, read: Option<Read>, out: &mut Vec<Output>) {
         self.request = Request::Refused;
-        let _ = self.share.set(0);
+        self.hold(0);
         if !self.summary.authenticated {
             return self.tell(&refusal, out);
         }
-        let (policies, request) = match decided {
-            Some((verdict, request)) => (verdict.decided_by.clone(), request),
-            None => (
-                Vec::new(),
-                record::RequestRecord {
-                    payload: "omit".into(),
-                    ..Default::default()
-                },
-            ),
-        };
+        let Read {
+            policies,
+            mut request,
+        } = read.unwrap_or_default();
+        if request.payload.is_empty() {
+            request.payload = "omit".into();
+        }
         let decision = record::Decision {
             verdict: "deny".into(),
             policies,
@@ -286,97 +233,76 @@ impl Exchange {
     fn decide_when_whole(&mut self, out: &mut Vec<Output>) {
         match std::mem::replace(&mut self.request, Request::Refused) {
             Request::AwaitingBody(caller, body) if body.whole => {
-                self.decide(caller, body.bytes.freeze(), out)
+                match self.decide(*caller, body.bytes.freeze()) {
+                    Ok((forward, read)) => self.open(forward, read, out),
+                    Err((refusal, read)) => self.refuse(refusal, read, out),
+                }
             }
             unfinished => self.request = unfinished,
         }
     }
 
-    /// The whole request is here: what does policy say?
-    fn decide(&mut self, caller: Box<Caller>, received: Bytes, out: &mut Vec<Output>) {
+    /// The whole request is here: what does policy say, and what would go upstream?
+    fn decide(
+        &mut self,
+        caller: Caller,
+        received: Bytes,
+    ) -> Result<(Forward, Read), (Refusal, Option<Read>)> {
+        let Caller {
+            head,
+            principal,
+            endpoint,
+            place,
+        } = caller;
+        let connection = head.connection.clone();
         let length = received.len();
-        let connection = caller.head.connection.clone();
-        let read = match caller.read(received) {
-            Ok(read) => read,
-            Err(refusal) => return self.refuse(refusal, None, out),
-        };
-        let texts = read.texts();
-        let findings = count(&connection, &texts);
-        let mut recorded = record::RequestRecord {
-            payload: "omit".into(),
-            bytes: length as u64,
-            findings: findings
-                .iter()
-                .map(|(entity, n)| (entity.to_string(), clamp(*n)))
-                .collect(),
-            model: read.model().to_owned(),
-            stream: read.stream(),
-            unscanned: read
-                .unscanned()
-                .iter()
-                .map(|kind| (*kind).to_owned())
-                .collect(),
-            ..Default::default()
-        };
-        let call = caller.call(&*read, length);
+        let body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
+        let findings = count(&connection, &body.texts());
         let verdict = connection.chain.evaluate(&policy::Request {
-            principal: &caller.principal,
-            call: &call,
+            principal: &principal,
+            call: &call(&head, endpoint, &*body, length),
             findings: &findings,
             connection: &connection.name,
             dialect: connection.dialect.name(),
         });
-        let permit = match verdict.outcome {
-            Outcome::Allow(permit) => permit,
-            Outcome::Deny(ref denial) => {
-                let refusal = Refusal::Denied(denial.clone());
-                show(&connection, &*read, &mut recorded);
-                return self.refuse(refusal, Some((&verdict, recorded)), out);
-            }
-        };
-        if let Some(kind) = read
-            .unscanned()
-            .first()
-            .filter(|_| !connection.allow_unscanned)
-        {
-            let denied = Verdict {
-                outcome: Outcome::Allow(permit),
-                ..verdict
-            };
-            return self.refuse(Refusal::Unscannable(kind), Some((&denied, recorded)), out);
-        }
-        let prepared = caller.head.mutation().and_then(|head| {
-            let masked =
-                Masked::of(&connection, &permit, &*read).map_err(|_| Refusal::Unmaskable)?;
-            let response = Response::expected(&connection, caller.endpoint, permit.obligations());
-            Ok((head, masked, response.map_err(|_| Refusal::Unmaskable)?))
-        });
-        let (head, masked, response) = match prepared {
-            Ok(prepared) => prepared,
-            Err(refusal) => return self.refuse(refusal, None, out),
-        };
-
-        let body = masked.body;
-        show(&connection, &*read, &mut recorded);
-        recorded.masked = masked.operators;
-        if recorded.body.as_bytes() == body {
-            recorded.forwarded_sha256 = crate::audit::sha256_hex(&body);
-        }
-        self.summary.masked_request = masked.counts;
-        let decision = record::Decision {
-            verdict: "allow".into(),
+        self.summary.faults = verdict.faults;
+        let mut read = Read {
             policies: verdict.decided_by,
-            policy_digest: self.rules.digest.clone(),
-            ..Default::default()
+            request: shown(&connection, &*body, &findings, length),
         };
-        let entries = self.journal.opened(recorded, decision);
-        self.request = Request::AwaitingOpened(Box::new(Forward {
+        let prepared = match verdict.outcome {
+            Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
+            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit)
+                .map(|(head, body, response)| (permit, head, body, response)),
+        };
+        let (permit, head, body, response) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => return Err((refusal, Some(read))),
+        };
+        let Read { request, .. } = &mut read;
+        request.masked.clone_from(&body.operators);
+        if request.body.as_bytes() == body.bytes {
+            request.forwarded_sha256 = crate::audit::sha256_hex(&body.bytes);
+        }
+        let forward = Forward {
             permit,
             head,
             body,
             response,
-            caller,
-        }));
+            place,
+        };
+        Ok((forward, read))
+    }
+
+    fn open(&mut self, forward: Forward, read: Read, out: &mut Vec<Output>) {
+        let decision = record::Decision {
+            verdict: "allow".into(),
+            policies: read.policies,
+            policy_digest: self.rules.digest.clone(),
+            ..Default::default()
+        };
+        let entries = self.journal.opened(read.request, decision);
+        self.request = Request::AwaitingOpened(Box::new(forward));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
     }
@@ -390,146 +316,74 @@ impl Exchange {
         let Request::AwaitingOpened(forward) =
             std::mem::replace(&mut self.request, Request::Refused)
         else {
-            return self.end(
-                Ending::Cut {
-                    outcome: "internal",
-                    code: "nothing_to_forward",
-                },
-                out,
-            );
+            return self.cut("internal", "nothing_to_forward", out);
         };
         let Forward {
             permit,
             head,
             body,
             response,
-            caller,
+            place,
         } = *forward;
         self.response = response;
-        self.send_upstream(&permit, head, body, out);
-        self.request = Request::Forwarded {
-            _place: caller.place,
-        };
-        let _ = self.share.set(0);
-    }
-
-    /// Forwards. INVARIANT: asks for the permit, which only policy makes.
-    fn send_upstream(
-        &self,
-        _permit: &Permit,
-        head: Mutation,
-        mut body: Bytes,
-        out: &mut Vec<Output>,
-    ) {
-        out.push(Output::Answer(Answer::RequestHeaders(head)));
-        while body.len() > PIECE {
-            let piece = body.split_to(PIECE);
-            out.push(Output::Answer(Answer::RequestBody(piece, false)));
-        }
-        out.push(Output::Answer(Answer::RequestBody(body, true)));
+        self.request = Request::Forwarded { _place: place };
+        self.summary.masked_request = body.counts;
+        send_upstream(&permit, head, body.bytes, out);
+        self.hold(0);
     }
 }
 
-impl Caller {
-    fn read(&self, received: Bytes) -> Result<Box<dyn RequestBody>, Refusal> {
-        let head = &self.head;
-        let content_type = head
-            .headers
-            .one("content-type")
-            .map_err(|_| Refusal::AmbiguousHeader("content-type"))?;
-        head.connection
-            .dialect
-            .read_request(&self.endpoint, content_type, received)
-            .map_err(Refusal::Shape)
+/// Forwards. INVARIANT: asks for the permit, which only policy makes.
+fn send_upstream(_permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+    out.push(Output::Answer(Answer::RequestHeaders(head)));
+    while body.len() > PIECE {
+        let piece = body.split_to(PIECE);
+        out.push(Output::Answer(Answer::RequestBody(piece, false)));
     }
+    out.push(Output::Answer(Answer::RequestBody(body, true)));
+}
 
-    fn call(&self, read: &dyn RequestBody, length: usize) -> Call {
-        Call {
-            method: self.head.method.clone(),
-            authority: self.head.authority.clone(),
-            path: self.head.path.clone(),
-            endpoint: self.endpoint.name.to_owned(),
-            model: read.model().to_owned(),
-            stream: read.stream(),
-            tools: read.tools(),
-            body_bytes: length as u64,
-        }
+fn read(head: &Head, endpoint: Endpoint, received: Bytes) -> Result<Box<dyn RequestBody>, Refusal> {
+    head.connection
+        .dialect
+        .read_request(&endpoint, head.content_type()?, received)
+        .map_err(Refusal::Shape)
+}
+
+fn call(head: &Head, endpoint: Endpoint, body: &dyn RequestBody, length: usize) -> Call {
+    Call {
+        method: head.method.clone(),
+        authority: head.authority.clone(),
+        path: head.path.clone(),
+        endpoint: endpoint.name.to_owned(),
+        model: body.model().to_owned(),
+        stream: body.stream(),
+        tools: body.tools(),
+        body_bytes: length as u64,
     }
 }
 
-impl Head {
-    /// The head as it goes upstream: no caller credential, nothing of ours, the lent credential where it may be lent.
-    fn mutation(&self) -> Result<Mutation, Refusal> {
-        let mut set = Vec::new();
-        if let Some(credential) = &self.connection.credential {
-            if !self
-                .connection
-                .route
-                .may_lend(&self.attributes.route, &self.attributes.cluster)
-            {
-                return Err(Refusal::RouteNotAllowed);
-            }
-            set.push((credential.header.clone(), credential.value.clone()));
-        }
-        if let Some(target) = self.clean_target()? {
-            set.push((":path".to_owned(), target.into()));
-        }
-        let kept = |name: &str| set.iter().any(|(set, _)| set == name);
-        let mut remove: Vec<String> = CREDENTIAL_HEADERS
-            .into_iter()
-            .chain(DROPPED_HEADERS)
-            .chain([self.connection.token_header])
-            .chain(
-                self.headers
-                    .names()
-                    .filter(|name| OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))),
-            )
-            .filter(|name| !kept(name))
-            .map(str::to_owned)
-            .collect();
-        remove.sort_unstable();
-        remove.dedup();
-        Ok(Mutation { set, remove })
+/// What goes upstream under `permit`, and how its answer will be treated.
+fn prepare(
+    head: &Head,
+    endpoint: Endpoint,
+    body: &dyn RequestBody,
+    permit: &Permit,
+) -> Result<(Mutation, Masked, Response), Refusal> {
+    let connection = &head.connection;
+    if let (Some(kind), false) = (body.unscanned().first(), connection.allow_unscanned) {
+        return Err(Refusal::Unscannable(kind));
     }
-
-    /// The path and query without credentials, where that differs from what came.
-    fn clean_target(&self) -> Result<Option<String>, Refusal> {
-        let Some(query) = &self.query else {
-            return Ok(None);
-        };
-        let name_of = |pair: &str| decoded(pair.split('=').next().unwrap_or_default());
-        if query
-            .split('&')
-            .any(|pair| name_of(pair).eq_ignore_ascii_case("model"))
-        {
-            let reason = "the model belongs in the body, not in the query".to_owned();
-            return Err(Refusal::Shape(ShapeError {
-                code: "conflicting_model",
-                reason,
-            }));
-        }
-        let kept: Vec<_> = query
-            .split('&')
-            .filter(|pair| {
-                !CREDENTIAL_PARAMETERS
-                    .iter()
-                    .any(|name| name_of(pair).eq_ignore_ascii_case(name))
-            })
-            .collect();
-        if kept.len() == query.split('&').count() {
-            return Ok(None);
-        }
-        Ok(Some(if kept.is_empty() {
-            self.path.clone()
-        } else {
-            format!("{}?{}", self.path, kept.join("&"))
-        }))
-    }
+    let mutation = head.mutation()?;
+    let masked = Masked::of(connection, permit, body).map_err(|_| Refusal::Unmaskable)?;
+    let response = Response::expected(connection, endpoint, permit.obligations())
+        .map_err(|_| Refusal::Unmaskable)?;
+    Ok((mutation, masked, response))
 }
 
 /// A request's body as it goes upstream, and what was masked in it.
 struct Masked {
-    body: Bytes,
+    bytes: Bytes,
     operators: BTreeMap<String, String>,
     counts: BTreeMap<String, u64>,
 }
@@ -538,19 +392,19 @@ impl Masked {
     fn of(
         connection: &Connection,
         permit: &Permit,
-        read: &dyn RequestBody,
+        body: &dyn RequestBody,
     ) -> Result<Self, DetectorError> {
         let obligations = &permit.obligations().mask_request;
         let plan = connection.request_plan(obligations)?;
         let mut counts = BTreeMap::new();
-        let body = read.rewrite(&mut |text| masked_text(plan.as_ref()?, text, &mut counts));
+        let bytes = body.rewrite(&mut |text| masked_text(plan.as_ref()?, text, &mut counts));
         let operators = obligations
             .iter()
             .filter(|(entity, _)| counts.contains_key(&***entity))
             .map(|(entity, operator)| (entity.to_string(), operator.to_string()))
             .collect();
         Ok(Self {
-            body,
+            bytes,
             operators,
             counts,
         })
@@ -566,15 +420,37 @@ fn masked_text(plan: &Plan, text: &str, counts: &mut BTreeMap<String, u64>) -> O
     (masked != text).then_some(masked)
 }
 
-/// Adds to `recorded` what the record may show of the prompt.
-fn show(connection: &Connection, read: &dyn RequestBody, recorded: &mut record::RequestRecord) {
-    if !connection.record_text {
-        return;
-    }
+/// The request as the record may show it: whatever is done to the traffic, everything a detector knows is masked here.
+fn shown(
+    connection: &Connection,
+    body: &dyn RequestBody,
+    findings: &BTreeMap<Entity, u64>,
+    length: usize,
+) -> record::RequestRecord {
     let plan = &connection.record_plan;
-    let shown = read.rewrite(&mut |text| masked_text(plan, text, &mut BTreeMap::new()));
-    recorded.payload = "masked".into();
-    recorded.body = String::from_utf8_lossy(&shown).into_owned();
+    let (payload, text) = if connection.record_text {
+        let shown = body.rewrite(&mut |text| masked_text(plan, text, &mut BTreeMap::new()));
+        ("masked", String::from_utf8_lossy(&shown).into_owned())
+    } else {
+        ("omit", String::new())
+    };
+    record::RequestRecord {
+        payload: payload.into(),
+        body: text,
+        bytes: length as u64,
+        findings: findings
+            .iter()
+            .map(|(entity, n)| (entity.to_string(), clamp(*n)))
+            .collect(),
+        model: mask::mask(plan, body.model()).0,
+        stream: body.stream(),
+        unscanned: body
+            .unscanned()
+            .iter()
+            .map(|kind| (*kind).to_owned())
+            .collect(),
+        ..Default::default()
+    }
 }
 
 fn count(connection: &Connection, texts: &[&str]) -> BTreeMap<Entity, u64> {
@@ -588,24 +464,6 @@ fn count(connection: &Connection, texts: &[&str]) -> BTreeMap<Entity, u64> {
     counts
 }
 
-/// Whether every reader takes `path` the same way: no escapes, no empty or dot segments, visible ASCII only.
-fn is_plain(path: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b';' | b'#');
-    let dots = |segment| matches!(segment, "." | "..");
-    path.starts_with('/')
-        && path.bytes().all(plain)
-        && !path.contains("//")
-        && !path.split('/').any(dots)
-}
-
-/// A query name with its percent escapes resolved, as an upstream would read it (RFC 3986 section 2.1).
-fn decoded(name: &str) -> String {
-    url::form_urlencoded::parse(name.as_bytes())
-        .next()
-        .map(|(name, _)| name.into_owned())
-        .unwrap_or_default()
-}
-
 fn identity(principal: &Principal) -> record::Identity {
     record::Identity {
         issuer: principal.issuer.clone(),
@@ -615,49 +473,6 @@ fn identity(principal: &Principal) -> record::Identity {
         auth_method: principal.auth_method.name().to_owned(),
         token_hash: hex::encode(principal.token_hash),
     }
-}
-
-fn endpoint_record(head: &Head) -> record::Endpoint {
-    let endpoint = head.connection.route.endpoint(&head.method, &head.path);
-    record::Endpoint {
-        connection: head.connection.name.clone(),
-        authority: head.authority.clone(),
-        method: head.method.clone(),
-        path: head.recorded_target(),
-        endpoint: endpoint
-            .map(|endpoint| endpoint.name.to_owned())
-            .unwrap_or_default(),
-        route: head.attributes.route.clone(),
-        cluster: head.attributes.cluster.clone(),
-        source_address: head.attributes.source_address.clone(),
-        trace_id: trace_id(&head.headers),
-    }
-}
-
-impl Head {
-    /// Path and query as the record may show them: credentials gone, everything else a detector knows masked.
-    fn recorded_target(&self) -> String {
-        let target = match self.clean_target() {
-            Ok(Some(clean)) => clean,
-            Ok(None) => match &self.query {
-                Some(query) => format!("{}?{query}", self.path),
-                None => self.path.clone(),
-            },
-            Err(_) => self.path.clone(),
-        };
-        mask::mask(&self.connection.record_plan, &target).0
-    }
-}
-
-/// The trace id of a W3C `traceparent`, empty where there is none of the right form.
-fn trace_id(headers: &Headers) -> String {
-    let id = headers
-        .text("traceparent")
-        .split('-')
-        .nth(1)
-        .unwrap_or_default();
-    let right = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    if right { id.to_owned() } else { String::new() }
 }
 
 fn clamp(n: u64) -> u32 {

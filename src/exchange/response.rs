@@ -1,13 +1,17 @@
 //! The answer's way: read it as it arrives, let out what may leave, record what left, close, release the end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use secrecy::ExposeSecret;
 
 use super::{
-    Answer, Ending, Exchange, Mutation, Output, Refusal, Step,
-    filter::{Filter, Record},
+    Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, Step,
+    filter::{Filter, Record, Released},
+    head::OUR_PREFIXES,
     headers::Headers,
     journal::RECORD_EACH,
     request::Request,
@@ -15,16 +19,15 @@ use super::{
 };
 use crate::{
     detect::{DetectorError, Entity},
-    dialect::{Endpoint, Passed, ResponseBody, ResponseFacts, ShapeError},
+    dialect::{Endpoint, ResponseBody, ResponseFacts, ShapeError},
     mask::Operator,
     policy::Obligations,
 };
 
-/// The largest piece of a body sent to Envoy in one message, in bytes: well under gRPC's 4 MiB.
-const PIECE: usize = 1 << 20;
+/// What is read of an answer at once, in bytes: what leaves is recorded in steps no finer than what this turns into.
+const SLICE: usize = RECORD_EACH / 4;
 
 /// Where the answer stands.
-#[derive(Debug)]
 pub(super) enum Response {
     /// Nothing was forwarded yet: an answer now is Envoy's own, because it gave up.
     AwaitingHeaders,
@@ -38,7 +41,6 @@ pub(super) enum Response {
 }
 
 /// What to do with the answer once it comes.
-#[derive(Debug)]
 pub(super) struct Expected {
     connection: Arc<Connection>,
     endpoint: Endpoint,
@@ -46,7 +48,6 @@ pub(super) struct Expected {
 }
 
 /// An answer on its way through.
-#[derive(Debug)]
 pub(super) struct Flow {
     /// `None` for an answer without a body.
     reader: Option<Box<dyn ResponseBody>>,
@@ -54,10 +55,17 @@ pub(super) struct Flow {
     /// The head, while it is withheld: an answer that is one document leaves only once it was seen whole.
     head: Option<Mutation>,
     /// May leave once what left before is recorded.
-    withheld: Vec<u8>,
+    withheld: VecDeque<Piece>,
     /// Leaves only once `closed` is durable.
-    terminal: Vec<u8>,
+    terminal: Piece,
     end: Option<End>,
+}
+
+/// Bytes that may leave, and the text in them.
+#[derive(Default)]
+struct Piece {
+    bytes: Vec<u8>,
+    text: Released,
 }
 
 /// How the answer ended.
@@ -105,16 +113,24 @@ impl Response {
         }
     }
 
+    /// Whether an answer that is over said that it is whole.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Flowing(flow) => flow
+                .reader
+                .as_ref()
+                .is_none_or(|reader| reader.facts().complete),
+            _ => true,
+        }
+    }
+
     /// What the closing record says of the answer.
     pub(super) fn account(&mut self) -> Option<(&mut Filter, ResponseFacts)> {
         match self {
             Self::Flowing(flow) => {
-                let facts = flow
-                    .reader
-                    .as_ref()
-                    .map(|reader| reader.facts().clone())
-                    .unwrap_or_default();
-                Some((&mut flow.filter, facts))
+                let reader = flow.reader.as_ref();
+                let facts = reader.map(|reader| reader.facts().clone());
+                Some((&mut flow.filter, facts.unwrap_or_default()))
             }
             _ => None,
         }
@@ -137,16 +153,19 @@ impl Exchange {
         out: &mut Vec<Output>,
     ) {
         let expected = match std::mem::replace(&mut self.response, Response::Ended) {
-            Response::Expected(expected) => *expected,
-            Response::AwaitingHeaders => {
-                self.response = Response::AwaitingHeaders;
-                return self.on_envoy_answered(headers, out);
+            Response::Expected(expected) if self.ending.is_none() => *expected,
+            other => {
+                self.response = other;
+                return match self.response {
+                    Response::AwaitingHeaders => self.on_envoy_answered(headers, out),
+                    // Settled already: what was decided is on its way.
+                    _ if self.ending.is_some() => {}
+                    _ => self.protocol_error(out),
+                };
             }
-            _ => return self.abort("protocol_error", "unexpected_message", out),
         };
-        let status = headers.text(":status").parse().unwrap_or(0);
-        self.summary.status = status;
-        match self.read_answer(expected, headers, status, end) {
+        self.answered = headers.text(":status").parse().unwrap_or(0);
+        match self.read_answer(expected, headers, end) {
             Ok(flow) => {
                 self.response = Response::Flowing(Box::new(flow));
                 self.begin_answer(end, out);
@@ -162,14 +181,13 @@ impl Exchange {
     fn on_envoy_answered(&mut self, headers: &Headers, out: &mut Vec<Output>) {
         match (&self.step, &self.request) {
             (None, Request::AwaitingHeaders) => {
-                self.request = Request::Refused;
                 let status = headers.text(":status").parse().unwrap_or(0);
                 let status = if (400..600).contains(&status) {
                     status
                 } else {
                     502
                 };
-                self.tell(&Refusal::ByEnvoy(status), out);
+                self.refuse(Refusal::ByEnvoy(status), None, out);
             }
             (Some(Step::Opened), _) => self.end(Ending::Refuse(Refusal::TimedOut), out),
             (None, Request::AwaitingIdentity(..) | Request::AwaitingBody(..)) => {
@@ -177,7 +195,7 @@ impl Exchange {
             }
             // A refusal is being recorded: it is told when that is done.
             (Some(_), _) => {}
-            (None, _) => self.abort("protocol_error", "unexpected_message", out),
+            (None, _) => self.protocol_error(out),
         }
     }
 
@@ -185,39 +203,23 @@ impl Exchange {
         &self,
         expected: Expected,
         headers: &Headers,
-        status: u16,
         end: bool,
     ) -> Result<Flow, (Box<Expected>, Refusal)> {
-        let refuse = |expected, refusal| Err((Box::new(expected), refusal));
-        if !matches!(headers.one("content-encoding"), Ok(None | Some("identity"))) {
-            return refuse(expected, Refusal::EncodedResponse);
+        match expected.reader(headers, self.answered, end) {
+            Ok(reader) => Ok(Flow {
+                reader,
+                head: Some(self.answer_head(&expected.connection, headers)),
+                filter: expected.filter,
+                withheld: VecDeque::new(),
+                terminal: Piece::default(),
+                end: None,
+            }),
+            Err(refusal) => Err((Box::new(expected), refusal)),
         }
-        let reader = if end {
-            None
-        } else {
-            let content_type = headers.one("content-type").ok().flatten();
-            match expected.connection.dialect.read_response(
-                &expected.endpoint,
-                status,
-                content_type,
-            ) {
-                Ok(reader) => Some(reader),
-                Err(_) if status >= 400 => return refuse(expected, Refusal::Upstream(status)),
-                Err(error) => return refuse(expected, Refusal::ResponseShape(error)),
-            }
-        };
-        let head = self.answer_head(&expected.connection, headers);
-        Ok(Flow {
-            reader,
-            filter: expected.filter,
-            head: Some(head),
-            withheld: Vec::new(),
-            terminal: Vec::new(),
-            end: None,
-        })
     }
 
-    /// The answer's head as it leaves: marked as seen by us, and without any field that repeats the lent secret.
+    /// The answer's head as it leaves: marked as seen by us, without what is ours alone to say, and without any field
+    /// that repeats the lent secret.
     fn answer_head(&self, connection: &Connection, headers: &Headers) -> Mutation {
         let secret = connection
             .credential
@@ -226,15 +228,17 @@ impl Exchange {
         let tells = |value: &[u8]| {
             secret.is_some_and(|secret| value.windows(secret.len()).any(|window| window == secret))
         };
+        let set = self.marks();
+        let ours = |name: &str| {
+            OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                && !set.iter().any(|(set, _)| set == name)
+        };
         let remove = headers
             .iter()
-            .filter(|(_, value)| tells(value))
+            .filter(|(name, value)| tells(value) || ours(name))
             .map(|(name, _)| name.to_owned())
             .collect();
-        Mutation {
-            set: self.marks(),
-            remove,
-        }
+        Mutation { set, remove }
     }
 
     fn begin_answer(&mut self, end: bool, out: &mut Vec<Output>) {
@@ -245,80 +249,88 @@ impl Exchange {
             flow.end = Some(End::Head);
             return self.end(Ending::Complete, out);
         }
-        if flow
-            .reader
-            .as_ref()
-            .is_some_and(|reader| reader.incremental())
-        {
-            out.extend(
-                flow.head
-                    .take()
-                    .map(|head| Output::Answer(Answer::ResponseHeaders(head))),
-            );
+        let reader = flow.reader.as_ref();
+        if reader.is_some_and(|reader| reader.incremental()) {
+            let head = flow.head.take();
+            self.give_head(head, out);
+        }
+    }
+
+    fn give_head(&mut self, head: Option<Mutation>, out: &mut Vec<Output>) {
+        if let Some(head) = head {
+            self.summary.status = self.answered;
+            out.push(Output::Answer(Answer::ResponseHeaders(head)));
         }
     }
 
     pub(super) fn on_response_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
-        let closing = self.ending.is_some();
+        let settled = self.ending.is_some();
         match &mut self.response {
-            // Once the answer is settled nothing more of it counts, but its end must still be answered.
-            Response::Flowing(flow) if closing => {
-                if end && flow.end.is_none() {
-                    flow.end = Some(End::Body);
-                }
-            }
-            Response::Flowing(flow) if flow.end.is_none() => {
-                self.journal.received(bytes.len());
-                match flow.read(bytes, end) {
-                    Ok(passed) => self.pass(passed, end.then_some(End::Body), out),
-                    Err(error) => self.end(Ending::Refuse(Refusal::ResponseShape(error)), out),
-                }
-            }
+            // Nothing more of it counts, but its end must still be answered.
+            Response::Flowing(flow) if settled => flow.note_end(end.then_some(End::Body)),
+            Response::Flowing(_) => self.read_body(bytes.clone(), end.then_some(End::Body), out),
             Response::Draining if end => {
                 out.push(Output::Answer(Answer::ResponseBody(Bytes::new(), true)));
                 self.finish(out);
             }
-            // Envoy's own answer while a refusal is on its way, or what follows the end (envoy.md).
-            Response::Draining
-            | Response::AwaitingHeaders
-            | Response::Expected(_)
-            | Response::Ended => {}
-            Response::Flowing(_) if bytes.is_empty() => {}
-            Response::Flowing(_) => self.abort("protocol_error", "unexpected_message", out),
+            Response::Draining | Response::Ended => {}
+            // Envoy's own answer while a refusal is on its way.
+            Response::AwaitingHeaders | Response::Expected(_) if self.step.is_some() => {}
+            Response::AwaitingHeaders | Response::Expected(_) => self.protocol_error(out),
         }
     }
 
     pub(super) fn on_response_trailers(&mut self, trailers: &Headers, out: &mut Vec<Output>) {
         // Nothing in a dialect's answer is told in trailers, so nothing in them is worth the risk of passing it unread.
         let names: Vec<_> = trailers.names().map(str::to_owned).collect();
-        let closing = self.ending.is_some();
+        let settled = self.ending.is_some();
         match &mut self.response {
-            Response::Flowing(flow) if closing => {
-                if flow.end.is_none() {
-                    flow.end = Some(End::Trailers(names));
-                }
-            }
-            Response::Flowing(flow) if flow.end.is_none() => match flow.read(&Bytes::new(), true) {
-                Ok(passed) => self.pass(passed, Some(End::Trailers(names)), out),
-                Err(error) => self.end(Ending::Refuse(Refusal::ResponseShape(error)), out),
-            },
+            Response::Flowing(flow) if settled => flow.note_end(Some(End::Trailers(names))),
+            Response::Flowing(_) => self.read_body(Bytes::new(), Some(End::Trailers(names)), out),
             Response::Draining => {
                 out.push(Output::Answer(Answer::ResponseTrailers(names)));
                 self.finish(out);
             }
-            Response::AwaitingHeaders | Response::Expected(_) | Response::Ended => {}
-            Response::Flowing(_) => self.abort("protocol_error", "unexpected_message", out),
+            Response::Ended => {}
+            Response::AwaitingHeaders | Response::Expected(_) if self.step.is_some() => {}
+            Response::AwaitingHeaders | Response::Expected(_) => self.protocol_error(out),
         }
     }
 
-    /// Bytes passed the reader: lets out what may leave, and closes where the answer is over.
-    fn pass(&mut self, passed: Passed, end: Option<End>, out: &mut Vec<Output>) {
+    /// Reads `bytes` in pieces small enough to be recorded one by one, until the answer is settled.
+    fn read_body(&mut self, mut bytes: Bytes, mut end: Option<End>, out: &mut Vec<Output>) {
+        self.journal.received(bytes.len());
+        loop {
+            let Response::Flowing(flow) = &mut self.response else {
+                return;
+            };
+            let bytes_now = bytes.split_to(bytes.len().min(SLICE));
+            let last = bytes.is_empty();
+            match flow.read(&bytes_now, last && end.is_some()) {
+                Ok(terminal) => {
+                    if last {
+                        flow.note_end(end.take());
+                    }
+                    self.pass(terminal, out);
+                }
+                Err(error) => self.end(Ending::Refuse(Refusal::ResponseShape(error)), out),
+            }
+            if self.ending.is_some() || last {
+                break;
+            }
+        }
+        if let Response::Flowing(flow) = &mut self.response {
+            flow.note_end(end);
+        }
+    }
+
+    /// Something passed the reader: lets out what may leave, and closes where the answer is over, as it is with its
+    /// terminal event.
+    fn pass(&mut self, terminal: bool, out: &mut Vec<Output>) {
         let Response::Flowing(flow) = &mut self.response else {
             return;
         };
-        flow.terminal.extend_from_slice(&passed.terminal);
-        let over = end.is_some() || !flow.terminal.is_empty();
-        flow.end = end;
+        let over = terminal || flow.end.is_some();
         if flow.filter.overflowed() {
             let reason = "the answer has more parts than are followed".to_owned();
             let error = ShapeError {
@@ -327,35 +339,55 @@ impl Exchange {
             };
             return self.end(Ending::Refuse(Refusal::ResponseShape(error)), out);
         }
-        let held = flow.held() + passed.now.len();
-        if held > self.rules.limits.response_body {
+        if flow.held() > self.rules.limits.response_body {
             return self.end(Ending::Refuse(Refusal::ResponseTooLarge), out);
         }
-        if self.share.set(held).is_err() {
+        if self.share.set(flow.memory()).is_err() {
             return self.end(Ending::Refuse(Refusal::Overloaded), out);
         }
-        self.let_out(passed.now, out);
+        self.let_out(out);
         if over {
             self.end(Ending::Complete, out);
         }
     }
 
-    /// Lets `bytes` out, or withholds them: with a withheld head, or until what left before is recorded.
-    fn let_out(&mut self, bytes: Vec<u8>, out: &mut Vec<Output>) {
+    /// Lets out what may leave: nothing while the head is withheld, nothing while too much of what left is not on record.
+    fn let_out(&mut self, out: &mut Vec<Output>) {
+        let mut leaving = Vec::new();
+        while let Response::Flowing(flow) = &mut self.response {
+            let next = flow.withheld.front().filter(|_| flow.head.is_none());
+            let Some(next) = next.map(|piece| piece.bytes.len()) else {
+                break;
+            };
+            let unrecorded = self.journal.unrecorded();
+            if unrecorded > 0 && unrecorded + next > RECORD_EACH {
+                if self.step.is_some() {
+                    break;
+                }
+                send_some(&mut leaving, out);
+                self.record_delivered(out);
+            }
+            self.let_one_out(&mut leaving);
+        }
+        send_some(&mut leaving, out);
+        if self.journal.unrecorded() >= RECORD_EACH {
+            self.record_delivered(out);
+        }
+        if let Response::Flowing(flow) = &self.response {
+            let memory = flow.memory();
+            self.hold(memory);
+        }
+    }
+
+    fn let_one_out(&mut self, leaving: &mut Vec<u8>) {
+        let at = self.elapsed_ms();
         let Response::Flowing(flow) = &mut self.response else {
             return;
         };
-        let behind = self.step.is_some() && self.journal.unrecorded() >= RECORD_EACH;
-        if flow.head.is_some() || behind || !flow.withheld.is_empty() {
-            return flow.withheld.extend_from_slice(&bytes);
-        }
-        if !bytes.is_empty() {
-            let at = self.elapsed_ms();
-            self.journal.let_out(at, bytes.len());
-            send(bytes, false, out);
-        }
-        if self.journal.unrecorded() >= RECORD_EACH {
-            self.record_delivered(out);
+        if let Some(piece) = flow.withheld.pop_front() {
+            flow.filter.left(piece.text);
+            self.journal.let_out(at, piece.bytes.len());
+            leaving.extend_from_slice(&piece.bytes);
         }
     }
 
@@ -377,20 +409,22 @@ impl Exchange {
         if self.ending.is_some() {
             return self.close(out);
         }
-        if let Response::Flowing(flow) = &mut self.response {
-            let withheld = std::mem::take(&mut flow.withheld);
-            self.let_out(withheld, out);
-        }
+        self.let_out(out);
     }
 
     /// What leaves with the end is part of what the closing record tells of.
     pub(super) fn count_last(&mut self) {
         let at = self.elapsed_ms();
-        if let (Response::Flowing(flow), Some(Ending::Complete)) = (&self.response, &self.ending) {
-            let bytes = flow.withheld.len() + flow.terminal.len();
-            if bytes > 0 {
-                self.journal.let_out(at, bytes);
-            }
+        let Response::Flowing(flow) = &mut self.response else {
+            return;
+        };
+        let mut bytes = 0;
+        for piece in flow.withheld.iter_mut().chain([&mut flow.terminal]) {
+            bytes += piece.bytes.len();
+            flow.filter.left(std::mem::take(&mut piece.text));
+        }
+        if bytes > 0 {
+            self.journal.let_out(at, bytes);
         }
     }
 
@@ -401,39 +435,68 @@ impl Exchange {
         };
         let Flow {
             head,
-            mut withheld,
+            withheld,
             terminal,
             end,
             ..
         } = *flow;
-        withheld.extend_from_slice(&terminal);
-        out.extend(head.map(|head| Output::Answer(Answer::ResponseHeaders(head))));
+        self.hold(0);
+        self.give_head(head, out);
+        let mut last: Vec<u8> = withheld.into_iter().flat_map(|piece| piece.bytes).collect();
+        last.extend_from_slice(&terminal.bytes);
         match end {
             Some(End::Head) => self.finish(out),
             Some(End::Body) => {
-                send(withheld, true, out);
+                send(last, true, out);
                 self.finish(out);
             }
             Some(End::Trailers(names)) => {
-                if !withheld.is_empty() {
-                    send(withheld, false, out);
+                if !last.is_empty() {
+                    send(last, false, out);
                 }
                 out.push(Output::Answer(Answer::ResponseTrailers(names)));
                 self.finish(out);
             }
             None => {
-                send(withheld, false, out);
+                send(last, false, out);
                 self.response = Response::Draining;
+                if self.last_call {
+                    self.abort("cut_short", "stream_ended", out);
+                }
             }
         }
-        let _ = self.share.set(0);
+    }
+}
+
+impl Expected {
+    /// The reader for an answer with this head, `None` where it has no body.
+    fn reader(
+        &self,
+        headers: &Headers,
+        status: u16,
+        end: bool,
+    ) -> Result<Option<Box<dyn ResponseBody>>, Refusal> {
+        if !headers.is_unencoded() {
+            return Err(Refusal::EncodedResponse);
+        }
+        if end {
+            return Ok(None);
+        }
+        let content_type = headers.one("content-type").ok().flatten();
+        let dialect = self.connection.dialect;
+        match dialect.read_response(&self.endpoint, status, content_type) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(_) if status >= 400 => Err(Refusal::Upstream(status)),
+            Err(error) => Err(Refusal::ResponseShape(error)),
+        }
     }
 }
 
 impl Flow {
-    fn read(&mut self, bytes: &Bytes, end: bool) -> Result<Passed, ShapeError> {
+    /// Reads what arrived; whether that was the answer's terminal part.
+    fn read(&mut self, bytes: &Bytes, end: bool) -> Result<bool, ShapeError> {
         let Some(reader) = &mut self.reader else {
-            return Ok(Passed::default());
+            return Ok(false);
         };
         let mut passed = reader.push(bytes, &mut self.filter)?;
         if end {
@@ -445,12 +508,43 @@ impl Flow {
             }
             passed.terminal.extend_from_slice(&rest.terminal);
         }
-        Ok(passed)
+        let terminal = !passed.terminal.is_empty();
+        let mut text = self.filter.take_released();
+        self.terminal.bytes.extend_from_slice(&passed.terminal);
+        if passed.now.is_empty() && terminal {
+            self.terminal.text = std::mem::take(&mut text);
+        }
+        if !passed.now.is_empty() {
+            let bytes = passed.now;
+            self.withheld.push_back(Piece { bytes, text });
+        }
+        Ok(terminal)
     }
 
+    /// The first end counts; what follows it is noise (envoy.md).
+    fn note_end(&mut self, end: Option<End>) {
+        if self.end.is_none() {
+            self.end = end;
+        }
+    }
+
+    /// Bytes of the answer held back.
     fn held(&self) -> usize {
         let reader = self.reader.as_ref().map_or(0, |reader| reader.held());
-        reader + self.filter.held() + self.withheld.len() + self.terminal.len()
+        let withheld = self.withheld.iter().map(|piece| piece.bytes.len());
+        reader + withheld.sum::<usize>() + self.terminal.bytes.len()
+    }
+
+    /// Bytes in memory, with the copies that wait to be recorded.
+    fn memory(&self) -> usize {
+        let texts = self.withheld.iter().chain([&self.terminal]);
+        self.held() + texts.map(|piece| piece.text.len()).sum::<usize>() + self.filter.memory()
+    }
+}
+
+fn send_some(bytes: &mut Vec<u8>, out: &mut Vec<Output>) {
+    if !bytes.is_empty() {
+        send(std::mem::take(bytes), false, out);
     }
 }
 

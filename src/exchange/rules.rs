@@ -23,7 +23,8 @@ pub const CREDENTIAL_HEADERS: [&str; 4] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
 /// Query parameters that carry a caller's credential; removed before forwarding.
-pub(super) const CREDENTIAL_PARAMETERS: [&str; 1] = ["key"];
+/// `access_token` is RFC 6750's (section 2.3).
+pub(super) const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "api_key", "api-key", "access_token"];
 
 /// The response header that carries the session id.
 pub const SESSION_HEADER: &str = "countersign-session";

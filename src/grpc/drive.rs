@@ -4,8 +4,11 @@ use std::{future, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
-use tokio::time::{Interval, MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use super::{Backing, answers::Teller, convert};
@@ -15,32 +18,28 @@ use crate::exchange::{Exchange, Input, Output, RECORD_EVERY};
 const LARGE: usize = 256 << 10;
 
 /// Drives one exchange to its end. Never returns before what was opened is closed, whatever becomes of the stream; dropped
-/// or panicking, it leaves the stream ending in an error and the record to recovery.
+/// or panicking, it leaves the stream ending in an error, and closes what was opened as `unknown`.
 pub(super) async fn drive<B: Backing>(
     backing: Arc<B>,
+    tasks: TaskTracker,
     inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
     teller: Teller,
     drain: CancellationToken,
 ) {
     let began = backing.monotonic();
     backing.began();
-    let mut stream = Driver {
+    let mut driver = Driver {
         exchange: Exchange::new(backing.rules(), backing.session()),
-        backing: backing.clone(),
+        backing,
+        tasks,
         began,
-        teller,
         waiting: None,
         outputs: Vec::new(),
+        otherwise: ("unfinished", ""),
     };
-    let end = stream.run(inbound, drain).await;
-    let Driver {
-        exchange, teller, ..
-    } = stream;
-    backing.ended(
-        exchange.session(),
-        exchange.summary(),
-        backing.monotonic().saturating_sub(began),
-    );
+    let end = driver.run(inbound, &teller, drain).await;
+    // The caller's place is free and the stream counted before Envoy is told.
+    drop(driver);
     match end {
         End::Finished => teller.finish().await,
         End::Failed(status) => teller.fail(status).await,
@@ -52,20 +51,44 @@ enum End {
     Failed(Status),
 }
 
-struct Driver<B> {
+struct Driver<B: Backing> {
     exchange: Exchange,
     backing: Arc<B>,
+    tasks: TaskTracker,
     began: Duration,
-    teller: Teller,
     /// The one thing the exchange waits for besides Envoy: a token being checked, or a record being written.
     waiting: Option<BoxFuture<'static, Input>>,
     outputs: Vec<Output>,
+    /// Outcome and code where the exchange came to none by itself.
+    otherwise: (&'static str, &'static str),
+}
+
+/// However it ends, by a panic or with its task too: it is counted, and what was opened is closed.
+impl<B: Backing> Drop for Driver<B> {
+    fn drop(&mut self) {
+        if let (Some((entries, durability)), Ok(runtime)) =
+            (self.exchange.abandon(), Handle::try_current())
+        {
+            // What was being recorded goes first: only what is in the ledger's queue already still counts.
+            self.waiting = None;
+            let recorded = self.backing.record(entries, durability);
+            // Where this fails too, recovery closes it.
+            self.tasks.spawn_on(recorded.map(drop), &runtime);
+        }
+        let mut summary = self.exchange.summary().clone();
+        if summary.outcome.is_empty() {
+            (summary.outcome, summary.code) = self.otherwise;
+        }
+        let took = self.backing.monotonic().saturating_sub(self.began);
+        self.backing.ended(self.exchange.session(), &summary, took);
+    }
 }
 
 impl<B: Backing> Driver<B> {
     async fn run(
         &mut self,
         mut inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
+        teller: &Teller,
         drain: CancellationToken,
     ) -> End {
         let (mut first, mut gone, mut drained) = (true, false, false);
@@ -76,6 +99,7 @@ impl<B: Backing> Driver<B> {
                     Some(Ok(message)) => {
                         if std::mem::take(&mut first) && let Err(why) = convert::check_modes(&message) {
                             self.backing.misconfigured(why);
+                            self.otherwise = ("misconfigured", why);
                             return End::Failed(Status::failed_precondition(why));
                         }
                         convert::input(message)
@@ -83,14 +107,14 @@ impl<B: Backing> Driver<B> {
                     // How Envoy ended it proves nothing (envoy.md): what counts is whether both directions had ended.
                     Some(Err(_)) | None => { gone = true; Some(Input::Gone) }
                 },
-                () = self.teller.gone(), if !gone => { gone = true; Some(Input::Gone) }
+                () = teller.gone(), if !gone => { gone = true; Some(Input::Gone) }
                 input = wait(&mut self.waiting) => { self.waiting = None; Some(input) }
                 _ = ticks.tick(), if self.exchange.wants_tick() => Some(Input::Tick),
                 () = drain.cancelled(), if !drained => { drained = true; Some(Input::Shutdown) }
             };
             let Some(input) = input else { continue };
             self.take(input);
-            if let Some(end) = self.carry_out().await {
+            if let Some(end) = self.carry_out(teller).await {
                 return end;
             }
         }
@@ -103,17 +127,14 @@ impl<B: Backing> Driver<B> {
             _ => false,
         };
         let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
-        if large
-            && tokio::runtime::Handle::current().runtime_flavor()
-                == tokio::runtime::RuntimeFlavor::MultiThread
-        {
+        if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             tokio::task::block_in_place(handle);
         } else {
             handle();
         }
     }
 
-    async fn carry_out(&mut self) -> Option<End> {
+    async fn carry_out(&mut self, teller: &Teller) -> Option<End> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::Authenticate(token) => {
@@ -126,7 +147,7 @@ impl<B: Backing> Driver<B> {
                 }
                 // Where Envoy reads no more the loop learns of it by itself; the exchange must still come to its end.
                 Output::Answer(answer) => {
-                    let _ = self.teller.answer(convert::message(answer)).await;
+                    let _ = teller.answer(convert::message(answer)).await;
                 }
                 Output::Finished => return Some(End::Finished),
                 Output::Abort(code) => return Some(End::Failed(Status::aborted(code))),

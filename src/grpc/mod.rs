@@ -88,6 +88,7 @@ impl<B: Backing> ExternalProcessor for Service<B> {
         let (teller, answers) = answers::channel();
         let driving = drive::drive(
             self.backing.clone(),
+            self.tasks.clone(),
             request.into_inner(),
             teller,
             self.drain.clone(),

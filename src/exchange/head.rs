@@ -1,0 +1,272 @@
+//! The request's head: whose it is, whether everyone would read it the same way, and what of it goes upstream.
+//!
+//! Promises: no caller credential that SDKs are known to send goes upstream, in whatever spelling; nothing of ours does
+//! but the lent credential, and that only where it may be lent; what is recorded of the head is short and masked.
+//! Can miss: a credential in a header or parameter that no SDK we know of uses.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::{
+    Attributes, Mutation, Refusal, Rules,
+    headers::Headers,
+    rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
+};
+use crate::{audit::record, mask};
+
+/// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
+/// must arrive as plain text to be read.
+const DROPPED_HEADERS: [&str; 4] = ["accept-encoding", "cookie", "proxy-authorization", "prefer"];
+
+/// Prefixes of headers that are ours alone, either way.
+pub(super) const OUR_PREFIXES: [&str; 2] = ["countersign-", "x-countersign-"];
+
+/// The most of a path or an authority that is put on record, in bytes.
+const RECORDED: usize = 4096;
+
+/// What the head said.
+pub(super) struct Head {
+    pub(super) connection: Arc<Connection>,
+    pub(super) method: String,
+    pub(super) authority: String,
+    /// Without the query.
+    pub(super) path: String,
+    headers: Headers,
+    attributes: Attributes,
+    query: Option<String>,
+}
+
+/// Method, authority, path and query, each of which everyone reads the same way.
+pub(super) struct Target {
+    method: String,
+    authority: String,
+    path: String,
+    query: Option<String>,
+}
+
+impl Target {
+    /// Reads the pseudo-headers.
+    ///
+    /// # Errors
+    /// [`Refusal`] where two readers could take one differently.
+    pub(super) fn read(headers: &Headers) -> Result<Self, Refusal> {
+        let single = |name| one(headers, name).map(Option::unwrap_or_default);
+        let target = single(":path")?;
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        if !is_plain_path(path) || !query.is_none_or(is_plain_query) {
+            return Err(Refusal::OddPath);
+        }
+        Ok(Self {
+            method: single(":method")?.to_owned(),
+            authority: single(":authority")?.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+        })
+    }
+
+    /// Whose it is.
+    pub(super) fn connection<'r>(&self, rules: &'r Rules) -> Option<&'r Arc<Connection>> {
+        rules.connection(&self.authority, &self.path)
+    }
+}
+
+fn one<'h>(headers: &'h Headers, name: &'static str) -> Result<Option<&'h str>, Refusal> {
+    headers
+        .one(name)
+        .map_err(|_| Refusal::AmbiguousHeader(name))
+}
+
+/// Whether every reader takes `path` the same way: no escapes, no empty or dot segments, visible ASCII only.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'%' | b'\\' | b';' | b'#');
+    let dots = |segment| matches!(segment, "." | "..");
+    path.starts_with('/')
+        && path.bytes().all(plain)
+        && !path.contains("//")
+        && !path.split('/').any(dots)
+}
+
+/// Whether every reader splits `query` the same way. Some still take `;` for `&` (HTML 4.01, B.2.2).
+fn is_plain_query(query: &str) -> bool {
+    query
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b';'))
+}
+
+impl Head {
+    /// The head of a request to `connection`, and the token it carries.
+    ///
+    /// # Errors
+    /// [`Refusal`] for what is known before the caller is: an upgrade, a token that is missing or repeated.
+    pub(super) fn of(
+        target: Target,
+        connection: Arc<Connection>,
+        headers: Headers,
+        attributes: Attributes,
+    ) -> Result<(Self, SecretString), Refusal> {
+        let Target {
+            method,
+            authority,
+            path,
+            query,
+        } = target;
+        if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
+            return Err(Refusal::Upgrade);
+        }
+        let token = rules::token(&headers, connection.token_header).map_err(Refusal::BadToken)?;
+        let head = Self {
+            connection,
+            method,
+            authority,
+            path,
+            headers,
+            attributes,
+            query,
+        };
+        Ok((head, token))
+    }
+
+    /// The content type, where there is one.
+    ///
+    /// # Errors
+    /// [`Refusal::AmbiguousHeader`].
+    pub(super) fn content_type(&self) -> Result<Option<&str>, Refusal> {
+        one(&self.headers, "content-type")
+    }
+
+    /// Whether the body is sent as it is.
+    pub(super) fn is_unencoded(&self) -> bool {
+        self.headers.is_unencoded()
+    }
+
+    /// Whether the query names a model: what the body says might then not be what the upstream reads.
+    pub(super) fn query_names_model(&self) -> bool {
+        self.pairs()
+            .any(|pair| name_of(pair).eq_ignore_ascii_case("model"))
+    }
+
+    /// The head as it goes upstream.
+    ///
+    /// # Errors
+    /// [`Refusal::RouteNotAllowed`] where there is a credential and Envoy's choice is none it may be lent to.
+    pub(super) fn mutation(&self) -> Result<Mutation, Refusal> {
+        let connection = &self.connection;
+        let mut set = Vec::new();
+        if let Some(credential) = &connection.credential {
+            let Attributes { route, cluster, .. } = &self.attributes;
+            if !connection.route.may_lend(route, cluster) {
+                return Err(Refusal::RouteNotAllowed);
+            }
+            set.push((credential.header.clone(), credential.value.clone()));
+        }
+        if let Some(target) = self.clean_target() {
+            set.push((":path".to_owned(), target.into()));
+        }
+        let lent = connection
+            .credential
+            .as_ref()
+            .map(|credential| credential.header.as_str());
+        let unwanted: Vec<&str> = CREDENTIAL_HEADERS
+            .into_iter()
+            .chain(DROPPED_HEADERS)
+            .chain([connection.token_header])
+            .collect();
+        // As a CGI-minded upstream reads it: `x_api_key` is `x-api-key`.
+        let spelled = |name: &&str| {
+            let name = name.replace('_', "-");
+            unwanted.contains(&&*name)
+                || lent == Some(&name)
+                || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        // Those by name are removed whether they were seen or not: Envoy may be configured not to show us all.
+        let present: Vec<&str> = self.headers.names().filter(spelled).collect();
+        let mut remove: Vec<String> = unwanted
+            .iter()
+            .chain(&present)
+            .filter(|name| lent != Some(**name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        remove.sort_unstable();
+        remove.dedup();
+        Ok(Mutation { set, remove })
+    }
+
+    /// What is recorded of it: credentials gone from the query, and masked what a detector knows.
+    pub(super) fn record(&self) -> record::Endpoint {
+        let endpoint = self.connection.route.endpoint(&self.method, &self.path);
+        let target = self.clean_target().unwrap_or_else(|| self.target());
+        let (target, _) = mask::mask(&self.connection.record_plan, &target);
+        record::Endpoint {
+            connection: self.connection.name.clone(),
+            authority: short(&self.authority).to_owned(),
+            method: short(&self.method).to_owned(),
+            path: short(&target).to_owned(),
+            endpoint: endpoint
+                .map(|endpoint| endpoint.name.to_owned())
+                .unwrap_or_default(),
+            route: self.attributes.route.clone(),
+            cluster: self.attributes.cluster.clone(),
+            source_address: self.attributes.source_address.clone(),
+            trace_id: trace_id(&self.headers),
+        }
+    }
+
+    fn target(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    /// Path and query without credentials, where that differs from what came.
+    fn clean_target(&self) -> Option<String> {
+        let kept: Vec<_> = self.pairs().filter(|pair| !is_credential(pair)).collect();
+        if kept.len() == self.pairs().count() {
+            return None;
+        }
+        Some(if kept.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}?{}", self.path, kept.join("&"))
+        })
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &str> {
+        self.query.iter().flat_map(|query| query.split('&'))
+    }
+}
+
+fn is_credential(pair: &str) -> bool {
+    let name = name_of(pair);
+    CREDENTIAL_PARAMETERS
+        .iter()
+        .any(|credential| name.eq_ignore_ascii_case(credential))
+}
+
+/// The name of a query's pair with its percent escapes resolved, as an upstream would read it (WHATWG URL section 5.1).
+fn name_of(pair: &str) -> String {
+    let name = pair.split('=').next().unwrap_or_default();
+    url::form_urlencoded::parse(name.as_bytes())
+        .next()
+        .map(|(name, _)| name.into_owned())
+        .unwrap_or_default()
+}
+
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(RECORDED)]
+}
+
+/// The trace id of a W3C `traceparent`, empty where there is none of the right form.
+fn trace_id(headers: &Headers) -> String {
+    let id = headers
+        .text("traceparent")
+        .split('-')
+        .nth(1)
+        .unwrap_or_default();
+    let right = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if right { id.to_owned() } else { String::new() }
+}

@@ -1,0 +1,662 @@
+//! Drives an exchange by a script, plays Envoy, the authenticator and the ledger, and checks every promise after every
+//! step.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::super::{journal::RECORD_EACH, *};
+use crate::{
+    audit::record::{Closed, Delivered, Event, Opened, Refused},
+    config::{self, Config},
+    identity::{AuthMethod, Principal, TokenError},
+    runtime::snapshot,
+};
+
+/// What the upstream's credential is; in no answer and no record, ever.
+pub(super) const LENT: &str = "sk-lent-0123456789abcdef0123";
+pub(super) const SSN: &str = "536-22-8714";
+pub(super) const CARD: &str = "4111 1111 1111 1111";
+/// What may be let out beyond twice [`RECORD_EACH`] before it is on record: one event of these tests.
+const EVENT: usize = 8 << 10;
+
+const CONFIG: &str = r#"
+listen: { ext_proc: "unix:/tmp/unused.sock", http: "127.0.0.1:0" }
+identity:
+  issuers: [{ issuer: "https://idp.example", audience: a, algorithms: [RS256], claims: [level] }]
+connections:
+  - name: plain
+    match: { hosts: [plain.example], path_prefix: /v1/ }
+    token: api-key
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [allow-staff]
+    payload: omit
+    unscanned: refuse
+  - name: odd
+    match: { hosts: [odd.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [cleared-only, allow-staff]
+  - name: openai
+    match: { hosts: ["*"], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
+    policies: [block-interns, mask-personal, allow-staff]
+policies:
+  - name: block-interns
+    when: '"interns" in principal.groups'
+    then: { deny: { reason: interns may not use this model } }
+  - name: cleared-only
+    when: principal.claims.level > 3
+    then: { deny: { reason: too cleared } }
+  - name: mask-personal
+    when: "true"
+    then:
+      mask:
+        request: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
+        response: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
+        exempt_groups: [fraud]
+  - name: allow-staff
+    when: '"staff" in principal.groups'
+    then: allow
+audit: { dir: /tmp/unused }
+"#;
+
+/// The connections, built once: detectors take their time to compile.
+fn connections() -> &'static [Arc<Connection>] {
+    static CONNECTIONS: OnceLock<Vec<Arc<Connection>>> = OnceLock::new();
+    CONNECTIONS.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("upstream.key");
+        std::fs::write(&secret, LENT).unwrap();
+        let text = CONFIG.replace("SECRET", secret.to_str().unwrap());
+        let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
+            .unwrap_or_else(|faults| panic!("{faults}"));
+        snapshot::rules(&config, None).unwrap().connections
+    })
+}
+
+/// What the ledger makes of what it is asked to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ledger {
+    /// It is durable at once.
+    Durable,
+    /// It takes until [`Bench::durable`] or [`Bench::lost`].
+    Slow,
+    /// It fails with this code.
+    Fails(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Finished,
+    Aborted(&'static str),
+}
+
+/// What came out of the exchange so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) records: Vec<Event>,
+    pub(super) upstream_head: Option<Mutation>,
+    pub(super) upstream: Vec<u8>,
+    pub(super) upstream_ended: bool,
+    pub(super) head: Option<Mutation>,
+    pub(super) answer: Vec<u8>,
+    pub(super) answer_ended: bool,
+    pub(super) trailers_removed: Option<Vec<String>>,
+    pub(super) immediate: Option<Immediate>,
+    pub(super) end: Option<End>,
+}
+
+pub(super) struct Bench {
+    pub(super) rules: Arc<Rules>,
+    exchange: Exchange,
+    pub(super) ledger: Ledger,
+    /// Whether tokens are checked at once, or by [`Bench::authenticated`].
+    pub(super) slow_authenticator: bool,
+    authenticating: Option<String>,
+    writing: Option<Vec<Entry>>,
+    failed: bool,
+    /// Whether nobody else uses its rules.
+    alone: bool,
+    asked: Vec<Event>,
+    /// May not appear in an answer's body; never in a record.
+    pub(super) hidden: Vec<&'static str>,
+    pub(super) seen: Seen,
+    now: Duration,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(1 << 20, 1 << 20, 64 << 20, 100)
+    }
+
+    pub(super) fn with(
+        request_body: usize,
+        response_body: usize,
+        memory: usize,
+        places: usize,
+    ) -> Self {
+        let limits = Limits {
+            request_body,
+            response_body,
+        };
+        let rules = Rules {
+            connections: connections().to_vec(),
+            digest: "d1".repeat(32),
+            limits,
+            budget: Budget::new(memory),
+            admission: Admission::new(places, places.min(2)),
+        };
+        Self {
+            alone: true,
+            ..Self::under(Arc::new(rules))
+        }
+    }
+
+    /// One more exchange under the same rules.
+    pub(super) fn under(rules: Arc<Rules>) -> Self {
+        Self {
+            exchange: Exchange::new(rules.clone(), "session-1".into()),
+            rules,
+            ledger: Ledger::Durable,
+            slow_authenticator: false,
+            authenticating: None,
+            writing: None,
+            failed: false,
+            alone: false,
+            asked: Vec::new(),
+            hidden: vec![SSN, CARD],
+            seen: Seen::default(),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// The caller asks for a chat completion with this body.
+    pub(super) fn ask(&mut self, caller: &str, body: &str) -> &mut Self {
+        self.head(head(caller));
+        self.body(body.as_bytes(), true)
+    }
+
+    pub(super) fn head(&mut self, headers: Headers) -> &mut Self {
+        self.head_on(headers, "model", false)
+    }
+
+    pub(super) fn head_on(&mut self, headers: Headers, route: &str, end: bool) -> &mut Self {
+        let attributes = Attributes {
+            route: route.into(),
+            cluster: "upstream".into(),
+            source_address: "203.0.113.9:5000".into(),
+        };
+        self.handle(Input::RequestHeaders(headers, attributes, end))
+    }
+
+    pub(super) fn body(&mut self, bytes: &[u8], end: bool) -> &mut Self {
+        self.handle(Input::RequestBody(bytes.to_vec().into(), end))
+    }
+
+    pub(super) fn answer_head(&mut self, status: u16, fields: &[(&str, &str)]) -> &mut Self {
+        self.handle(Input::ResponseHeaders(answer_head(status, fields), false))
+    }
+
+    pub(super) fn answer_stream(&mut self) -> &mut Self {
+        self.answer_head(200, &[("content-type", "text/event-stream")])
+    }
+
+    pub(super) fn answer_json(&mut self) -> &mut Self {
+        self.answer_head(200, &[("content-type", "application/json")])
+    }
+
+    pub(super) fn answer(&mut self, text: &str, end: bool) -> &mut Self {
+        self.handle(Input::ResponseBody(text.as_bytes().to_vec().into(), end))
+    }
+
+    pub(super) fn authenticated(&mut self) -> &mut Self {
+        let token = self
+            .authenticating
+            .take()
+            .expect("no token is being checked");
+        self.handle(Input::Authenticated(principal(&token)))
+    }
+
+    /// The record being written is durable.
+    pub(super) fn durable(&mut self) -> &mut Self {
+        let entries = self.writing.take().expect("nothing is being recorded");
+        self.written(entries);
+        self.handle(Input::Recorded(Ok(())))
+    }
+
+    /// The record being written is lost.
+    pub(super) fn lost(&mut self, code: &'static str) -> &mut Self {
+        self.writing.take().expect("nothing is being recorded");
+        self.failed = true;
+        self.handle(Input::Recorded(Err(code)))
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    pub(super) fn is_authenticating(&self) -> bool {
+        self.authenticating.is_some()
+    }
+
+    pub(super) fn wants_tick(&self) -> bool {
+        self.exchange.wants_tick()
+    }
+
+    pub(super) fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    pub(super) fn handle(&mut self, input: Input) -> &mut Self {
+        self.now += Duration::from_millis(1);
+        let said = format!("{input:?}");
+        let mut out = Vec::new();
+        self.exchange.handle(self.now, input, &mut out);
+        for output in out {
+            self.take(output, &said);
+        }
+        self.check(&said);
+        if !self.slow_authenticator && self.is_authenticating() && self.seen.end.is_none() {
+            self.authenticated();
+        }
+        if self.is_recording() {
+            match self.ledger {
+                Ledger::Durable => drop(self.durable()),
+                Ledger::Fails(code) => drop(self.lost(code)),
+                Ledger::Slow => {}
+            }
+        }
+        self
+    }
+
+    fn take(&mut self, output: Output, after: &str) {
+        assert!(
+            self.seen.end.is_none(),
+            "{output:?} after the end, upon {after}"
+        );
+        assert!(!format!("{output:?}").contains(LENT), "a secret in Debug");
+        let seen = &mut self.seen;
+        match output {
+            Output::Authenticate(token) => {
+                assert!(self.authenticating.is_none(), "two tokens at once");
+                self.authenticating = Some(token.expose_secret().to_owned());
+            }
+            Output::Record(entries, _) => {
+                assert!(self.writing.is_none(), "two records at once, upon {after}");
+                assert!(!entries.is_empty(), "an empty record");
+                for entry in &entries {
+                    assert_eq!(entry.session, "session-1");
+                    let json = serde_json::to_string(entry).unwrap();
+                    assert!(json.len() < 256 << 10, "a record of {} bytes", json.len());
+                    for hidden in [SSN, CARD, LENT, "token-of-"] {
+                        assert!(!json.contains(hidden), "{hidden} is on record: {json}");
+                    }
+                    self.asked.push(entry.event.clone());
+                }
+                self.writing = Some(entries);
+            }
+            Output::Answer(answer) => self.tell(answer, after),
+            Output::Finished => seen.end = Some(End::Finished),
+            Output::Abort(code) => seen.end = Some(End::Aborted(code)),
+        }
+    }
+
+    fn tell(&mut self, answer: Answer, after: &str) {
+        let opened = count(&self.seen.records, |event| {
+            matches!(event, Event::Opened(_))
+        });
+        let closed = count(&self.seen.records, |event| {
+            matches!(event, Event::Closed(_))
+        });
+        let asked_to_close = count(&self.asked, |event| matches!(event, Event::Closed(_)));
+        let seen = &mut self.seen;
+        assert!(
+            seen.immediate.is_none(),
+            "{answer:?} after an answer of our own"
+        );
+        match answer {
+            Answer::RequestHeaders(head) => {
+                assert_eq!(
+                    (opened, closed),
+                    (1, 0),
+                    "forwarded without a durable record"
+                );
+                assert!(seen.upstream_head.replace(head).is_none(), "two heads");
+            }
+            Answer::RequestBody(bytes, end) => {
+                assert!(seen.upstream_head.is_some(), "a body without a head");
+                assert!(
+                    !std::mem::replace(&mut seen.upstream_ended, end),
+                    "more after the end"
+                );
+                assert!(bytes.len() <= PIECE);
+                seen.upstream.extend_from_slice(&bytes);
+            }
+            Answer::ResponseHeaders(head) => {
+                assert!(seen.upstream_ended, "an answer to what was not forwarded");
+                assert!(seen.head.replace(head).is_none(), "two heads of an answer");
+            }
+            Answer::ResponseBody(bytes, end) => {
+                assert!(seen.head.is_some(), "an answer's body without its head");
+                assert!(!seen.answer_ended && seen.trailers_removed.is_none());
+                assert!(bytes.len() <= PIECE);
+                seen.answer.extend_from_slice(&bytes);
+                seen.answer_ended = end;
+                let lines = String::from_utf8_lossy(&seen.answer);
+                if end || lines.lines().any(|line| line == "data: [DONE]") {
+                    assert_eq!(
+                        closed, 1,
+                        "the end left before `closed` was durable, upon {after}"
+                    );
+                }
+            }
+            Answer::ResponseTrailers(names) => {
+                assert_eq!(closed, 1, "the end left before `closed` was durable");
+                assert!(seen.head.is_some() && !seen.answer_ended);
+                seen.trailers_removed = Some(names);
+            }
+            Answer::Immediate(immediate) => {
+                assert!(
+                    seen.head.is_none(),
+                    "an answer of our own after the model's began"
+                );
+                assert_eq!(
+                    opened, asked_to_close,
+                    "refused what was opened without closing it"
+                );
+                assert!((400..600).contains(&immediate.status));
+                assert!(!immediate.code.is_empty());
+                let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
+                assert_eq!(error["error"]["code"], immediate.code);
+                seen.immediate = Some(immediate);
+            }
+        }
+    }
+
+    /// Every promise that can be checked from outside.
+    fn check(&self, after: &str) {
+        let seen = &self.seen;
+        let asked = |of: fn(&Event) -> bool| count(&self.asked, of);
+        let opened = count(&seen.records, |event| matches!(event, Event::Opened(_)));
+        let closed = asked(|event| matches!(event, Event::Closed(_)));
+        assert!(asked(|event| matches!(event, Event::Opened(_))) <= 1);
+        assert!(asked(|event| matches!(event, Event::Refused(_))) <= 1);
+        assert!(
+            closed <= opened,
+            "`closed` without a durable `opened`, upon {after}"
+        );
+        for hidden in self.hidden.iter().chain(&[LENT]) {
+            assert!(
+                !contains(&seen.answer, hidden),
+                "{hidden} was let out, upon {after}"
+            );
+        }
+        assert!(!contains(&seen.upstream, "token-of-"));
+        let debug = format!("{:?}", self.exchange);
+        for secret in [LENT, "token-of-", SSN, CARD] {
+            assert!(!debug.contains(secret), "a secret in Debug");
+        }
+        if let Some(end) = seen.end {
+            assert!(!self.is_recording(), "ended while a record is under way");
+            assert_eq!(opened, closed, "{end:?} without `closed`, upon {after}");
+            let used = self.rules.budget.used();
+            assert!(used == 0 || !self.alone, "memory is not given back");
+            assert!(!self.exchange.wants_tick());
+            assert!(!self.exchange.summary().outcome.is_empty());
+            if end == End::Finished {
+                let over = seen.answer_ended || seen.trailers_removed.is_some() || self.bodiless();
+                assert!(
+                    over || seen.immediate.is_some(),
+                    "an early good end, upon {after}"
+                );
+            }
+        } else {
+            let recorded: usize = delivered(&seen.records)
+                .flat_map(|part| &part.timing)
+                .map(|timing| timing.bytes as usize)
+                .sum();
+            if closed == 0 {
+                let bound = 2 * RECORD_EACH + EVENT;
+                assert!(
+                    seen.answer.len() <= recorded + bound,
+                    "too much left unrecorded"
+                );
+            }
+        }
+        // What was said to have left has left: at once, but for what leaves with the end.
+        let events = match (seen.end, closed) {
+            (Some(_), _) => &seen.records,
+            (None, 0) => &self.asked,
+            (None, _) => return,
+        };
+        let stream = contains(&seen.answer, "data: ");
+        if stream && !self.hidden.is_empty() {
+            let said: String = delivered(events)
+                .filter_map(|part| part.text.get("0.content"))
+                .cloned()
+                .collect();
+            let left = content(&seen.answer);
+            assert!(
+                left.starts_with(&said),
+                "on record and not let out: {said:?} of {left:?}"
+            );
+        }
+    }
+
+    fn bodiless(&self) -> bool {
+        self.seen.answer.is_empty() && self.seen.head.is_some()
+    }
+
+    fn written(&mut self, entries: Vec<Entry>) {
+        self.seen
+            .records
+            .extend(entries.into_iter().map(|entry| entry.event));
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    // What the tests look at.
+
+    pub(super) fn kinds(&self) -> Vec<&'static str> {
+        self.seen
+            .records
+            .iter()
+            .map(|event| match event {
+                Event::Opened(_) => "opened",
+                Event::Delivered(_) => "delivered",
+                Event::Closed(_) => "closed",
+                Event::Refused(_) => "refused",
+                _ => "other",
+            })
+            .collect()
+    }
+
+    pub(super) fn opened(&self) -> &Opened {
+        let found = self.seen.records.iter().find_map(|event| match event {
+            Event::Opened(opened) => Some(&**opened),
+            _ => None,
+        });
+        found.expect("no `opened`")
+    }
+
+    pub(super) fn closed(&self) -> &Closed {
+        let found = self.seen.records.iter().find_map(|event| match event {
+            Event::Closed(closed) => Some(&**closed),
+            _ => None,
+        });
+        found.expect("no `closed`")
+    }
+
+    pub(super) fn refused(&self) -> &Refused {
+        let found = self.seen.records.iter().find_map(|event| match event {
+            Event::Refused(refused) => Some(&**refused),
+            _ => None,
+        });
+        found.expect("no `refused`")
+    }
+
+    /// The answer's text by channel, as it is on record.
+    pub(super) fn recorded(&self) -> BTreeMap<String, String> {
+        let mut all: BTreeMap<String, String> = BTreeMap::new();
+        for part in delivered(&self.seen.records) {
+            for (channel, text) in &part.text {
+                all.entry(channel.clone()).or_default().push_str(text);
+            }
+        }
+        all
+    }
+
+    pub(super) fn upstream(&self) -> &str {
+        std::str::from_utf8(&self.seen.upstream).unwrap()
+    }
+
+    pub(super) fn answered(&self) -> &str {
+        std::str::from_utf8(&self.seen.answer).unwrap()
+    }
+
+    /// Asserts that the answer of our own has this status and code, and returns it.
+    pub(super) fn refusal(&self, status: u16, code: &str) -> &Immediate {
+        let immediate = self.seen.immediate.as_ref().expect("nothing was refused");
+        assert_eq!((immediate.status, immediate.code), (status, code));
+        assert_eq!(self.seen.end, Some(End::Finished));
+        assert_eq!(self.exchange.summary().status, status);
+        assert_eq!(self.exchange.summary().code, code);
+        immediate
+    }
+}
+
+fn count(events: &[Event], of: fn(&Event) -> bool) -> usize {
+    events.iter().filter(|event| of(event)).count()
+}
+
+fn delivered(events: &[Event]) -> impl Iterator<Item = &Delivered> {
+    events.iter().filter_map(|event| match event {
+        Event::Delivered(part) if !part.of_request => Some(part),
+        _ => None,
+    })
+}
+
+pub(super) fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+/// The text of a stream's first choice, as a client would put it together.
+pub(super) fn content(stream: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stream);
+    let chunks = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    chunks
+        .filter_map(|data| serde_json::from_str::<serde_json::Value>(data).ok())
+        .filter_map(|chunk| Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+        .collect()
+}
+
+/// `token-of-NAME`: staff, but for `ian` (an intern too), `fred` (fraud too), `nobody` and `greedy`.
+fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
+    let name = token.strip_prefix("token-of-").ok_or(TokenError::NotJws)?;
+    let groups: &[&str] = match name {
+        "mallory" => return Err(TokenError::BadSignature),
+        "late" => return Err(TokenError::IssuerUnavailable),
+        "nobody" => &[],
+        "ian" => &["staff", "interns"],
+        "fred" => &["staff", "fraud"],
+        _ => &["staff"],
+    };
+    Ok(Arc::new(Principal {
+        issuer: "https://idp.example".into(),
+        subject: name.into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [7; 32],
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+    }))
+}
+
+/// The head of a chat completion; what `more` names replaces what stands there.
+pub(super) fn head_with(caller: &str, more: &[(&str, &str)]) -> Headers {
+    let token = format!("Bearer token-of-{caller}");
+    let usual = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "api.example"),
+        (":path", "/v1/chat/completions"),
+        ("content-type", "application/json"),
+        ("authorization", &token),
+        ("accept-encoding", "gzip"),
+    ];
+    usual
+        .into_iter()
+        .filter(|(name, _)| !more.iter().any(|(other, _)| other == name))
+        .chain(more.iter().copied().filter(|(_, value)| !value.is_empty()))
+        .collect()
+}
+
+pub(super) fn head(caller: &str) -> Headers {
+    head_with(caller, &[])
+}
+
+pub(super) fn answer_head(status: u16, fields: &[(&str, &str)]) -> Headers {
+    let status = status.to_string();
+    [(":status", status.as_str())]
+        .into_iter()
+        .chain(fields.iter().copied())
+        .collect()
+}
+
+pub(super) fn prompt(text: &str) -> String {
+    let messages = serde_json::json!([{"role": "user", "content": text}]);
+    serde_json::json!({"model": "gpt-4o", "messages": messages}).to_string()
+}
+
+pub(super) fn streamed(text: &str) -> String {
+    let messages = serde_json::json!([{"role": "user", "content": text}]);
+    serde_json::json!({"model": "gpt-4o", "stream": true, "messages": messages}).to_string()
+}
+
+pub(super) fn completion(text: &str) -> String {
+    serde_json::json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-2024",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8},
+    })
+    .to_string()
+}
+
+pub(super) fn chunk(text: &str) -> String {
+    event(&serde_json::json!({"content": text}), None)
+}
+
+pub(super) fn stop() -> String {
+    event(&serde_json::json!({}), Some("stop"))
+}
+
+pub(super) const DONE: &str = "data: [DONE]\n\n";
+
+fn event(delta: &serde_json::Value, finish: Option<&str>) -> String {
+    let chunk = serde_json::json!({
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-2024",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    });
+    format!("data: {chunk}\n\n")
+}
+
+/// The value of a field that is set.
+pub(super) fn set<'m>(fields: &'m [(String, SecretString)], name: &str) -> Option<&'m str> {
+    fields
+        .iter()
+        .find(|(set, _)| set == name)
+        .map(|(_, value)| value.expose_secret())
+}

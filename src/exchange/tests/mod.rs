@@ -1,0 +1,14 @@
+//! Whole exchanges, told as stories.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
+
+mod bench;
+mod order;
+mod property;
+mod recording;
+mod refusals;
+mod stories;
