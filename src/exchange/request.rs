@@ -67,6 +67,9 @@ pub(super) struct Read {
     request: record::RequestRecord,
 }
 
+/// Why a request does not go upstream, and what was read of it by then.
+type Unforwarded = (Refusal, Option<Box<Read>>);
+
 impl Exchange {
     pub(super) fn on_request_headers(
         &mut self,
@@ -235,7 +238,7 @@ impl Exchange {
             Request::AwaitingBody(caller, body) if body.whole => {
                 match self.decide(*caller, body.bytes.freeze()) {
                     Ok((forward, read)) => self.open(forward, read, out),
-                    Err((refusal, read)) => self.refuse(refusal, read, out),
+                    Err((refusal, read)) => self.refuse(refusal, read.map(|read| *read), out),
                 }
             }
             unfinished => self.request = unfinished,
@@ -243,11 +246,7 @@ impl Exchange {
     }
 
     /// The whole request is here: what does policy say, and what would go upstream?
-    fn decide(
-        &mut self,
-        caller: Caller,
-        received: Bytes,
-    ) -> Result<(Forward, Read), (Refusal, Option<Read>)> {
+    fn decide(&mut self, caller: Caller, received: Bytes) -> Result<(Forward, Read), Unforwarded> {
         let Caller {
             head,
             principal,
@@ -277,7 +276,7 @@ impl Exchange {
         };
         let (permit, head, body, response) = match prepared {
             Ok(prepared) => prepared,
-            Err(refusal) => return Err((refusal, Some(read))),
+            Err(refusal) => return Err((refusal, Some(Box::new(read)))),
         };
         let Read { request, .. } = &mut read;
         request.masked.clone_from(&body.operators);

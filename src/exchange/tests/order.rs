@@ -4,7 +4,10 @@ use super::bench::*;
 use crate::exchange::{Attributes, Exchange, Headers, Input, Output};
 
 /// Where an exchange can stand, and how it gets there.
-const PHASES: [(&str, fn(&mut Bench)); 11] = [
+/// A phase and how to get there.
+type Phase = (&'static str, fn(&mut Bench));
+
+const PHASES: [Phase; 11] = [
     ("nothing came", |_| {}),
     ("the token is being checked", |bench| {
         bench.slow_authenticator = true;
