@@ -26,7 +26,7 @@ mod route;
 mod rules;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 

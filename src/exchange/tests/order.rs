@@ -290,7 +290,7 @@ fn envoy_giving_up_while_we_decide_is_told_on_and_nothing_is_forwarded() {
         assert!(bench.seen.upstream_head.is_none(), "{name}");
         assert_eq!(bench.seen.end, Some(End::Finished), "{name}");
         match phase {
-            1 => drop(bench.refusal(504, "request_timeout")),
+            1 => _ = bench.refusal(504, "request_timeout"),
             2 => {
                 bench.refusal(504, "request_timeout");
                 assert_eq!(bench.kinds(), ["refused"]);
