@@ -84,23 +84,26 @@ impl Fake {
     }
 
     fn let_it_write(&self) {
-        self.gate.add_permits(1);
+        self.gate.add_permits(10);
     }
 
     async fn is_writing(&self) {
         self.writing.acquire().await.unwrap().forget();
     }
 
+    /// What is on record, but for the parts: how many there are depends on the time.
     fn kinds(&self) -> Vec<&'static str> {
         let records = self.records.lock().unwrap();
+        let records = records
+            .iter()
+            .filter(|event| !matches!(event, Event::Delivered(_)));
         let kind = |event: &Event| match event {
             Event::Opened(_) => "opened",
-            Event::Delivered(_) => "delivered",
             Event::Closed(closed) if closed.outcome == "unknown" => "closed as unknown",
             Event::Closed(_) => "closed",
             _ => "other",
         };
-        records.iter().map(kind).collect()
+        records.map(kind).collect()
     }
 
     /// Asserts that one stream began, ended and gave all back, and returns what it came to.
@@ -387,7 +390,7 @@ async fn a_whole_exchange_ends_well() {
         .say(body(DONE, true, true));
     assert_eq!(stream.end().await, None);
     stream.settled().await;
-    assert_eq!(stream.fake.kinds(), ["opened", "delivered", "closed"]);
+    assert_eq!(stream.fake.kinds(), ["opened", "closed"]);
     assert_eq!(stream.fake.came_to(), ("completed", ""));
 }
 
@@ -399,9 +402,11 @@ async fn trailers_are_answered() {
     stream.say(said(Said::ResponseTrailers(HttpTrailers {
         trailers: fields(&[("x-note", "1")]).headers,
     })));
-    assert!(matches!(stream.told().await, Told::ResponseBody(_)));
-    let Told::ResponseTrailers(trailers) = stream.told().await else {
-        panic!()
+    let trailers = loop {
+        match stream.told().await {
+            Told::ResponseTrailers(trailers) => break trailers,
+            other => assert!(matches!(other, Told::ResponseBody(_))),
+        }
     };
     assert_eq!(trailers.header_mutation.unwrap().remove_headers, ["x-note"]);
     assert_eq!(stream.end().await, None);
@@ -558,7 +563,7 @@ async fn an_envoy_that_hangs_up_leaves_nothing_open() {
         stream.flows().await;
         hang_up(&mut stream);
         stream.settled().await;
-        assert_eq!(stream.fake.kinds(), ["opened", "delivered", "closed"]);
+        assert_eq!(stream.fake.kinds(), ["opened", "closed"]);
         assert_eq!(stream.fake.came_to(), ("cut_short", "stream_ended"));
         if stream.answers.is_some() {
             assert_eq!(stream.end().await, Some(Code::Aborted));
@@ -615,22 +620,24 @@ async fn the_wire_tells_good_ends_from_others() {
             .unwrap();
 
         let (mut envoy, said) = mpsc::unbounded();
-        for message in [
-            first(),
-            body(PROMPT, true, false),
-            answer_head(),
-            body(CHUNK, false, true),
-            body(DONE, true, true),
-        ] {
+        for message in [first(), body(PROMPT, true, false)] {
             envoy.send(message).await.unwrap();
         }
         let mut answers = client.process(said).await.unwrap().into_inner();
-        let mut code = None;
-        let mut told = 0;
+        let (mut code, mut told) = (None, 0);
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(_) => told += 1,
                 Err(status) => code = Some(status.code()),
+            }
+            if told == 2 {
+                for message in [
+                    answer_head(),
+                    body(CHUNK, false, true),
+                    body(DONE, true, true),
+                ] {
+                    envoy.send(message).await.unwrap();
+                }
             }
         }
         assert_eq!(code, expected);
