@@ -67,6 +67,9 @@ pub(super) struct Read {
     request: record::RequestRecord,
 }
 
+/// Why a request is refused, and what was read of it.
+type Refused = (Refusal, Option<Box<Read>>);
+
 impl Exchange {
     pub(super) fn on_request_headers(
         &mut self,
@@ -204,7 +207,12 @@ impl Exchange {
     }
 
     /// Refuses before anything was forwarded. A known caller's refusal is recorded first; a stranger's is only counted.
-    pub(super) fn refuse(&mut self, refusal: Refusal, read: Option<Read>, out: &mut Vec<Output>) {
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        read: Option<Box<Read>>,
+        out: &mut Vec<Output>,
+    ) {
         self.request = Request::Refused;
         self.hold(0);
         if !self.summary.authenticated {
@@ -213,7 +221,7 @@ impl Exchange {
         let Read {
             policies,
             mut request,
-        } = read.unwrap_or_default();
+        } = *read.unwrap_or_default();
         if request.payload.is_empty() {
             request.payload = "omit".into();
         }
@@ -243,11 +251,7 @@ impl Exchange {
     }
 
     /// The whole request is here: what does policy say, and what would go upstream?
-    fn decide(
-        &mut self,
-        caller: Caller,
-        received: Bytes,
-    ) -> Result<(Forward, Read), (Refusal, Option<Read>)> {
+    fn decide(&mut self, caller: Caller, received: Bytes) -> Result<(Forward, Box<Read>), Refused> {
         let Caller {
             head,
             principal,
@@ -266,10 +270,10 @@ impl Exchange {
             dialect: connection.dialect.name(),
         });
         self.summary.faults = verdict.faults;
-        let mut read = Read {
+        let mut read = Box::new(Read {
             policies: verdict.decided_by,
             request: shown(&connection, &*body, &findings, length),
-        };
+        });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
             Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit)
@@ -279,7 +283,7 @@ impl Exchange {
             Ok(prepared) => prepared,
             Err(refusal) => return Err((refusal, Some(read))),
         };
-        let Read { request, .. } = &mut read;
+        let request = &mut read.request;
         request.masked.clone_from(&body.operators);
         if request.body.as_bytes() == body.bytes {
             request.forwarded_sha256 = crate::audit::sha256_hex(&body.bytes);
@@ -294,7 +298,7 @@ impl Exchange {
         Ok((forward, read))
     }
 
-    fn open(&mut self, forward: Forward, read: Read, out: &mut Vec<Output>) {
+    fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
         let decision = record::Decision {
             verdict: "allow".into(),
             policies: read.policies,

@@ -3,8 +3,10 @@
 use super::bench::*;
 use crate::exchange::{Attributes, Exchange, Headers, Input, Output};
 
+type Phase = (&'static str, fn(&mut Bench));
+
 /// Where an exchange can stand, and how it gets there.
-const PHASES: [(&str, fn(&mut Bench)); 11] = [
+const PHASES: [Phase; 11] = [
     ("nothing came", |_| {}),
     ("the token is being checked", |bench| {
         bench.slow_authenticator = true;
