@@ -10,7 +10,7 @@ use crate::audit::{
         RequestRecord, Timing,
     },
 };
-use crate::dialect::ResponseFacts;
+use crate::{dialect::ResponseFacts, mask};
 
 /// Most text one record carries, in bytes. A byte of text is at most six in JSON (`\u0000`), so a record of this much text
 /// and its other fields stays under 256 KiB.
@@ -270,10 +270,15 @@ impl Journal {
                 .masked()
                 .map(|(entity, n, _)| (entity.to_string(), n))
                 .collect();
-            closed.model = facts.model.unwrap_or_default();
-            closed.system_fingerprint = facts.system_fingerprint.unwrap_or_default();
-            closed.response_id = facts.id.unwrap_or_default();
-            closed.finish_reasons = facts.finish_reasons;
+            // Words of the upstream's choosing, and so no safer than its text.
+            let shown = |word: String| match &self.connection {
+                Some(connection) => mask::mask(&connection.record_plan, &word).0,
+                None => String::new(),
+            };
+            closed.model = shown(facts.model.unwrap_or_default());
+            closed.system_fingerprint = shown(facts.system_fingerprint.unwrap_or_default());
+            closed.response_id = shown(facts.id.unwrap_or_default());
+            closed.finish_reasons = facts.finish_reasons.into_iter().map(shown).collect();
             closed.input_tokens = facts.input_tokens.unwrap_or_default();
             closed.output_tokens = facts.output_tokens.unwrap_or_default();
             closed.unscanned = facts

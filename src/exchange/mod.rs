@@ -26,7 +26,7 @@ mod route;
 mod rules;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -138,6 +138,13 @@ impl Exchange {
     #[must_use]
     pub fn summary(&self) -> &Summary {
         &self.summary
+    }
+
+    /// Whether more of Envoy's messages may be taken in. Not while what may leave waits for what left to be on record:
+    /// then Envoy's flow control holds the upstream back, rather than our memory filling.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        self.step.is_none() || !self.response.waits_to_leave()
     }
 
     /// Whether [`Input::Tick`] is wanted.

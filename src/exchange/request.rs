@@ -40,6 +40,8 @@ pub(super) enum Request {
 pub(super) struct Body {
     bytes: BytesMut,
     whole: bool,
+    /// What is wrong with it, told once it is known who sent it.
+    fault: Option<Refusal>,
 }
 
 /// A known caller and what they call.
@@ -67,8 +69,8 @@ pub(super) struct Read {
     request: record::RequestRecord,
 }
 
-/// Why a request does not go upstream, and what was read of it by then.
-type Unforwarded = (Refusal, Option<Box<Read>>);
+/// Why a request is refused, and what was read of it.
+type Refused = (Refusal, Option<Box<Read>>);
 
 impl Exchange {
     pub(super) fn on_request_headers(
@@ -126,6 +128,9 @@ impl Exchange {
         };
         self.summary.authenticated = true;
         self.journal.known(identity(&principal), head.record());
+        if let Some(refusal) = body.fault {
+            return self.refuse(refusal, None, out);
+        }
         match self.admit(head, principal) {
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
@@ -176,6 +181,7 @@ impl Exchange {
             }
             // After a refusal Envoy may still have pieces on the way; after the end, an empty one (envoy.md).
             Request::Refused => return,
+            Request::AwaitingIdentity(_, body) if body.fault.is_some() => return,
             Request::AwaitingHeaders => return self.protocol_error(out),
             _ if bytes.is_empty() => return,
             _ => return self.protocol_error(out),
@@ -188,26 +194,50 @@ impl Exchange {
         } else {
             None
         };
-        if let Some(refusal) = fault {
-            return self.refuse(refusal, None, out);
+        match fault {
+            Some(refusal) => self.refuse_body(refusal, out),
+            None => {
+                body.bytes.extend_from_slice(bytes);
+                body.whole = end;
+                self.decide_when_whole(out);
+            }
         }
-        body.bytes.extend_from_slice(bytes);
-        body.whole = end;
-        self.decide_when_whole(out);
     }
 
     pub(super) fn on_request_trailers(&mut self, out: &mut Vec<Output>) {
         match self.request {
             Request::AwaitingIdentity(..) | Request::AwaitingBody(..) => {
-                self.refuse(Refusal::RequestTrailers, None, out)
+                self.refuse_body(Refusal::RequestTrailers, out);
             }
             Request::Refused => {}
             _ => self.protocol_error(out),
         }
     }
 
+    /// Refuses for what is wrong with the body. Where it is not known yet who sent it, that is settled first: a known
+    /// caller's refusal is on record, and who is not known is told no more than that.
+    fn refuse_body(&mut self, refusal: Refusal, out: &mut Vec<Output>) {
+        match &mut self.request {
+            Request::AwaitingIdentity(_, body) if body.fault.is_some() => {}
+            Request::AwaitingIdentity(_, body) => {
+                *body = Body {
+                    whole: true,
+                    fault: Some(refusal),
+                    ..Body::default()
+                };
+                self.hold(0);
+            }
+            _ => self.refuse(refusal, None, out),
+        }
+    }
+
     /// Refuses before anything was forwarded. A known caller's refusal is recorded first; a stranger's is only counted.
-    pub(super) fn refuse(&mut self, refusal: Refusal, read: Option<Read>, out: &mut Vec<Output>) {
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        read: Option<Box<Read>>,
+        out: &mut Vec<Output>,
+    ) {
         self.request = Request::Refused;
         self.hold(0);
         if !self.summary.authenticated {
@@ -216,7 +246,7 @@ impl Exchange {
         let Read {
             policies,
             mut request,
-        } = read.unwrap_or_default();
+        } = *read.unwrap_or_default();
         if request.payload.is_empty() {
             request.payload = "omit".into();
         }
@@ -238,7 +268,7 @@ impl Exchange {
             Request::AwaitingBody(caller, body) if body.whole => {
                 match self.decide(*caller, body.bytes.freeze()) {
                     Ok((forward, read)) => self.open(forward, read, out),
-                    Err((refusal, read)) => self.refuse(refusal, read.map(|read| *read), out),
+                    Err((refusal, read)) => self.refuse(refusal, read, out),
                 }
             }
             unfinished => self.request = unfinished,
@@ -246,7 +276,7 @@ impl Exchange {
     }
 
     /// The whole request is here: what does policy say, and what would go upstream?
-    fn decide(&mut self, caller: Caller, received: Bytes) -> Result<(Forward, Read), Unforwarded> {
+    fn decide(&mut self, caller: Caller, received: Bytes) -> Result<(Forward, Box<Read>), Refused> {
         let Caller {
             head,
             principal,
@@ -265,10 +295,10 @@ impl Exchange {
             dialect: connection.dialect.name(),
         });
         self.summary.faults = verdict.faults;
-        let mut read = Read {
+        let mut read = Box::new(Read {
             policies: verdict.decided_by,
             request: shown(&connection, &*body, &findings, length),
-        };
+        });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
             Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit)
@@ -276,9 +306,9 @@ impl Exchange {
         };
         let (permit, head, body, response) = match prepared {
             Ok(prepared) => prepared,
-            Err(refusal) => return Err((refusal, Some(Box::new(read)))),
+            Err(refusal) => return Err((refusal, Some(read))),
         };
-        let Read { request, .. } = &mut read;
+        let request = &mut read.request;
         request.masked.clone_from(&body.operators);
         if request.body.as_bytes() == body.bytes {
             request.forwarded_sha256 = crate::audit::sha256_hex(&body.bytes);
@@ -293,7 +323,7 @@ impl Exchange {
         Ok((forward, read))
     }
 
-    fn open(&mut self, forward: Forward, read: Read, out: &mut Vec<Output>) {
+    fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
         let decision = record::Decision {
             verdict: "allow".into(),
             policies: read.policies,

@@ -113,6 +113,14 @@ impl Response {
         }
     }
 
+    /// Whether something may leave once what left before is on record.
+    pub(super) fn waits_to_leave(&self) -> bool {
+        match self {
+            Self::Flowing(flow) => flow.head.is_none() && !flow.withheld.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether an answer that is over said that it is whole.
     pub(super) fn is_whole(&self) -> bool {
         match self {

@@ -95,7 +95,7 @@ impl<B: Backing> Driver<B> {
         let mut ticks = every(RECORD_EVERY);
         loop {
             let input = tokio::select! {
-                message = inbound.next(), if !gone => match message {
+                message = inbound.next(), if !gone && self.exchange.takes_more() => match message {
                     Some(Ok(message)) => {
                         if std::mem::take(&mut first) && let Err(why) = convert::check_modes(&message) {
                             self.backing.misconfigured(why);

@@ -6,6 +6,8 @@
 mod answers;
 mod convert;
 mod drive;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 

@@ -91,7 +91,6 @@ def test_request_trailers_are_refused(site, http2):
     assert (reply.status, reply.code) == (400, "request_trailers") and site.upstream.requests == []
 
 
-@pytest.mark.xfail(strict=False, reason="they may come before the token was checked: then they are refused as a stranger's and only counted")
 def test_a_known_callers_request_trailers_are_on_record(site, http2):
     for _ in range(20):
         reply = http2.answer(http2.send(json.dumps(prompt()).encode(), http2.usual, trailers={"x-model": "gpt-5-pro"}))

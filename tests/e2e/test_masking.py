@@ -260,7 +260,6 @@ def test_the_values_masked_are_counted(site):
     assert [b - a for a, b in zip(before, after)] == [2, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="names that a caller or a model chooses are recorded as they came")
 @pytest.mark.parametrize("client", ["alice-app", "carol-app"])
 def test_what_a_record_says_besides_the_text_is_masked_too(site, client):
     # Refused, because no policy allows such a model: what is on record is what the caller wrote.

@@ -11,4 +11,5 @@ mod order;
 mod property;
 mod recording;
 mod refusals;
+pub(crate) mod rules;
 mod stories;

@@ -3,10 +3,9 @@
 use super::bench::*;
 use crate::exchange::{Attributes, Exchange, Headers, Input, Output};
 
-/// Where an exchange can stand, and how it gets there.
-/// A phase and how to get there.
 type Phase = (&'static str, fn(&mut Bench));
 
+/// Where an exchange can stand, and how it gets there.
 const PHASES: [Phase; 11] = [
     ("nothing came", |_| {}),
     ("the token is being checked", |bench| {
@@ -293,7 +292,7 @@ fn envoy_giving_up_while_we_decide_is_told_on_and_nothing_is_forwarded() {
         assert!(bench.seen.upstream_head.is_none(), "{name}");
         assert_eq!(bench.seen.end, Some(End::Finished), "{name}");
         match phase {
-            1 => drop(bench.refusal(504, "request_timeout")),
+            1 => _ = bench.refusal(504, "request_timeout"),
             2 => {
                 bench.refusal(504, "request_timeout");
                 assert_eq!(bench.kinds(), ["refused"]);

@@ -330,6 +330,20 @@ fn the_lent_secret_never_comes_back() {
 }
 
 #[test]
+fn a_caller_who_knows_the_lent_secret_does_not_get_it_on_record() {
+    let mut bench = Bench::new();
+    bench.hidden.clear();
+    bench.ask("fred", &prompt(&format!("is it {LENT}?")));
+    assert!(
+        bench
+            .opened()
+            .request
+            .body
+            .contains("is it [UPSTREAM_CREDENTIAL]?")
+    );
+}
+
+#[test]
 fn an_upstreams_error_in_the_dialects_shape_passes_masked() {
     let mut bench = Bench::new();
     bench

@@ -1,0 +1,108 @@
+//! The rules exchanges are tested under, and who calls.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use crate::{
+    config::{self, Config},
+    exchange::{Admission, Budget, Connection, Limits, Rules},
+    identity::{AuthMethod, Principal, TokenError},
+    runtime::snapshot,
+};
+
+/// What the upstream's credential is; in no answer and no record, ever.
+pub(crate) const LENT: &str = "sk-lent-0123456789abcdef0123";
+
+const CONFIG: &str = r#"
+listen: { ext_proc: "unix:/tmp/unused.sock", http: "127.0.0.1:0" }
+identity:
+  issuers: [{ issuer: "https://idp.example", audience: a, algorithms: [RS256], claims: [level] }]
+connections:
+  - name: plain
+    match: { hosts: [plain.example], path_prefix: /v1/ }
+    token: api-key
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [allow-staff]
+    payload: omit
+    unscanned: refuse
+  - name: odd
+    match: { hosts: [odd.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [cleared-only, allow-staff]
+  - name: openai
+    match: { hosts: ["*"], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
+    policies: [block-interns, mask-personal, allow-staff]
+policies:
+  - name: block-interns
+    when: '"interns" in principal.groups'
+    then: { deny: { reason: interns may not use this model } }
+  - name: cleared-only
+    when: principal.claims.level > 3
+    then: { deny: { reason: too cleared } }
+  - name: mask-personal
+    when: "true"
+    then:
+      mask:
+        request: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
+        response: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
+        exempt_groups: [fraud]
+  - name: allow-staff
+    when: '"staff" in principal.groups'
+    then: allow
+audit: { dir: /tmp/unused }
+"#;
+
+/// The connections, built once: detectors take their time to compile.
+fn connections() -> &'static [Arc<Connection>] {
+    static CONNECTIONS: OnceLock<Vec<Arc<Connection>>> = OnceLock::new();
+    CONNECTIONS.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("upstream.key");
+        std::fs::write(&secret, LENT).unwrap();
+        let text = CONFIG.replace("SECRET", secret.to_str().unwrap());
+        let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
+            .unwrap_or_else(|faults| panic!("{faults}"));
+        snapshot::rules(&config, None).unwrap().connections
+    })
+}
+
+/// Rules with these bounds, in bytes, and so many places, of which one caller has two at most.
+pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> {
+    Arc::new(Rules {
+        connections: connections().to_vec(),
+        digest: "d1".repeat(32),
+        limits,
+        budget: Budget::new(memory),
+        admission: Admission::new(places, places.min(2)),
+    })
+}
+
+/// `token-of-NAME`: staff, but for `ian` (an intern too), `fred` (fraud too), `nobody` and `greedy`.
+pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
+    let name = token.strip_prefix("token-of-").ok_or(TokenError::NotJws)?;
+    let groups: &[&str] = match name {
+        "mallory" => return Err(TokenError::BadSignature),
+        "late" => return Err(TokenError::IssuerUnavailable),
+        "nobody" => &[],
+        "ian" => &["staff", "interns"],
+        "fred" => &["staff", "fraud"],
+        _ => &["staff"],
+    };
+    Ok(Arc::new(Principal {
+        issuer: "https://idp.example".into(),
+        subject: name.into(),
+        groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [7; 32],
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+    }))
+}
