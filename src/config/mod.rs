@@ -296,10 +296,13 @@ impl Config {
             faults: fault::in_order(faults),
         };
         let tree = tree::read(text).map_err(faulty)?;
-        let value = tree.value();
-        let faults = structure::faults(&tree, &value);
+        let mut value = tree.value();
+        let mut faults = structure::faults(&tree, &value);
         if !faults.is_empty() {
-            return Err(faulty(faults));
+            match structure::without_unknown_keys(&value) {
+                Some(known) => value = known,
+                None => return Err(faulty(faults)),
+            }
         }
         let raw: raw::File = serde_json::from_value(value).map_err(|error| {
             // The schema is derived from the same types, so this is our own slip; still no reason to go on.
@@ -309,6 +312,13 @@ impl Config {
                 format!("the file does not have the expected shape: {error}"),
             )])
         })?;
-        understand::understand(raw, &tree, text, file, known).map_err(faulty)
+        match understand::understand(raw, &tree, text, file, known) {
+            Ok(config) if faults.is_empty() => Ok(config),
+            Ok(_) => Err(faulty(faults)),
+            Err(more) => {
+                faults.extend(more);
+                Err(faulty(faults))
+            }
+        }
     }
 }

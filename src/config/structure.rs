@@ -60,11 +60,30 @@ fn without_null(schema: &mut Value) {
     }
 }
 
+static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
+    jsonschema::validator_for(json_schema()).map_err(|error| error.to_string())
+});
+
+/// `value` without its unknown keys, where these are all that is wrong with its structure: then what the rest means can
+/// still be looked at, and its faults told at once with these.
+pub(super) fn without_unknown_keys(value: &Value) -> Option<Value> {
+    let validator = VALIDATOR.as_ref().ok()?;
+    let mut known = value.clone();
+    for error in validator.iter_errors(value) {
+        let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else {
+            return None;
+        };
+        let at = known.pointer_mut(error.instance_path().as_str())?;
+        let fields = at.as_object_mut()?;
+        for key in unexpected {
+            fields.remove(key);
+        }
+    }
+    Some(known)
+}
+
 /// Checks `tree` against the schema.
 pub(super) fn faults(tree: &Node, value: &Value) -> Vec<Fault> {
-    static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
-        jsonschema::validator_for(json_schema()).map_err(|error| error.to_string())
-    });
     match &*VALIDATOR {
         Ok(validator) => validator
             .iter_errors(value)
