@@ -344,6 +344,14 @@ fn a_caller_who_knows_the_lent_secret_does_not_get_it_on_record() {
 }
 
 #[test]
+fn a_model_named_like_a_secret_is_masked_on_record() {
+    let mut bench = Bench::new();
+    let body = prompt("hi").replace("gpt-4o", &format!("m {SSN}"));
+    bench.ask("alice", &body);
+    assert_eq!(bench.opened().request.model, "m [US_SSN]");
+}
+
+#[test]
 fn an_upstreams_error_in_the_dialects_shape_passes_masked() {
     let mut bench = Bench::new();
     bench
