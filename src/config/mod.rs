@@ -288,8 +288,8 @@ impl Config {
     /// Understands `text`. Relative paths in it count from the directory of `file`, which is otherwise only a name.
     ///
     /// # Errors
-    /// Every fault at once, as far as they can be told: text that is not YAML hides the structure, and a wrong
-    /// structure hides what it means.
+    /// Every fault at once, as far as they can be told: text that is not YAML hides the structure, and a structure that
+    /// is wrong in more than unknown keys hides what it means.
     pub fn parse(text: &str, file: &str, known: &Known<'_>) -> Result<Self, Faults> {
         let faulty = |faults| Faults {
             file: file.to_owned(),

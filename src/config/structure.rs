@@ -60,9 +60,8 @@ fn without_null(schema: &mut Value) {
     }
 }
 
-static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
-    jsonschema::validator_for(json_schema()).map_err(|error| error.to_string())
-});
+static VALIDATOR: LazyLock<Result<Validator, String>> =
+    LazyLock::new(|| jsonschema::validator_for(json_schema()).map_err(|error| error.to_string()));
 
 /// `value` without its unknown keys, where these are all that is wrong with its structure: then what the rest means can
 /// still be looked at, and its faults told at once with these.

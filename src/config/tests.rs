@@ -314,6 +314,7 @@ fn what_is_wrong_with_a_file() {
             "query: key",
             &[
                 "16: connections[0].credential: `query` is not a key here: a credential in the query ends up in access logs and histories; send it in a `header`",
+                "16: connections[0].credential: say where the secret is: `file` or `env`",
             ],
         ),
         (
@@ -321,6 +322,7 @@ fn what_is_wrong_with_a_file() {
             "value: sk-1",
             &[
                 "16: connections[0].credential: `value` is not a key here: a secret does not belong in this file; name a `file` or an `env` variable that holds it",
+                "16: connections[0].credential: say where the secret is: `file` or `env`",
             ],
         ),
         (
