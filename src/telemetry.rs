@@ -122,7 +122,8 @@ impl Metrics {
         self.exchanges
             .get_or_create(&vec![connection(), ("outcome", summary.outcome.to_owned())])
             .inc();
-        if !summary.code.is_empty() {
+        let refused = matches!(summary.outcome, "refused" | "refused_response");
+        if refused {
             self.refusals
                 .get_or_create(&vec![connection(), ("code", summary.code.to_owned())])
                 .inc();

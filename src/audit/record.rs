@@ -20,6 +20,19 @@ pub struct Entry {
     pub event: Event,
 }
 
+impl Entry {
+    /// Bytes of callers' and models' text in it, for the byte budget.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match &self.event {
+            Event::Opened(opened) => opened.request.body.len(),
+            Event::Refused(refused) => refused.request.body.len(),
+            Event::Delivered(delivered) => delivered.text.values().map(String::len).sum(),
+            _ => 0,
+        }
+    }
+}
+
 /// What happened: the `oneof event` of the schema.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -149,6 +162,10 @@ pub struct Decision {
     pub code: String,
     /// The refusal's reason as told to the caller, empty when allowed.
     pub reason: String,
+    /// Masking policies that would have applied and from which the caller is exempt, in chain order.
+    pub exempt_from: Vec<String>,
+    /// Conditions that could not be evaluated, and why.
+    pub faults: Vec<String>,
 }
 
 /// A request was permitted and is about to be forwarded. Durable before anything goes upstream.
@@ -209,13 +226,12 @@ pub struct Timing {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Closed {
-    /// `completed`, `upstream_error`, `refused_response`, `caller_gone`, `upstream_reset`, `shutdown` or `unknown` (written by
-    /// recovery after a crash).
+    /// `completed`; `upstream_error`, the answer was an error; `cut_short`, the caller or the upstream ended it before it
+    /// was whole; `refused_response`; `shutdown`; `protocol_error` and `internal`, Envoy or we lost the thread; or
+    /// `unknown`, the end was not seen (after a crash or a failing disk).
     pub outcome: String,
     /// HTTP status of the answer; 0 where none came.
     pub status: u32,
-    /// The masked answer of a document that was not streamed; empty with `omit`.
-    pub body: String,
     /// Length of the answer as received, in bytes.
     #[serde(with = "decimal")]
     pub bytes: u64,
@@ -245,6 +261,8 @@ pub struct Closed {
     pub duration_ms: u32,
     /// Stable code where the outcome is a refusal or a failure.
     pub code: String,
+    /// What was wrong, worded for a person; empty where nothing was.
+    pub reason: String,
     /// SHA-256 over the masked request and the masked answer as recorded, hex.
     pub transaction_sha256: String,
 }

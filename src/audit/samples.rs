@@ -69,6 +69,8 @@ fn decision() -> Decision {
         policy_digest: "ef".repeat(32),
         code: "policy_denied".into(),
         reason: "not for \"you\"".into(),
+        exempt_from: list("mask-cards"),
+        faults: list("policy `night`: no such key"),
     }
 }
 
@@ -103,7 +105,6 @@ fn events() -> Vec<Event> {
         Event::Closed(Box::new(Closed {
             outcome: "completed".into(),
             status: 200,
-            body: "{}".into(),
             bytes: 2,
             parts: 1,
             findings: map("US_SSN", 2),
@@ -118,6 +119,7 @@ fn events() -> Vec<Event> {
             duration_ms: 250,
             code: "none".into(),
             transaction_sha256: "34".repeat(32),
+            reason: "the stream ends inside an event".into(),
         })),
         Event::Refused(Box::new(Refused {
             identity: identity(),

@@ -37,6 +37,15 @@ pub(super) struct Journal {
     closing: bool,
 }
 
+/// How a session ended, as `closed` says it.
+pub(super) struct End {
+    pub(super) outcome: &'static str,
+    pub(super) code: &'static str,
+    pub(super) reason: String,
+    pub(super) status: u16,
+    pub(super) duration_ms: u32,
+}
+
 impl Journal {
     pub(super) fn new(session: String) -> Self {
         Self {
@@ -239,18 +248,16 @@ impl Journal {
     /// The last records of the session: what was let out and not yet recorded, then `closed`.
     pub(super) fn close(
         &mut self,
-        outcome: &'static str,
-        code: &'static str,
-        status: u16,
-        duration_ms: u32,
+        end: End,
         account: Option<(&mut Filter, ResponseFacts)>,
     ) -> Vec<Entry> {
         let mut closed = Closed {
-            outcome: outcome.into(),
-            code: code.into(),
-            status: status.into(),
+            outcome: end.outcome.into(),
+            code: end.code.into(),
+            reason: end.reason,
+            status: end.status.into(),
             bytes: self.response_bytes,
-            duration_ms,
+            duration_ms: end.duration_ms,
             ..Closed::default()
         };
         let mut entries = Vec::new();

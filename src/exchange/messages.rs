@@ -52,6 +52,18 @@ pub enum Output {
     Abort(&'static str),
 }
 
+impl Output {
+    /// Bytes of a body that wait for Envoy to read them.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Answer(Answer::RequestBody(bytes, _) | Answer::ResponseBody(bytes, _)) => {
+                bytes.len()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// What Envoy is told.
 pub enum Answer {
     /// Forward the request's head, changed so; the body follows. Carries the permit that Envoy's request guard asks for.

@@ -49,8 +49,9 @@ use crate::{
 /// How often [`Input::Tick`] is due while an answer streams: the longest a delivered piece waits to be recorded.
 pub const RECORD_EVERY: Duration = Duration::from_millis(250);
 
-/// The largest piece of a body sent to Envoy in one message, in bytes: well under gRPC's 4 MiB.
-const PIECE: usize = 1 << 20;
+/// The largest piece of a body sent to Envoy in one message, in bytes. What waits for Envoy to read it is counted in such
+/// pieces, so they are small.
+const PIECE: usize = 64 << 10;
 
 /// One request and its answer.
 pub struct Exchange {
@@ -59,6 +60,8 @@ pub struct Exchange {
     response: Response,
     journal: Journal,
     share: budget::Share,
+    /// Bytes of the records under way.
+    recording: usize,
     summary: Summary,
     elapsed: Duration,
     /// The status of the upstream's answer, 0 where none came.
@@ -118,6 +121,7 @@ impl Exchange {
             response: Response::AwaitingHeaders,
             journal: Journal::new(session),
             share,
+            recording: 0,
             summary: Summary::default(),
             elapsed: Duration::ZERO,
             answered: 0,
@@ -171,6 +175,12 @@ impl Exchange {
         }
         self.elapsed = elapsed;
         self.last_call |= matches!(input, Input::Gone | Input::Shutdown);
+        let before = out.len();
+        self.act(input, out);
+        self.count_memory(out.get(before..).unwrap_or_default());
+    }
+
+    fn act(&mut self, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::RequestHeaders(headers, attributes, end) => {
                 self.on_request_headers(headers, attributes, end, out)
@@ -183,7 +193,7 @@ impl Exchange {
             Input::ResponseTrailers(trailers) => self.on_response_trailers(&trailers, out),
             Input::Recorded(result) => self.on_recorded(result, out),
             Input::Tick => self.record_delivered(out),
-            Input::Gone => self.cut("cut_short", "stream_ended", out),
+            Input::Gone => self.on_gone(out),
             Input::Shutdown => self.on_shutdown(out),
         }
     }
@@ -192,10 +202,12 @@ impl Exchange {
     fn record(&mut self, step: Step, entries: Vec<Entry>, out: &mut Vec<Output>) {
         debug_assert!(self.step.is_none(), "two records asked for at once");
         self.step = Some(step);
+        self.recording = entries.iter().map(Entry::text_bytes).sum();
         out.push(Output::Record(entries, self.journal.durability()));
     }
 
     fn on_recorded(&mut self, result: Result<(), &'static str>, out: &mut Vec<Output>) {
+        self.recording = 0;
         match (self.step.take(), result) {
             (Some(Step::Opened), Ok(())) => self.on_opened(out),
             (Some(Step::Refused(refusal)), Ok(())) => self.tell(&refusal, out),
@@ -215,6 +227,14 @@ impl Exchange {
                 self.tell_late(&Refusal::AuditUnavailable(code), out)
             }
             (None, _) => self.cut("internal", "record_not_asked_for", out),
+        }
+    }
+
+    /// Envoy ended the stream. What a known caller asked for is on record even where they did not wait for the decision.
+    fn on_gone(&mut self, out: &mut Vec<Output>) {
+        match (&self.step, &self.request) {
+            (None, Request::AwaitingBody(..)) => self.refuse(Refusal::CallerGone, None, out),
+            _ => self.cut("cut_short", "stream_ended", out),
         }
     }
 
@@ -281,10 +301,18 @@ impl Exchange {
             self.count_last();
         }
         let elapsed = self.elapsed_ms();
+        let end = journal::End {
+            outcome,
+            code,
+            reason: match &self.ending {
+                Some(Ending::Refuse(refusal)) => refusal.message(),
+                _ => String::new(),
+            },
+            status: self.answered,
+            duration_ms: elapsed,
+        };
         let account = self.response.account();
-        let last = self
-            .journal
-            .close(outcome, code, self.answered, elapsed, account);
+        let last = self.journal.close(end, account);
         self.summary.masked_response = self.journal.masked_response();
         self.record(Step::Closed, last, out);
     }
@@ -375,13 +403,14 @@ impl Exchange {
         self.over = true;
         self.request = Request::Refused;
         self.response = Response::Ended;
-        self.hold(0);
     }
 
-    /// Says how many bytes are held now, no more than before.
-    fn hold(&mut self, fewer: usize) {
-        // A share that does not grow cannot be over the budget.
-        let _ = self.share.set(fewer);
+    /// Brings the share to what is held now, with what was just said and whoever carries it out still has. What grows
+    /// asks for its share before it does, where it can still be refused.
+    fn count_memory(&mut self, said: &[Output]) {
+        let leaving: usize = said.iter().map(Output::bytes).sum();
+        let held = self.request.memory() + self.response.memory() + self.recording + leaving;
+        let _ = self.share.set(held);
     }
 
     fn conclude(&mut self, outcome: &'static str, code: &'static str) {

@@ -48,6 +48,8 @@ pub enum Refusal {
     ByEnvoy(u16),
     /// Envoy gave up on the request while it was being decided.
     TimedOut,
+    /// The caller, known, did not wait for the decision.
+    CallerGone,
     /// The answer is still compressed although no encoding was asked for.
     EncodedResponse,
     /// The answer is longer than the configured bound.
@@ -79,6 +81,8 @@ impl Refusal {
             Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => 503,
             Self::Unmaskable => 500,
             Self::TimedOut => 504,
+            // nginx's for the same; nobody is there to see it.
+            Self::CallerGone => 499,
             Self::EncodedResponse | Self::ResponseTooLarge | Self::ResponseShape(_) => 502,
             Self::Upstream(status) | Self::ByEnvoy(status) => *status,
         }
@@ -110,6 +114,7 @@ impl Refusal {
             Self::ShuttingDown => "shutting_down",
             Self::ByEnvoy(_) => "request_rejected",
             Self::TimedOut => "request_timeout",
+            Self::CallerGone => "caller_gone",
             Self::EncodedResponse => "encoded_response",
             Self::ResponseTooLarge => "response_too_large",
             Self::ResponseShape(_) => "unknown_response_shape",
@@ -164,14 +169,15 @@ impl Refusal {
             Self::ShuttingDown => "The gateway is shutting down; try again.".into(),
             Self::ByEnvoy(_) => "The request is not one this gateway takes in.".into(),
             Self::TimedOut => "The request took too long to be decided.".into(),
+            Self::CallerGone => "The caller hung up before the request was decided.".into(),
             Self::EncodedResponse => {
                 "The model's answer was compressed and could not be checked.".into()
             }
             Self::ResponseTooLarge => {
                 "The model's answer is larger than this gateway accepts.".into()
             }
-            Self::ResponseShape(_) => {
-                "The model's answer was of a shape that cannot be checked.".into()
+            Self::ResponseShape(error) => {
+                format!("The model's answer was of a shape that cannot be checked: {error}.")
             }
             Self::Upstream(_) => "The model server answered with an error.".into(),
         }

@@ -21,6 +21,9 @@ use crate::{
     policy::{self, Call, Outcome, Permit},
 };
 
+/// How often a request's body is in memory while it is decided on: as received, as forwarded and as recorded.
+const COPIES: usize = 3;
+
 /// Where the request stands, named for what is awaited.
 pub(super) enum Request {
     AwaitingHeaders,
@@ -65,12 +68,23 @@ pub(super) struct Forward {
 /// What was read of a request that is refused, for its record.
 #[derive(Default)]
 pub(super) struct Read {
-    policies: Vec<String>,
+    decision: record::Decision,
     request: record::RequestRecord,
 }
 
 /// Why a request is refused, and what was read of it.
 type Refused = (Refusal, Option<Box<Read>>);
+
+impl Request {
+    /// Bytes of the body held.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::AwaitingIdentity(_, body) | Self::AwaitingBody(_, body) => body.bytes.len(),
+            Self::AwaitingOpened(forward) => forward.body.bytes.len(),
+            Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
+        }
+    }
+}
 
 impl Exchange {
     pub(super) fn on_request_headers(
@@ -225,7 +239,6 @@ impl Exchange {
                     fault: Some(refusal),
                     ..Body::default()
                 };
-                self.hold(0);
             }
             _ => self.refuse(refusal, None, out),
         }
@@ -239,12 +252,11 @@ impl Exchange {
         out: &mut Vec<Output>,
     ) {
         self.request = Request::Refused;
-        self.hold(0);
         if !self.summary.authenticated {
             return self.tell(&refusal, out);
         }
         let Read {
-            policies,
+            decision,
             mut request,
         } = *read.unwrap_or_default();
         if request.payload.is_empty() {
@@ -252,10 +264,10 @@ impl Exchange {
         }
         let decision = record::Decision {
             verdict: "deny".into(),
-            policies,
             policy_digest: self.rules.digest.clone(),
             code: refusal.code().into(),
             reason: refusal.message(),
+            ..decision
         };
         let entries = self
             .journal
@@ -285,6 +297,9 @@ impl Exchange {
         } = caller;
         let connection = head.connection.clone();
         let length = received.len();
+        if self.share.set(COPIES * length).is_err() {
+            return Err((Refusal::Overloaded, None));
+        }
         let body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
         let findings = count(&connection, &body.texts());
         let verdict = connection.chain.evaluate(&policy::Request {
@@ -294,9 +309,14 @@ impl Exchange {
             connection: &connection.name,
             dialect: connection.dialect.name(),
         });
-        self.summary.faults = verdict.faults;
+        self.summary.faults.clone_from(&verdict.faults);
         let mut read = Box::new(Read {
-            policies: verdict.decided_by,
+            decision: record::Decision {
+                policies: verdict.decided_by,
+                exempt_from: verdict.exempt_from,
+                faults: verdict.faults,
+                ..Default::default()
+            },
             request: shown(&connection, &*body, &findings, length),
         });
         let prepared = match verdict.outcome {
@@ -326,9 +346,8 @@ impl Exchange {
     fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
         let decision = record::Decision {
             verdict: "allow".into(),
-            policies: read.policies,
             policy_digest: self.rules.digest.clone(),
-            ..Default::default()
+            ..read.decision
         };
         let entries = self.journal.opened(read.request, decision);
         self.request = Request::AwaitingOpened(Box::new(forward));
@@ -358,7 +377,6 @@ impl Exchange {
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;
         send_upstream(&permit, head, body.bytes, out);
-        self.hold(0);
     }
 }
 

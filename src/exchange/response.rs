@@ -113,6 +113,14 @@ impl Response {
         }
     }
 
+    /// Bytes in memory.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Flowing(flow) => flow.memory(),
+            _ => 0,
+        }
+    }
+
     /// Whether something may leave once what left before is on record.
     pub(super) fn waits_to_leave(&self) -> bool {
         match self {
@@ -350,7 +358,7 @@ impl Exchange {
         if flow.held() > self.rules.limits.response_body {
             return self.end(Ending::Refuse(Refusal::ResponseTooLarge), out);
         }
-        if self.share.set(flow.memory()).is_err() {
+        if self.share.set(flow.memory() + self.recording).is_err() {
             return self.end(Ending::Refuse(Refusal::Overloaded), out);
         }
         self.let_out(out);
@@ -380,10 +388,6 @@ impl Exchange {
         send_some(&mut leaving, out);
         if self.journal.unrecorded() >= RECORD_EACH {
             self.record_delivered(out);
-        }
-        if let Response::Flowing(flow) = &self.response {
-            let memory = flow.memory();
-            self.hold(memory);
         }
     }
 
@@ -448,7 +452,6 @@ impl Exchange {
             end,
             ..
         } = *flow;
-        self.hold(0);
         self.give_head(head, out);
         let mut last: Vec<u8> = withheld.into_iter().flat_map(|piece| piece.bytes).collect();
         last.extend_from_slice(&terminal.bytes);

@@ -10,8 +10,9 @@ use futures::Stream;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// Answers on their way to Envoy at once; beyond that the exchange waits until Envoy reads.
-const WAITING: usize = 16;
+/// Answers on their way to Envoy at once; beyond that the exchange waits until Envoy reads. These few are the only bytes of
+/// a body that the byte budget does not count.
+pub(super) const WAITING: usize = 4;
 
 enum Said {
     Answer(Box<ProcessingResponse>),
@@ -59,6 +60,14 @@ impl Teller {
     /// Resolves when Envoy reads no more.
     pub(super) async fn gone(&self) {
         self.0.closed().await;
+    }
+}
+
+#[cfg(test)]
+impl Answers {
+    /// Answers that nobody has read.
+    pub(super) fn waiting(&self) -> usize {
+        self.said.len()
     }
 }
 

@@ -35,14 +35,23 @@ pub(super) async fn drive<B: Backing>(
         began,
         waiting: None,
         outputs: Vec::new(),
+        untold: false,
         otherwise: ("unfinished", ""),
     };
-    let end = driver.run(inbound, &teller, drain).await;
+    let end = driver.run(inbound, &teller, &drain).await;
     // The caller's place is free and the stream counted before Envoy is told.
     drop(driver);
-    match end {
-        End::Finished => teller.finish().await,
-        End::Failed(status) => teller.fail(status).await,
+    let told = async {
+        match end {
+            End::Finished => teller.finish().await,
+            End::Failed(status) => teller.fail(status).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = told => {}
+        // Untold, the stream ends in an error too.
+        () = drain.cancelled() => {}
     }
 }
 
@@ -59,6 +68,8 @@ struct Driver<B: Backing> {
     /// The one thing the exchange waits for besides Envoy: a token being checked, or a record being written.
     waiting: Option<BoxFuture<'static, Input>>,
     outputs: Vec<Output>,
+    /// Envoy did not take an answer in time.
+    untold: bool,
     /// Outcome and code where the exchange came to none by itself.
     otherwise: (&'static str, &'static str),
 }
@@ -89,7 +100,7 @@ impl<B: Backing> Driver<B> {
         &mut self,
         mut inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
         teller: &Teller,
-        drain: CancellationToken,
+        drain: &CancellationToken,
     ) -> End {
         let (mut first, mut gone, mut drained) = (true, false, false);
         let mut ticks = every(RECORD_EVERY);
@@ -114,7 +125,7 @@ impl<B: Backing> Driver<B> {
             };
             let Some(input) = input else { continue };
             self.take(input);
-            if let Some(end) = self.carry_out(teller).await {
+            if let Some(end) = self.carry_out(teller, drain).await {
                 return end;
             }
         }
@@ -134,7 +145,7 @@ impl<B: Backing> Driver<B> {
         }
     }
 
-    async fn carry_out(&mut self, teller: &Teller) -> Option<End> {
+    async fn carry_out(&mut self, teller: &Teller, drain: &CancellationToken) -> Option<End> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
                 Output::Authenticate(token) => {
@@ -145,9 +156,15 @@ impl<B: Backing> Driver<B> {
                     let recorded = self.backing.record(entries, durability);
                     self.waiting = Some(recorded.map(Input::Recorded).boxed());
                 }
-                // Where Envoy reads no more the loop learns of it by itself; the exchange must still come to its end.
-                Output::Answer(answer) => {
-                    let _ = teller.answer(convert::message(answer)).await;
+                Output::Answer(answer) => tokio::select! {
+                    biased;
+                    // Where Envoy reads no more the loop learns of it by itself; the exchange must still come to its end.
+                    _ = teller.answer(convert::message(answer)) => {}
+                    // Nor is one waited for that reads too slowly when our time is over: it never has the whole answer.
+                    () = drain.cancelled() => self.untold = true,
+                },
+                Output::Finished if self.untold => {
+                    return Some(End::Failed(Status::aborted("shutting_down")));
                 }
                 Output::Finished => return Some(End::Finished),
                 Output::Abort(code) => return Some(End::Failed(Status::aborted(code))),

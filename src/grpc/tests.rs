@@ -88,7 +88,7 @@ impl Fake {
     }
 
     async fn is_writing(&self) {
-        self.writing.acquire().await.unwrap().forget();
+        soon(self.writing.acquire()).await.unwrap().forget();
     }
 
     /// What is on record, but for the parts: how many there are depends on the time.
@@ -191,6 +191,13 @@ impl Backing for Fake {
     }
 }
 
+/// Fails rather than hangs: nothing here takes long.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what)
+        .await
+        .expect("it hangs")
+}
+
 /// One stream between Envoy and us.
 struct Stream {
     fake: Arc<Fake>,
@@ -233,13 +240,8 @@ impl Stream {
 
     /// The next thing Envoy is told.
     async fn told(&mut self) -> Told {
-        let answer = self
-            .answers
-            .as_mut()
-            .unwrap()
-            .next()
-            .await
-            .expect("an early good end");
+        let answers = self.answers.as_mut().unwrap();
+        let answer = soon(answers.next()).await.expect("an early good end");
         answer.expect("an early error").response.unwrap()
     }
 
@@ -247,7 +249,7 @@ impl Stream {
     async fn end(&mut self) -> Option<Code> {
         let answers = self.answers.as_mut().unwrap();
         let mut end = None;
-        while let Some(answer) = answers.next().await {
+        while let Some(answer) = soon(answers.next()).await {
             end = answer.err().map(|status| status.code());
         }
         end
@@ -255,7 +257,7 @@ impl Stream {
 
     async fn settled(&self) {
         self.tasks.close();
-        self.tasks.wait().await;
+        soon(self.tasks.wait()).await;
     }
 
     /// Asks and reads until the request is upstream and the stream's head is out.
@@ -529,6 +531,31 @@ async fn a_drain_tells_who_waits_and_cuts_who_streams() {
     assert_eq!(immediate.status.unwrap().code, 503);
     assert_eq!(opening.end().await, None);
     assert_eq!(opening.fake.kinds(), ["opened", "closed"]);
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_an_envoy_that_reads_no_more() {
+    let mut stream = Stream::open(Fake::new(Ledger::Durable));
+    stream.flows().await;
+    // More pieces than may be on their way at once: some wait to be read.
+    for _ in 0..20 {
+        stream.say(body(CHUNK, false, true));
+    }
+    stream.say(body(DONE, true, true));
+    let answers = stream.answers.as_ref().unwrap();
+    soon(async {
+        while answers.waiting() < answers::WAITING {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    stream.drain.cancel();
+    stream.settled().await;
+    assert_eq!(stream.fake.kinds(), ["opened", "closed"]);
+    assert!(
+        stream.end().await.is_some(),
+        "an answer that did not leave whole ends in an error"
+    );
 }
 
 #[tokio::test]

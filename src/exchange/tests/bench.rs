@@ -61,6 +61,8 @@ pub(super) struct Bench {
     /// Whether nobody else uses its rules.
     alone: bool,
     asked: Vec<Event>,
+    /// Bytes of bodies in what was said last.
+    said_bytes: usize,
     /// May not appear in an answer's body; never in a record.
     pub(super) hidden: Vec<&'static str>,
     pub(super) seen: Seen,
@@ -100,6 +102,7 @@ impl Bench {
             failed: false,
             alone: false,
             asked: Vec::new(),
+            said_bytes: 0,
             hidden: vec![SSN, CARD],
             seen: Seen::default(),
             now: Duration::ZERO,
@@ -188,6 +191,9 @@ impl Bench {
         let said = format!("{input:?}");
         let mut out = Vec::new();
         self.exchange.handle(self.now, input, &mut out);
+        if self.seen.end.is_none() {
+            self.said_bytes = out.iter().map(Output::bytes).sum();
+        }
         for output in out {
             self.take(output, &said);
         }
@@ -336,7 +342,10 @@ impl Bench {
             assert!(!self.is_recording(), "ended while a record is under way");
             assert_eq!(opened, closed, "{end:?} without `closed`, upon {after}");
             let used = self.rules.budget.used();
-            assert!(used == 0 || !self.alone, "memory is not given back");
+            assert!(
+                used == self.said_bytes || !self.alone,
+                "{used} bytes are not given back"
+            );
             assert!(!self.exchange.wants_tick());
             assert!(!self.exchange.summary().outcome.is_empty());
             if end == End::Finished {

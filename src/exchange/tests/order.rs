@@ -77,6 +77,12 @@ fn a_hang_up_ends_every_phase_and_closes_what_was_opened() {
         bench.handle(Input::Gone);
         settle(&mut bench);
         assert!(bench.seen.end.is_some(), "{name}");
+        let given = bench.seen.head.is_some();
+        let status = bench.exchange().summary().status;
+        assert!(
+            given == (status == 200) || bench.seen.immediate.is_some(),
+            "{name}"
+        );
         let kinds = bench.kinds();
         let closed = kinds.iter().filter(|kind| **kind == "closed").count();
         assert_eq!(

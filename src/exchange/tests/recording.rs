@@ -96,6 +96,67 @@ fn a_stream_that_outgrows_what_may_be_held_is_refused() {
 }
 
 #[test]
+fn one_record_is_written_at_a_time() {
+    let mut bench = Bench::new();
+    bench.ask("alice", &streamed("hi")).answer_stream();
+    bench.ledger = Ledger::Slow;
+    bench.answer(&chunk("one "), false).handle(Input::Tick);
+    // The bench refuses a second record while one is under way.
+    bench.answer(&chunk("two "), false).handle(Input::Tick);
+    bench.durable().handle(Input::Tick).durable();
+    assert_eq!(bench.kinds(), ["opened", "delivered", "delivered"]);
+}
+
+#[test]
+fn a_stream_that_outgrows_the_memory_of_all_is_refused() {
+    let mut bench = Bench::with(1 << 20, 1 << 20, 100_000, 10);
+    bench.ask("alice", &streamed("hi")).answer_stream();
+    bench.ledger = Ledger::Slow;
+    let event = chunk(&"abc ".repeat(250));
+    for _ in 0..100 {
+        bench.answer(&event, false);
+        assert!(bench.rules.budget.used() <= 100_000);
+    }
+    while bench.is_recording() {
+        bench.durable();
+    }
+    assert_eq!(bench.seen.end, Some(End::Aborted("overloaded")));
+}
+
+#[test]
+fn a_request_counts_as_often_as_it_is_in_memory() {
+    let body = prompt(&"word ".repeat(20_000));
+    let mut bench = Bench::with(1 << 20, 1 << 20, 2 * body.len(), 10);
+    bench.ask("alice", &body);
+    bench.refusal(503, "overloaded");
+
+    let mut bench = Bench::with(1 << 20, 1 << 20, 3 * body.len(), 10);
+    bench.ledger = Ledger::Slow;
+    bench.ask("alice", &body);
+    // To be forwarded, and on its way into the record.
+    assert_eq!(bench.rules.budget.used(), 2 * body.len());
+    bench.durable();
+    // Whoever hands it to Envoy, which may be slow to read, still has it.
+    assert_eq!(bench.rules.budget.used(), body.len());
+    bench.answer_stream();
+    assert_eq!(bench.rules.budget.used(), 0);
+}
+
+#[test]
+fn an_answer_counts_until_it_was_handed_on() {
+    let mut bench = Bench::new();
+    bench.ask("alice", &prompt("hi")).answer_json();
+    bench.ledger = Ledger::Slow;
+    let text = "word ".repeat(20_000);
+    let answer = completion(&text);
+    bench.answer(&answer, true);
+    assert!(bench.rules.budget.used() >= answer.len() + text.len());
+    bench.durable();
+    assert_eq!(bench.seen.answer.len(), answer.len());
+    assert_eq!(bench.rules.budget.used(), answer.len());
+}
+
+#[test]
 fn the_end_waits_for_closed() {
     let mut bench = Bench::new();
     bench.ask("alice", &streamed("hi")).answer_stream();

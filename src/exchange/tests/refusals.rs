@@ -291,6 +291,39 @@ fn request_trailers_are_refused() {
 }
 
 #[test]
+fn a_policy_that_cannot_be_evaluated_is_named_on_record() {
+    let mut bench = Bench::new();
+    bench
+        .head(head_with("alice", &[(":authority", "odd.example")]))
+        .body(prompt("hi").as_bytes(), true);
+    bench.refusal(403, "policy_error");
+    let [fault] = &bench.refused().decision.faults[..] else {
+        panic!("{:?}", bench.refused().decision)
+    };
+    assert!(fault.starts_with("policy `cleared-only`: "), "{fault}");
+    assert_eq!(
+        bench.exchange().summary().faults,
+        std::slice::from_ref(fault)
+    );
+}
+
+#[test]
+fn a_known_caller_who_did_not_wait_is_on_record() {
+    let mut bench = Bench::new();
+    bench.head(head("alice")).body(b"{\"model\":", false);
+    bench.handle(Input::Gone);
+    assert_eq!(bench.kinds(), ["refused"]);
+    assert_eq!(bench.refused().decision.code, "caller_gone");
+    assert_eq!(bench.refused().identity.subject, "alice");
+    assert!(bench.seen.upstream_head.is_none());
+
+    let mut stranger = Bench::new();
+    stranger.slow_authenticator = true;
+    stranger.head(head("alice")).handle(Input::Gone);
+    assert_eq!(stranger.kinds(), [""; 0], "who is not known is not on record");
+}
+
+#[test]
 fn nobody_takes_more_than_their_places_or_the_memory() {
     let mut first = Bench::with(1 << 20, 1 << 20, 100_000, 10);
     let rules = first.rules.clone();

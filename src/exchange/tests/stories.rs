@@ -175,6 +175,7 @@ fn an_exempt_caller_sees_originals_and_the_record_does_not() {
     );
     assert_eq!(bench.opened().request.findings["US_SSN"], 1);
     assert!(bench.opened().request.masked.is_empty());
+    assert_eq!(bench.opened().decision.exempt_from, ["mask-personal"]);
 
     bench.answer_stream();
     for piece in [&SSN[..6], &SSN[6..], " is ", CARD] {

@@ -509,7 +509,7 @@ async fn a_record_beyond_the_limit_is_refused_and_harms_nobody() {
     let dir = testing::dir();
     let ledger = Ledger::open(options(dir.path())).unwrap();
     let large = Closed {
-        body: "x".repeat(MAX_RECORD_BYTES),
+        reason: "x".repeat(MAX_RECORD_BYTES),
         ..Closed::default()
     };
     let entry = Entry {
@@ -521,7 +521,7 @@ async fn a_record_beyond_the_limit_is_refused_and_harms_nobody() {
         Err(LedgerError::TooLarge)
     );
     let most = Closed {
-        body: "x".repeat(MAX_RECORD_BYTES - 2_000),
+        reason: "x".repeat(MAX_RECORD_BYTES - 2_000),
         ..Closed::default()
     };
     let entry = Entry {
