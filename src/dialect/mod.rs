@@ -118,6 +118,15 @@ pub trait TextFilter {
     /// The channel's text is over: returns everything still held back, and forgets the channel. A later push to the
     /// same channel begins a new text: each string inside tool call arguments is one.
     fn finish(&mut self, channel: &Channel) -> String;
+    /// A part of a text that is also read by itself: masked as a text of its own. It is not what leaves: the text it
+    /// is part of is pushed behind it, with what came back in the part's place.
+    fn part(&mut self, text: &str) -> String;
+    /// A word of the protocol, such as an id: what must take its place, if anything. Always the same for the same word.
+    /// A word is no text of the answer, and masking what only looks like a value would break clients; what may stand
+    /// nowhere, such as the lent credential, may not stand here either.
+    fn word(&mut self, _word: &str) -> Option<String> {
+        None
+    }
     /// Whether what comes back may differ from what was pushed. Then what repeats the text in another form (`logprobs`,
     /// token ids) is blanked and annotations of a changed text are dropped.
     fn masks(&self) -> bool {

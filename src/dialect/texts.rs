@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use super::{
     Channel, ShapeError, TextFilter,
     arguments::Arguments,
-    json::{self, Document, Key, Kind, Span, Value},
+    json::{self, Document, Key, Kind, Member, Span, Value},
     whole,
 };
 
@@ -52,9 +52,9 @@ pub(super) enum Class {
     ArgumentsPiece,
     /// Content parts, whose adjacent text parts may be read as one.
     Parts,
-    /// Not text: forwarded as it stands.
+    /// A string that is the protocol's own word; anything else is walked as `Text` is.
     Protocol,
-    /// Cannot be scanned, and why; forwarded as it stands.
+    /// Cannot be scanned, and why: every string in it is taken for a word.
     Opaque(&'static str),
     /// As `Text`, but it stands for something that cannot be scanned, such as a link to an image.
     Partly(&'static str),
@@ -107,6 +107,8 @@ pub(super) enum What {
     Text(Leaf),
     Piece(Leaf),
     ArgumentsPiece(Leaf),
+    /// The protocol's own, or what cannot be scanned.
+    Word(Leaf),
     /// JSON in a string, with the texts inside it.
     Arguments {
         leaf: Leaf,
@@ -116,6 +118,8 @@ pub(super) enum What {
     Key {
         leaf: Leaf,
         object: u32,
+        /// It stands in what cannot be scanned.
+        word: bool,
     },
     /// Adjacent text parts and their texts joined.
     Run {
@@ -182,7 +186,9 @@ impl Texts {
                 What::Text(leaf)
                 | What::Piece(leaf)
                 | What::ArgumentsPiece(leaf)
-                | What::Key { leaf, .. } => {
+                | What::Key {
+                    leaf, word: false, ..
+                } => {
                     out.push(leaf.text(document, slot.span));
                 }
                 What::Arguments { texts, .. } => out.extend(texts.iter().map(String::as_str)),
@@ -190,7 +196,7 @@ impl Texts {
                     out.extend(parts.iter().map(|(span, leaf)| leaf.text(document, *span)));
                     out.push(joined);
                 }
-                What::Echo | What::Annotations => {}
+                What::Word(_) | What::Key { .. } | What::Echo | What::Annotations => {}
             }
         }
         out
@@ -225,9 +231,19 @@ impl Texts {
                         edits.push((slot.span, json::quoted(&masked)));
                     }
                 }
-                What::Key { leaf, object } => {
+                What::Word(leaf) => {
+                    if let Some(masked) = filter.word(leaf.text(document, slot.span)) {
+                        edits.push((slot.span, json::quoted(&masked)));
+                    }
+                }
+                What::Key { leaf, object, word } => {
                     let text = leaf.text(document, slot.span);
-                    keys.push((*object, slot.span, text, whole(filter, &slot.channel, text)));
+                    let masked = if *word {
+                        filter.word(text).unwrap_or_else(|| text.to_owned())
+                    } else {
+                        whole(filter, &slot.channel, text)
+                    };
+                    keys.push((*object, slot.span, text, masked));
                 }
                 What::Run { parts, .. } => run(document, parts, &slot.channel, filter, &mut edits),
                 What::Echo if filter.masks() => edits.push((slot.span, "null".to_owned())),
@@ -294,12 +310,16 @@ impl TextFilter for Watch<'_> {
         masked
     }
 
+    fn part(&mut self, text: &str) -> String {
+        self.filter.part(text)
+    }
+
     fn masks(&self) -> bool {
         self.filter.masks()
     }
 }
 
-/// Masks adjacent text parts: each for itself, and then what they read joined.
+/// Masks adjacent text parts: each for itself, and then what they read joined, which is what leaves.
 fn run(
     document: &str,
     parts: &[(Span, Leaf)],
@@ -309,7 +329,7 @@ fn run(
 ) {
     let masked: Vec<String> = parts
         .iter()
-        .map(|(span, leaf)| whole(filter, channel, leaf.text(document, *span)))
+        .map(|(span, leaf)| filter.part(leaf.text(document, *span)))
         .collect();
     let together = masked.concat();
     let seamless = whole(filter, channel, &together);
@@ -367,7 +387,10 @@ impl<'d> Walk<'d, '_> {
             self.found.unscanned.push(kind);
         }
         match (class, &value.kind) {
-            (Class::Protocol | Class::Opaque(_), _) => Ok(()),
+            (Class::Opaque(_), _) => {
+                self.words(value);
+                Ok(())
+            }
             (Class::Echo, Kind::Null) => Ok(()),
             (Class::Echo, _) => {
                 self.slot(value.span, What::Echo);
@@ -397,10 +420,34 @@ impl<'d> Walk<'d, '_> {
             Class::Arguments => What::Arguments { leaf, texts },
             Class::ArgumentsPiece => What::ArgumentsPiece(leaf),
             Class::Piece => What::Piece(leaf),
+            Class::Protocol => What::Word(leaf),
             _ => What::Text(leaf),
         };
         self.slot(value.span, what);
         Ok(())
+    }
+
+    /// Every string in what cannot be scanned. The document's depth is bounded, and so is this.
+    fn words(&mut self, value: &'d Value) {
+        match &value.kind {
+            Kind::String { .. } => {
+                let decoded = self.document.string(value).unwrap_or_default();
+                self.slot(value.span, What::Word(Leaf::new(decoded)));
+            }
+            Kind::Array(values) => values.iter().for_each(|value| self.words(value)),
+            Kind::Object(members) => {
+                for Member { key, value: inside } in members {
+                    let what = What::Key {
+                        leaf: Leaf(key.decoded().map(Into::into)),
+                        object: value.span.start,
+                        word: true,
+                    };
+                    self.slot(key.span, what);
+                    self.words(inside);
+                }
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Number => {}
+        }
     }
 
     fn each(
@@ -458,7 +505,12 @@ impl<'d> Walk<'d, '_> {
             return Ok(());
         }
         let leaf = Leaf(key.decoded().map(Into::into));
-        self.slot(key.span, What::Key { leaf, object });
+        let what = What::Key {
+            leaf,
+            object,
+            word: false,
+        };
+        self.slot(key.span, what);
         Ok(())
     }
 
@@ -505,7 +557,10 @@ impl<'d> Walk<'d, '_> {
     }
 
     fn slot(&mut self, span: Span, what: What) {
-        let channel = self.fields.channel(&self.path);
+        let channel = match &what {
+            What::Word(_) => Channel::default(),
+            _ => self.fields.channel(&self.path),
+        };
         self.found.slots.push(Slot {
             channel,
             span,
@@ -524,6 +579,9 @@ fn texts_inside(arguments: &str) -> Result<Vec<String>, ShapeError> {
         }
         fn finish(&mut self, _: &Channel) -> String {
             self.1.push(std::mem::take(&mut self.0));
+            String::new()
+        }
+        fn part(&mut self, _: &str) -> String {
             String::new()
         }
     }
@@ -558,5 +616,9 @@ impl TextFilter for Mask<'_> {
     fn finish(&mut self, _: &Channel) -> String {
         let text = std::mem::take(&mut self.pushed);
         (self.mask)(&text).unwrap_or(text)
+    }
+
+    fn part(&mut self, text: &str) -> String {
+        (self.mask)(text).unwrap_or_else(|| text.to_owned())
     }
 }

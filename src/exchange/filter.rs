@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     detect::Entity,
     dialect::{Channel, TextFilter},
-    mask::{Masker, Operator, Plan},
+    mask::{self, Masker, Operator, Plan},
 };
 
 /// Most text channels one answer may have; an answer with more is refused.
@@ -191,6 +191,15 @@ impl TextFilter for Filter {
         }
         self.release(channel, &released, true);
         released
+    }
+
+    fn part(&mut self, text: &str) -> String {
+        let Some(plan) = &self.plan else {
+            return text.to_owned();
+        };
+        let (masked, counts) = mask::mask(plan, text);
+        add(&mut self.masked, &counts);
+        masked
     }
 
     /// True also where only a lent secret is looked for: `logprobs` could spell it out.

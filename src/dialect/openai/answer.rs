@@ -65,8 +65,8 @@ impl Whole {
         let document = Document::read(text)?;
         let texts = Texts::find(&document, &kind_of(&document, self.status)?)?;
         let edits = texts.edits(text, filter)?;
-        note(&mut self.facts, &document);
-        self.facts.finish_reasons = finish_reasons(&document).into_iter().flatten().collect();
+        note(&mut self.facts, &document, filter);
+        self.facts.finish_reasons = finish_reasons(&document, filter);
         self.facts.unscanned = texts.unscanned;
         self.facts.complete = true;
         Ok(json::splice(text, edits))
@@ -158,11 +158,12 @@ pub(super) fn is_error(document: &Document<'_>) -> bool {
 
 /// Takes over what the document says of itself. What does not look like a word of the protocol is left out: facts go
 /// into the record unmasked.
-pub(super) fn note(facts: &mut ResponseFacts, document: &Document<'_>) {
-    let word = |name| {
-        let value = document.string(document.member(&document.root, name)?)?;
-        is_token(&value).then(|| value.into_owned())
-    };
+pub(super) fn note(
+    facts: &mut ResponseFacts,
+    document: &Document<'_>,
+    filter: &mut dyn TextFilter,
+) {
+    let word = |name| word(document, document.member(&document.root, name)?, filter);
     let Some(usage) = document.member(&document.root, "usage") else {
         return note_words(facts, word);
     };
@@ -176,7 +177,7 @@ pub(super) fn note(facts: &mut ResponseFacts, document: &Document<'_>) {
     note_words(facts, word);
 }
 
-fn note_words(facts: &mut ResponseFacts, word: impl Fn(&'static str) -> Option<String>) {
+fn note_words(facts: &mut ResponseFacts, mut word: impl FnMut(&'static str) -> Option<String>) {
     facts.id = facts.id.take().or_else(|| word("id"));
     facts.model = facts.model.take().or_else(|| word("model"));
     facts.system_fingerprint = facts
@@ -185,7 +186,17 @@ fn note_words(facts: &mut ResponseFacts, word: impl Fn(&'static str) -> Option<S
         .or_else(|| word("system_fingerprint"));
 }
 
-fn finish_reasons(document: &Document<'_>) -> Vec<Option<String>> {
+/// A string that looks like a word of the protocol, as it leaves.
+pub(super) fn word(
+    document: &Document<'_>,
+    value: &Value,
+    filter: &mut dyn TextFilter,
+) -> Option<String> {
+    let word = document.string(value).filter(|word| is_token(word))?;
+    Some(filter.word(&word).unwrap_or_else(|| word.into_owned()))
+}
+
+fn finish_reasons(document: &Document<'_>, filter: &mut dyn TextFilter) -> Vec<String> {
     let Some(Value {
         kind: Kind::Array(choices),
         ..
@@ -195,18 +206,19 @@ fn finish_reasons(document: &Document<'_>) -> Vec<Option<String>> {
     };
     choices
         .iter()
-        .map(|choice| finish_reason(document, choice))
+        .filter_map(|choice| finish_reason(document, choice, filter))
         .collect()
 }
 
 /// Why the choice ended, where it did.
-pub(super) fn finish_reason(document: &Document<'_>, choice: &Value) -> Option<String> {
-    let reason = document.string(document.member(choice, "finish_reason")?)?;
-    Some(if is_token(&reason) {
-        reason.into_owned()
-    } else {
-        "other".to_owned()
-    })
+pub(super) fn finish_reason(
+    document: &Document<'_>,
+    choice: &Value,
+    filter: &mut dyn TextFilter,
+) -> Option<String> {
+    let reason = document.member(choice, "finish_reason")?;
+    document.string(reason)?;
+    Some(word(document, reason, filter).unwrap_or_else(|| "other".to_owned()))
 }
 
 impl Fields for Answer {

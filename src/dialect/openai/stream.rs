@@ -10,7 +10,7 @@
 //! joined. A chunk whose text did not change leaves with the bytes it came with. Nothing of a block that was cut off
 //! or that cannot be read leaves.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{
     answer::{self, Answer},
@@ -212,15 +212,15 @@ impl Stream {
         let changed: Vec<u32> = changed.map(|(channel, _)| channel.choice).collect();
         texts.drop_annotations(&changed, &mut edits);
         if kind == Answer::Chunk {
-            self.head = head(&document);
+            self.head = head(&document, filter);
         }
         for (choice, value) in &choices {
-            if let Some(reason) = answer::finish_reason(&document, value) {
+            if let Some(reason) = answer::finish_reason(&document, value, filter) {
                 self.end_choice(*choice, filter, &mut pieces, before);
                 self.reasons.insert(*choice, reason);
             }
         }
-        self.note(&document, &texts);
+        self.note(&document, &texts, filter);
         edits.extend(changed_pieces(data, &texts, pieces));
         Ok((!edits.is_empty()).then(|| json::splice(data, edits)))
     }
@@ -331,8 +331,8 @@ impl Stream {
         out.extend_from_slice(chunk.as_bytes());
     }
 
-    fn note(&mut self, document: &Document<'_>, texts: &Texts) {
-        answer::note(&mut self.facts, document);
+    fn note(&mut self, document: &Document<'_>, texts: &Texts, filter: &mut dyn TextFilter) {
+        answer::note(&mut self.facts, document, filter);
         self.facts.finish_reasons = self.reasons.values().cloned().collect();
         for kind in &texts.unscanned {
             if !self.facts.unscanned.contains(kind) {
@@ -363,7 +363,15 @@ fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (number, field) in block.fields() {
         let named = matches!(field.name, "event" | "id" | "retry");
-        if field.name == "data" || (named && (field.value.is_empty() || is_token(field.value))) {
+        if field.name == "data" || (named && field.value.is_empty()) {
+            continue;
+        }
+        if named && is_token(field.value) {
+            out.extend(
+                filter
+                    .word(field.value)
+                    .map(|masked| (number, format!("{}: {masked}", field.name))),
+            );
             continue;
         }
         let text = if named || field.name.is_empty() {
@@ -470,20 +478,22 @@ fn renumber(field: &mut String, document: &Document<'_>, choice: &Value) -> Resu
     Ok(())
 }
 
-/// The members a chunk of ours repeats, as received, from the opening brace on.
-fn head(document: &Document<'_>) -> String {
+/// The members a chunk of ours repeats, as they leave, from the opening brace on.
+fn head(document: &Document<'_>, filter: &mut dyn TextFilter) -> String {
     let mut out = String::from("{");
     for name in HEAD {
         let Some(value) = document.member(&document.root, name) else {
             continue;
         };
-        let safe = match value.kind {
-            Kind::String { .. } => document.string(value).is_some_and(|text| is_token(&text)),
-            Kind::Number | Kind::Null => true,
-            _ => false,
+        let value = match value.kind {
+            Kind::String { .. } => {
+                answer::word(document, value, filter).map(|word| json::quoted(&word).into())
+            }
+            Kind::Number | Kind::Null => Some(Cow::Borrowed(value.span.of(document.text))),
+            _ => None,
         };
-        if safe {
-            out.push_str(&format!("\"{name}\":{},", value.span.of(document.text)));
+        if let Some(value) = value {
+            out.push_str(&format!("\"{name}\":{value},"));
         }
     }
     out

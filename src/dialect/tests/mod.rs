@@ -56,7 +56,20 @@ impl TextFilter for Runs {
         self.texts.push((channel.clone(), text));
         masked(&self.held.remove(channel).unwrap_or_default())
     }
+
+    fn part(&mut self, text: &str) -> String {
+        masked(text)
+    }
+
+    fn word(&mut self, word: &str) -> Option<String> {
+        word.contains(LENT).then(|| word.replace(LENT, GONE))
+    }
 }
+
+/// Stands for the lent credential, which no answer may carry anywhere.
+pub(super) const LENT: &str = "lent-secret";
+/// What [`Runs`] puts in its place.
+pub(super) const GONE: &str = "<gone>";
 
 /// Lets everything through and says so.
 #[derive(Debug, Default)]
@@ -68,6 +81,9 @@ impl TextFilter for Open {
     }
     fn finish(&mut self, _: &Channel) -> String {
         String::new()
+    }
+    fn part(&mut self, text: &str) -> String {
+        text.to_owned()
     }
     fn masks(&self) -> bool {
         false

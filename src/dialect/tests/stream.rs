@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Channel, Passed, ShapeError},
-    Open, Runs, cut, cut_text, event_stream, masked, masked_value, read, text, value, written,
+    GONE, LENT, Open, Runs, cut, cut_text, event_stream, masked, masked_value, read, text, value,
+    written,
 };
 
 const TRANSCRIPTS: [(&str, &str); 4] = [
@@ -407,4 +408,48 @@ proptest! {
             prop_assert!(!out.contains("1234"), "{out}");
         }
     }
+}
+
+#[test]
+fn what_may_stand_nowhere_stands_in_no_word_of_a_stream() {
+    let secret = |name: &str| format!("{name}-{LENT}");
+    let chunk = |choice: Value| {
+        let chunk = json!({"id": secret("id"), "object": "chat.completion.chunk", "model": secret("m"),
+            "system_fingerprint": secret("fp"), "service_tier": secret("tier"), "choices": [choice]});
+        format!("data: {chunk}\n\n")
+    };
+    let words = json!({"role": secret("assistant"), "content": "held 12", "audio": {"id": secret("a"), "data": secret("d")},
+        "tool_calls": [{"index": 0, "id": secret("call"), "type": secret("function"), "function": {"arguments": "7"}}]});
+    let stream = [
+        format!(
+            "event: {}\nid: {}\nretry: {}\n",
+            secret("e"),
+            secret("i"),
+            secret("r")
+        ),
+        chunk(json!({"index": 0, "delta": words})),
+        chunk(json!({"index": 0, "delta": {}, "finish_reason": secret("stop")})),
+        format!(
+            "data: {}\n\n",
+            json!({"error": {"message": "", "type": secret("t"), "code": secret("c")}})
+        ),
+        format!("event: {}\ndata: [DONE]\n\n", secret("done")),
+        format!("id: {}\n\n", secret("behind")),
+    ]
+    .concat();
+    let mut reader = event_stream();
+    let out = read(&mut *reader, [stream.as_bytes()], &mut Runs::default()).unwrap();
+    let out = text_of(&out);
+    assert!(!out.contains(LENT), "{out}");
+    // Each time it came, and in the words that the two chunks of ours repeat.
+    assert_eq!(
+        out.matches(GONE).count(),
+        stream.matches(LENT).count() + 2 * 4,
+        "{out}"
+    );
+    let facts = reader.facts();
+    for said in [&facts.id, &facts.model, &facts.system_fingerprint] {
+        assert!(said.as_deref().unwrap().ends_with(GONE), "{said:?}");
+    }
+    assert_eq!(facts.finish_reasons, [format!("stop-{GONE}")]);
 }

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::{
     super::{Channel, ResponseBody, ShapeError},
-    Open, Runs, openai, read,
+    GONE, LENT, Open, Runs, openai, read,
 };
 
 fn answer(status: u16, content_type: Option<&str>) -> Result<Box<dyn ResponseBody>, ShapeError> {
@@ -220,4 +220,78 @@ fn a_document_over_the_cap_is_refused() {
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].code, "answer_too_large");
     assert!(reader.held() <= 32 << 20);
+}
+
+#[test]
+fn what_may_stand_nowhere_stands_in_no_word_of_an_answer() {
+    let secret = |name: &str| format!("{name}-{LENT}");
+    let body = json!({
+        "id": secret("id"), "object": "chat.completion", "model": secret("m"), "system_fingerprint": secret("fp"),
+        "service_tier": secret("tier"),
+        "choices": [{"index": 0, "finish_reason": secret("stop"), "message": {
+            "role": secret("assistant"), "content": [{"type": "text", "text": "x"}],
+            "annotations": [{"type": secret("url_citation")}],
+            "tool_calls": [{"id": secret("call"), "type": secret("function"), "function": {"name": "f", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": secret("sig")}}}],
+            "audio": {"id": secret("audio"), "data": secret("AAAA")},
+            "images": [{"type": "image_url", secret("key"): secret("data:"), "n": [secret("deep")]}, {secret("a"): 1, GONE: 2}],
+            "reasoning_details": [{"type": secret("reasoning.text"), "format": secret("f"), "id": secret("i"), "signature": secret("s"), "data": secret("d")}],
+        }}],
+        "novel": {secret("-"): 1},
+    });
+    let mut reader = answer(200, Some("application/json")).unwrap();
+    let mut filter = Runs::default();
+    let out = read(&mut *reader, [body.to_string().as_bytes()], &mut filter).unwrap();
+    let out = String::from_utf8(out.terminal).unwrap();
+    // The key that the dialect does not know is text, and this filter masks no such text.
+    let expected = body
+        .to_string()
+        .replace(LENT, GONE)
+        .replace(&format!("--{GONE}"), &secret("-"));
+    assert_eq!(out, expected);
+    let facts = reader.facts();
+    for said in [&facts.id, &facts.model, &facts.system_fingerprint] {
+        assert!(said.as_deref().unwrap().ends_with(GONE), "{said:?}");
+    }
+    assert_eq!(facts.finish_reasons, [format!("stop-{GONE}")]);
+    for (_, text) in &filter.texts {
+        assert!(!text.starts_with("id-"), "a word was taken for text");
+    }
+
+    for status in [200, 500] {
+        let error = json!({"error": {"message": "m", "type": secret("t"), "code": secret("c")}});
+        let out = through(status, &error.to_string()).unwrap();
+        assert_eq!(out.to_string(), error.to_string().replace(LENT, GONE));
+    }
+}
+
+#[test]
+fn adjacent_parts_are_read_both_ways_and_recorded_once() {
+    let content = |first: &str, second: &str| {
+        json!({"object": "chat.completion", "choices": [{"message": {"content": [
+            {"type": "text", "text": first}, {"type": "text", "text": second}, {"type": "other", "text": "end"},
+        ]}}]})
+    };
+    for (first, second, masked, recorded) in [
+        ("plain", " text", ["plain", " text"], "plain text"),
+        // Found joined, found alone though joined it would be another value's part, and found in both readings.
+        ("12", "34", ["[\"N\"]", ""], "1234"),
+        (
+            "x 1234",
+            " 5678",
+            ["x [\"N\"]", " [\"N\"]"],
+            "x [\"N\"] [\"N\"]",
+        ),
+    ] {
+        let mut filter = Runs::default();
+        let mut reader = answer(200, Some("application/json")).unwrap();
+        let body = content(first, second).to_string();
+        let out = read(&mut *reader, [body.as_bytes()], &mut filter).unwrap();
+        assert_eq!(
+            String::from_utf8(out.terminal).unwrap(),
+            content(masked[0], masked[1]).to_string()
+        );
+        let texts: Vec<&str> = filter.texts.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, [recorded, "end"]);
+    }
 }
