@@ -261,7 +261,10 @@ impl Backing for Live {
             ..
         } = summary;
         for fault in &summary.faults {
-            warn!(session, connection, fault, "a policy could not be evaluated, so it denied");
+            warn!(
+                session,
+                connection, fault, "a policy could not be evaluated, so it denied"
+            );
         }
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         info!(session, connection, outcome, code, status, ms, "exchange");

@@ -7,6 +7,7 @@ use super::{
     understand::{At, GIB, KIB, MIB, Notes, TIB, size},
     units,
 };
+use crate::exchange::COPIES;
 
 /// Mode of a socket for its owner alone.
 const OWNER: u32 = 0o600;
@@ -181,11 +182,12 @@ pub(super) fn limits(raw: &raw::Limits, at: &At, notes: &mut Notes<'_>) -> Optio
         None => streams.min(64),
     };
     let (request_body, response_body, memory) = (request_body?, response_body?, memory?);
-    if memory < request_body.max(response_body) {
-        let least = units::spelled(request_body.max(response_body));
+    let least = COPIES as u64 * request_body.max(response_body);
+    if memory < least {
+        let least = units::spelled(least);
         notes.fault(
             &at.key("memory"),
-            format!("must hold at least one body: {least} or more"),
+            format!("must hold one body {COPIES} times, as it is received, forwarded and recorded: {least} or more"),
         );
     }
     Some(Limits {

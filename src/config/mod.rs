@@ -121,7 +121,8 @@ pub struct Limits {
     pub request_body: u64,
     /// Largest answer that is not a stream, in bytes.
     pub response_body: u64,
-    /// All bodies held at one time together, in bytes; at least as large as either of the above.
+    /// All bodies held at one time together with their copies, in bytes; at least [`COPIES`](crate::exchange::COPIES) times
+    /// either of the above.
     pub memory: u64,
     /// Requests in flight.
     pub streams: u32,

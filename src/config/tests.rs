@@ -421,7 +421,9 @@ fn what_is_wrong_with_a_file() {
         (
             "{ streams: 10 }",
             "{ memory: 16MiB }",
-            &["4: limits.memory: must hold at least one body: 32MiB or more"],
+            &[
+                "4: limits.memory: must hold one body 3 times, as it is received, forwarded and recorded: 96MiB or more",
+            ],
         ),
         (
             "{ streams: 10 }",

@@ -20,6 +20,8 @@ const CHANNELS: usize = 1024;
 /// One masker per channel for the traffic, and one for the record where the traffic's does not already cover it.
 pub(super) struct Filter {
     plan: Option<Arc<Plan>>,
+    /// Looks for the lent credential alone: all that is masked in words of the protocol.
+    lent: Option<Arc<Plan>>,
     operators: BTreeMap<Entity, Operator>,
     lanes: BTreeMap<Channel, Option<Masker>>,
     masked: BTreeMap<Entity, u64>,
@@ -71,14 +73,17 @@ struct Shown {
 }
 
 impl Filter {
-    /// `plan` masks what leaves, with `operators`; `record` says what is recorded of that.
+    /// `plan` masks the text that leaves, with `operators`, and `lent` its protocol's words; `record` says what is recorded
+    /// of the text.
     pub(super) fn new(
         plan: Option<Arc<Plan>>,
+        lent: Option<Arc<Plan>>,
         record: Record,
         operators: BTreeMap<Entity, Operator>,
     ) -> Self {
         Self {
             plan,
+            lent,
             operators,
             lanes: BTreeMap::new(),
             masked: BTreeMap::new(),
@@ -200,6 +205,12 @@ impl TextFilter for Filter {
         let (masked, counts) = mask::mask(plan, text);
         add(&mut self.masked, &counts);
         masked
+    }
+
+    fn word(&mut self, word: &str) -> Option<String> {
+        let (masked, counts) = mask::mask(self.lent.as_ref()?, word);
+        add(&mut self.masked, &counts);
+        (masked != word).then_some(masked)
     }
 
     /// True also where only a lent secret is looked for: `logprobs` could spell it out.

@@ -37,6 +37,7 @@ pub use self::{
     headers::Headers,
     messages::{Answer, Attributes, Immediate, Input, Mutation, Output, Summary},
     refusal::Refusal,
+    request::COPIES,
     route::{HostPattern, Route, Territory},
     rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Rules, SESSION_HEADER},
 };

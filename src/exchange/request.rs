@@ -21,8 +21,9 @@ use crate::{
     policy::{self, Call, Outcome, Permit},
 };
 
-/// How often a request's body is in memory while it is decided on: as received, as forwarded and as recorded.
-const COPIES: usize = 3;
+/// How often a request's body is in memory while it is decided on: as received, as forwarded and as recorded. An answer
+/// that is one document is there no more often.
+pub const COPIES: usize = 3;
 
 /// Where the request stands, named for what is awaited.
 pub(super) enum Request {

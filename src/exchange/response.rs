@@ -96,7 +96,8 @@ impl Response {
             true if obliges_to_all(connection, &obliged.mask_response) => Record::AsItLeaves,
             true => Record::Masked(connection.record_plan.clone()),
         };
-        let filter = Filter::new(traffic, record, obliged.mask_response.clone());
+        let lent = connection.lent_plan()?;
+        let filter = Filter::new(traffic, lent, record, obliged.mask_response.clone());
         Ok(Self::Expected(Box::new(Expected {
             connection: connection.clone(),
             endpoint,

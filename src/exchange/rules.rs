@@ -133,6 +133,17 @@ impl Connection {
             None => self.request_plan(obligations),
         }
     }
+
+    /// A plan that looks for the lent secret and nothing else; `None` where none is lent.
+    ///
+    /// # Errors
+    /// [`DetectorError`] where its detector does not compile.
+    pub(super) fn lent_plan(&self) -> Result<Option<Arc<Plan>>, DetectorError> {
+        self.credential
+            .as_ref()
+            .map(|credential| plan(&credential.catalog, &BTreeMap::new()))
+            .transpose()
+    }
 }
 
 fn plan(

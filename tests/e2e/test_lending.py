@@ -97,6 +97,60 @@ def test_an_error_of_the_model_that_names_the_credential_does_not_show_it(site):
     assert UPSTREAM_KEY not in json.dumps(site.records(reply.session))
 
 
+PLACES = {
+    "id": lambda d: d.update(id=UPSTREAM_KEY),
+    "model": lambda d: d.update(model=f"gpt/{UPSTREAM_KEY}"),
+    "system_fingerprint": lambda d: d.update(system_fingerprint=UPSTREAM_KEY),
+    "finish_reason": lambda d: d["choices"][0].update(finish_reason=UPSTREAM_KEY),
+    "role": lambda d: (d["choices"][0].get("message") or d["choices"][0]["delta"]).update(role=UPSTREAM_KEY),
+    "tool call id": lambda d: (d["choices"][0].get("message") or d["choices"][0]["delta"]).update(
+        tool_calls=[{"index": 0, "id": UPSTREAM_KEY, "type": "function", "function": {"name": UPSTREAM_KEY, "arguments": "{}"}}]),
+    "a key": lambda d: d.update({UPSTREAM_KEY: 1}),
+    "a key of usage": lambda d: d.update(usage={"prompt_tokens": 1, UPSTREAM_KEY: 1}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("client", ["alice-app", "carol-app"])
+def test_no_word_of_the_protocol_names_the_credential(site, place, streamed, client):
+    def answer(request):
+        document = {"id": "c-1", "created": 1, "model": "m", "object": "chat.completion", "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}]}
+        if not streamed:
+            PLACES[place](document)
+            return Answer.json(document)
+        document["object"] = "chat.completion.chunk"
+        document["choices"][0]["delta"] = document["choices"][0].pop("message")
+        PLACES[place](document)
+        return Answer.sse([document])
+
+    site.upstream.answer = answer
+    reply = site.call(prompt(stream=streamed), client=client)
+    assert reply.status == 200 and reply.whole and b"Hello." in reply.body, reply
+    assert UPSTREAM_KEY.encode() not in reply.body and b"[UPSTREAM_CREDENTIAL]" in reply.body
+    assert UPSTREAM_KEY not in json.dumps(site.records(reply.session))
+
+
+def test_no_line_of_a_stream_names_the_credential(site):
+    events = chat("Hello.")(type("R", (), {"json": {"stream": True}})())
+    lines = f"id: {UPSTREAM_KEY}\nevent: {UPSTREAM_KEY}\n: {UPSTREAM_KEY}\n{UPSTREAM_KEY}: 1\n".encode()
+    site.upstream.answer = Answer(200, events.headers, [lines, *events.pieces])
+    reply = site.call(prompt(stream=True))
+    assert reply.status == 200 and text_of(reply.body) == "Hello."
+    assert UPSTREAM_KEY.encode() not in reply.body and reply.body.count(b"[UPSTREAM_CREDENTIAL]") == 4
+
+
+def test_a_whole_answer_in_parts_is_on_record_once(site):
+    parts = [{"type": "text", "text": "Hello "}, {"type": "text", "text": "there."}]
+    site.upstream.answer = Answer.json({"id": "c-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": parts}, "finish_reason": "stop"}]})
+    reply = site.call()
+    assert reply.status == 200 and reply.json["choices"][0]["message"]["content"] == parts
+    texts = [text for r in site.records(reply.session) if "delivered" in r for text in r["delivered"]["text"].values()]
+    assert "".join(texts).count("there.") == 1
+
+
 def test_no_header_of_an_answer_names_the_credential(site):
     whole = chat("Hello.")(type("R", (), {"json": {}})())
     site.upstream.answer = Answer(200, {**whole.headers, "x-debug": f"Bearer {UPSTREAM_KEY}", "x-echo": UPSTREAM_KEY, "x-fine": "yes"}, whole.pieces)

@@ -81,7 +81,7 @@ HELD = 'countersign_state{name="held_bytes",part="memory"}'
 
 
 def test_all_bodies_together_have_a_bound(gateway, upstream, tokens):
-    running = gateway(limits={"memory": "1MiB", "request_body": "1MiB", "response_body": "1MiB"})
+    running = gateway(limits={"memory": "3MiB", "request_body": "1MiB", "response_body": "1MiB"})
     upstream.answer = chat("Hello.")
     half = json.dumps(prompt("a" * 700_000)).encode()
     host, port = running.envoy.url.removeprefix("http://").split(":")
@@ -89,7 +89,8 @@ def test_all_bodies_together_have_a_bound(gateway, upstream, tokens):
         slow.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
                      b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s" % (tokens().encode(), len(half), half[:-1]))
         wait_until("most of it is held", lambda: running.countersign.metrics()[HELD] > 600_000)
-        reply = call(running.envoy.url, tokens(), prompt("b" * 700_000))
+        # Deciding on it takes three times its size.
+        reply = call(running.envoy.url, tokens(), prompt("b" * 900_000))
         assert (reply.status, reply.code) == (503, "overloaded") and upstream.requests == []
         assert call(running.envoy.url, tokens(), prompt("small")).status == 200, "there is room for one that fits"
         slow.sendall(half[-1:])

@@ -1,5 +1,7 @@
 """Who may do what: what no policy allows is refused, and the record says which policy decided."""
 
+import json
+
 import openai
 import pytest
 from stack.caller import prompt
@@ -43,6 +45,11 @@ def test_a_condition_that_cannot_be_evaluated_denies(site):
     reply = site.call(path="/clearance/v1/chat/completions")
     site.refused(reply, 403, "policy_error")
     assert "clearance" not in reply.json["error"]["message"], "how policies are written is nobody's business"
+    # The operator is told which policy and why, on record and in the log.
+    [fault] = site.records(reply.session)[-1]["refused"]["decision"]["faults"]
+    assert fault.startswith("policy `") and "clearance" in fault
+    logged = [line for line in map(json.loads, site.countersign.log_text().splitlines()) if line["fields"].get("session") == reply.session]
+    assert fault in [line["fields"].get("fault") for line in logged]
 
 
 def test_a_condition_on_a_claim_is_evaluated(site, oidc):

@@ -320,7 +320,11 @@ fn a_known_caller_who_did_not_wait_is_on_record() {
     let mut stranger = Bench::new();
     stranger.slow_authenticator = true;
     stranger.head(head("alice")).handle(Input::Gone);
-    assert_eq!(stranger.kinds(), [""; 0], "who is not known is not on record");
+    assert_eq!(
+        stranger.kinds(),
+        [""; 0],
+        "who is not known is not on record"
+    );
 }
 
 #[test]
