@@ -20,37 +20,21 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::detect::{Effort, Entity, Hit, Scanner};
+use crate::detect::{Effort, Entity, Scanner};
 
+mod keys;
 mod masker;
+mod operator;
 #[cfg(test)]
 mod tests;
+mod unmask;
+mod vault;
 
+pub use keys::{Keys, MIN_KEY_BYTES, MaskingKey, Scope, ShortKey};
 pub use masker::Masker;
-
-/// What takes the place of a found value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Operator {
-    /// `[US_SSN]`: the entity's name in brackets.
-    #[default]
-    Replace,
-    /// Nothing: the value is removed.
-    Redact,
-    /// Asterisks but for the last `n` letters and digits; separators stay. A value with `n` of them or fewer is all
-    /// asterisks. A value too long to be held has no last characters that could be told, and is replaced.
-    KeepLast(u8),
-}
-
-/// As records name it: `replace`, `redact`, `keep_last:4`.
-impl fmt::Display for Operator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Replace => f.write_str("replace"),
-            Self::Redact => f.write_str("redact"),
-            Self::KeepLast(n) => write!(f, "keep_last:{n}"),
-        }
-    }
-}
+pub use operator::{Operator, Restore};
+pub use unmask::unmask;
+pub use vault::{Restorer, Vault};
 
 /// What to look for and what to put in its place. Shared by all streams it is used for.
 #[derive(Clone)]
@@ -58,6 +42,8 @@ pub struct Plan {
     scanner: Arc<Scanner>,
     /// By detector, as the scanner numbers them.
     operators: Box<[Operator]>,
+    keys: Option<Arc<Keys>>,
+    vault: Option<Arc<Vault>>,
 }
 
 impl fmt::Debug for Plan {
@@ -82,6 +68,26 @@ impl Plan {
         Self {
             operators: (0..scanner.len()).map(operator).collect(),
             scanner,
+            keys: None,
+            vault: None,
+        }
+    }
+
+    /// The same with keys for the operators that need them.
+    #[must_use]
+    pub fn with_keys(self, keys: Arc<Keys>) -> Self {
+        Self {
+            keys: Some(keys),
+            ..self
+        }
+    }
+
+    /// The same with a vault for [`Operator::Vault`].
+    #[must_use]
+    pub fn with_vault(self, vault: Arc<Vault>) -> Self {
+        Self {
+            vault: Some(vault),
+            ..self
         }
     }
 
@@ -89,19 +95,6 @@ impl Plan {
     #[must_use]
     pub fn scanner(&self) -> &Scanner {
         &self.scanner
-    }
-
-    /// Writes what takes the place of `value`.
-    fn put(&self, hit: &Hit, value: &str, out: &mut String) {
-        match self.operators[hit.pattern] {
-            Operator::KeepLast(n) if hit.growth.is_none() => keep_last(value, usize::from(n), out),
-            Operator::Replace | Operator::KeepLast(_) => {
-                out.push('[');
-                out.push_str(self.scanner.entity(hit.pattern));
-                out.push(']');
-            }
-            Operator::Redact => {}
-        }
     }
 }
 
@@ -122,20 +115,4 @@ pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
     }
     out.push_str(&text[at..]);
     (out, counts)
-}
-
-fn keep_last(value: &str, keep: usize, out: &mut String) {
-    let characters = value.chars().filter(|c| c.is_alphanumeric()).count();
-    let mut hide = if characters > keep {
-        characters - keep
-    } else {
-        characters
-    };
-    out.extend(value.chars().map(|c| {
-        if !c.is_alphanumeric() || hide == 0 {
-            return c;
-        }
-        hide -= 1;
-        '*'
-    }));
 }
