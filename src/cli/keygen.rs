@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::store::keyfile;
 
-/// Draws a key and writes it to a file of mode 0600, with the public half beside it.
+/// Draw a key and write it to a file of mode 0600, with its public half beside it where it has one.
 #[derive(Args, Debug)]
 pub struct KeygenArgs {
     #[command(subcommand)]
@@ -25,6 +25,12 @@ enum Kind {
         #[arg(long, default_value = "countersign")]
         name: String,
     },
+    /// The key that the masking operators hash, tokenize and vault use: 256 random bits.
+    Masking {
+        /// The file to write; it must not exist. There is no public half.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 /// Runs the subcommand.
@@ -32,7 +38,14 @@ enum Kind {
 /// # Errors
 /// Where the file exists or cannot be written, or the name cannot be a key's.
 pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
-    let Kind::Signing { out, name } = args.kind;
+    let (out, name) = match args.kind {
+        Kind::Signing { out, name } => (out, name),
+        Kind::Masking { out } => {
+            keyfile::create_secret(&out).context("no key was made")?;
+            eprintln!("wrote {} (keep it secret)", out.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let key = keyfile::create(&out, &name).context("no key was made")?;
     println!("{}", key.verifier());
     eprintln!(

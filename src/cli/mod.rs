@@ -11,7 +11,10 @@ use clap_complete::Shell;
 use crate::config;
 
 pub mod check;
+pub mod detect;
 pub mod keygen;
+pub mod mask;
+mod scan;
 pub mod serve;
 pub mod source;
 pub mod tail;
@@ -34,6 +37,9 @@ pub struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Detect(detect::DetectCommand),
+    Mask(mask::MaskCommand),
+    Unmask(mask::UnmaskCommand),
     Verify(verify::VerifyArgs),
     Tail(tail::TailArgs),
     Keygen(keygen::KeygenArgs),
@@ -84,6 +90,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Command::Detect(args) => detect::run(&args),
+        Command::Mask(args) => mask::run(&args),
+        Command::Unmask(args) => mask::run_unmask(&args),
         Command::Verify(args) => verify::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Keygen(args) => keygen::run(args),

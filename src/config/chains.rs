@@ -16,7 +16,7 @@ use crate::{
     detect::Entity,
     dialect::{Dialect, Endpoint},
     exchange::{HostPattern, Route, Territory},
-    mask::Operator,
+    mask::{Operator, Restore},
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
 };
 
@@ -25,6 +25,15 @@ pub(super) struct Written {
     pub(super) connections: Vec<raw::Connection>,
     pub(super) policies: Vec<raw::Policy>,
     pub(super) groups: BTreeMap<String, Vec<String>>,
+    /// Whether there is a masking key.
+    pub(super) keyed: bool,
+}
+
+/// What policies may name.
+struct Words<'w> {
+    vocabulary: &'w Vocabulary,
+    groups: &'w Groups,
+    keyed: bool,
 }
 
 /// The connections in order; what is faulty is noted and left out.
@@ -37,7 +46,12 @@ pub(super) fn connections(
 ) -> Vec<Connection> {
     let vocabulary = Vocabulary { entities, claims };
     let groups = detectors::groups(written.groups, &vocabulary, notes);
-    let policies = Policies::read(written.policies, &vocabulary, &groups, notes);
+    let words = Words {
+        vocabulary: &vocabulary,
+        groups: &groups,
+        keyed: written.keyed,
+    };
+    let policies = Policies::read(written.policies, &words, notes);
     let mut used = BTreeSet::new();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     let mut territories: Vec<(usize, String, Territory)> =
@@ -78,12 +92,7 @@ struct Policies {
 }
 
 impl Policies {
-    fn read(
-        raw: Vec<raw::Policy>,
-        vocabulary: &Vocabulary,
-        groups: &Groups,
-        notes: &mut Notes<'_>,
-    ) -> Self {
+    fn read(raw: Vec<raw::Policy>, words: &Words<'_>, notes: &mut Notes<'_>) -> Self {
         let mut by_name: BTreeMap<String, (usize, Option<Arc<Policy>>)> = BTreeMap::new();
         for (i, raw) in raw.into_iter().enumerate() {
             let at = At::root().key("policies").index(i);
@@ -97,7 +106,7 @@ impl Policies {
                 );
             }
             let name = raw.name.clone();
-            let policy = policy(raw, vocabulary, groups, &at, notes).map(Arc::new);
+            let policy = policy(raw, words, &at, notes).map(Arc::new);
             by_name.entry(name).or_insert((i, policy));
         }
         Self { by_name }
@@ -113,21 +122,15 @@ impl Policies {
     }
 }
 
-fn policy(
-    raw: raw::Policy,
-    vocabulary: &Vocabulary,
-    groups: &Groups,
-    at: &At,
-    notes: &mut Notes<'_>,
-) -> Option<Policy> {
-    let when = match Expression::compile(&raw.when, vocabulary) {
+fn policy(raw: raw::Policy, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -> Option<Policy> {
+    let when = match Expression::compile(&raw.when, words.vocabulary) {
         Ok(when) => Some(when),
         Err(faults) => {
             notes.condition(&at.key("when"), &raw.when, faults);
             None
         }
     };
-    let then = effect(raw.then, vocabulary, groups, &at.key("then"), notes);
+    let then = effect(raw.then, words, &at.key("then"), notes);
     let when = when?;
     if when.constant() == Some(false) {
         notes.warn(&at.key("when"), "the condition never holds");
@@ -145,13 +148,7 @@ fn policy(
     })
 }
 
-fn effect(
-    raw: raw::Then,
-    vocabulary: &Vocabulary,
-    groups: &Groups,
-    at: &At,
-    notes: &mut Notes<'_>,
-) -> Option<Effect> {
+fn effect(raw: raw::Then, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -> Option<Effect> {
     let full = match raw {
         raw::Then::Word(raw::ThenWord::Allow) => return Some(Effect::Allow),
         raw::Then::Full(full) => full,
@@ -171,9 +168,7 @@ fn effect(
             }
             Some(Effect::Deny(reason.to_owned()))
         }
-        (None, None, Some(mask)) => {
-            masking(mask, vocabulary, groups, &at.key("mask"), notes).map(Effect::Mask)
-        }
+        (None, None, Some(mask)) => masking(mask, words, &at.key("mask"), notes).map(Effect::Mask),
         (None, None, None) => {
             notes.fault(at, "say what follows: `allow`, `deny` or `mask`");
             None
@@ -188,19 +183,13 @@ fn effect(
     }
 }
 
-fn masking(
-    raw: raw::Mask,
-    vocabulary: &Vocabulary,
-    groups: &Groups,
-    at: &At,
-    notes: &mut Notes<'_>,
-) -> Option<Masking> {
+fn masking(raw: raw::Mask, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -> Option<Masking> {
     if raw.request.is_none() && raw.response.is_none() {
         notes.fault(at, "say where to mask: `request`, `response` or both");
         return None;
     }
     let mut side = |raw: Option<raw::MaskSide>, key: &str| {
-        raw.map(|raw| masked(raw, vocabulary, groups, &at.key(key), notes))
+        raw.map(|raw| masked(raw, words, key == "request", &at.key(key), notes))
             .unwrap_or_default()
     };
     Some(Masking {
@@ -212,28 +201,44 @@ fn masking(
 
 fn masked(
     raw: raw::MaskSide,
-    vocabulary: &Vocabulary,
-    groups: &Groups,
+    words: &Words<'_>,
+    of_request: bool,
     at: &At,
     notes: &mut Notes<'_>,
 ) -> BTreeMap<Entity, Operator> {
     let operator = match raw.operator {
         None | Some(raw::Operator::Word(raw::OperatorWord::Replace)) => Operator::Replace,
         Some(raw::Operator::Word(raw::OperatorWord::Redact)) => Operator::Redact,
+        Some(raw::Operator::Word(raw::OperatorWord::Hash)) => Operator::Hash,
+        Some(raw::Operator::Word(raw::OperatorWord::Tokenize)) => Operator::Tokenize,
+        Some(raw::Operator::Word(raw::OperatorWord::Vault)) => Operator::Vault(Restore::default()),
         Some(raw::Operator::KeepLast(raw::KeepLast { keep_last })) => Operator::KeepLast(keep_last),
+        Some(raw::Operator::Vault(raw::VaultOperator { vault })) => Operator::Vault(Restore {
+            tool_arguments: vault.tool_arguments,
+            links: vault.links,
+        }),
     };
+    if matches!(operator, Operator::Vault(_)) && !of_request {
+        let message = "an answer has nothing to be put back from: use `vault` under `request`";
+        notes.fault(&at.key("operator"), message);
+    }
+    if operator.is_keyed() && !words.keyed {
+        let message = format!("`{operator}` needs a key: say where it is under `masking`");
+        notes.fault(&at.key("operator"), message);
+    }
     let mut masked = BTreeMap::new();
     for (i, name) in raw.detectors.iter().enumerate() {
-        if let Some(entity) = vocabulary.entities.get(name.as_str()) {
+        if let Some(entity) = words.vocabulary.entities.get(name.as_str()) {
             masked.insert(entity.clone(), operator);
-        } else if let Some(entities) = groups.get(name) {
+        } else if let Some(entities) = words.groups.get(name) {
             masked.extend(entities.iter().map(|entity| (entity.clone(), operator)));
         } else {
-            let known = vocabulary
+            let known = words
+                .vocabulary
                 .entities
                 .iter()
                 .map(|entity| &**entity)
-                .chain(groups.keys().map(String::as_str));
+                .chain(words.groups.keys().map(String::as_str));
             let message = format!(
                 "unknown detector `{name}`: neither an entity nor a group of `detector_groups`"
             );

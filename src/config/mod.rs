@@ -66,6 +66,8 @@ pub struct Config {
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
     pub detectors: Vec<CustomDetector>,
+    /// The key of keyed operators; there where a policy uses one.
+    pub masking: Option<Masking>,
     /// The ledger and where its records go.
     pub audit: Audit,
     /// SHA-256 of the file's text as it was read, byte for byte.
@@ -73,6 +75,15 @@ pub struct Config {
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Fault>,
     references: Vec<Reference>,
+}
+
+/// The key of the operators `hash`, `tokenize` and `vault`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masking {
+    /// Where it is.
+    pub source: SecretSource,
+    /// Whether each principal has stand-ins of their own.
+    pub per_principal: bool,
 }
 
 /// A file or variable that the file names, and where it does.

@@ -30,8 +30,32 @@ pub(super) struct File {
     /// Named groups of entities, usable wherever a list of detectors is asked for.
     #[serde(default)]
     pub(super) detector_groups: BTreeMap<String, Vec<String>>,
+    /// The key of the operators `hash`, `tokenize` and `vault`.
+    pub(super) masking: Option<Masking>,
     /// The ledger and where its records go.
     pub(super) audit: Audit,
+}
+
+/// The key of the operators `hash`, `tokenize` and `vault`: exactly one of `file` and `env`, at least 32 characters.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Masking {
+    /// A file that holds it; `countersign keygen masking` makes one.
+    pub(super) file: Option<String>,
+    /// An environment variable that holds it.
+    pub(super) env: Option<String>,
+    /// For whom the same value has the same stand-in. Default: principal.
+    pub(super) scope: Option<MaskingScope>,
+}
+
+/// For whom the same value has the same stand-in.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum MaskingScope {
+    /// For each principal by itself: nobody can confirm a guess about what another wrote.
+    Principal,
+    /// For all of the deployment: stand-ins can be joined across callers.
+    Deployment,
 }
 
 /// Where the services listen.
@@ -385,22 +409,49 @@ pub(super) struct MaskSide {
     pub(super) operator: Option<Operator>,
 }
 
-/// What takes the place of a found value: `replace`, `redact`, or `{ keep_last: N }`.
+/// What takes the place of a found value: `replace`, `redact`, `hash`, `tokenize`, `vault`, `{ keep_last: N }` or
+/// `{ vault: … }`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Operator {
-    /// `replace` puts `[ENTITY]`, `redact` nothing.
+    /// An operator by its name.
     Word(OperatorWord),
     /// Asterisks but for the last characters.
     KeepLast(KeepLast),
+    /// Placeholders, and where else than in plain text they are put back.
+    Vault(VaultOperator),
 }
 
-/// `replace` puts `[ENTITY]`, `redact` nothing.
+/// `replace` puts `[ENTITY]`, `redact` nothing, `hash` a keyed hash, `tokenize` what `countersign unmask` can undo, and `vault`
+/// a placeholder that is put back where the answer repeats it (prompts only).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OperatorWord {
     Replace,
     Redact,
+    Hash,
+    Tokenize,
+    Vault,
+}
+
+/// Placeholders, and where else than in plain text they are put back.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VaultOperator {
+    /// Where they are put back.
+    pub(super) vault: Vault,
+}
+
+/// Where placeholders are put back beside plain text. Whoever can steer the model can then have it carry values out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Vault {
+    /// In arguments of tool calls. Default: false.
+    #[serde(default)]
+    pub(super) tool_arguments: bool,
+    /// In what looks like a link. Default: false.
+    #[serde(default)]
+    pub(super) links: bool,
 }
 
 /// Asterisks but for the last characters.

@@ -91,6 +91,39 @@ fn example(name: &str) -> String {
 }
 
 #[test]
+fn keyed_operators_work_with_the_key_under_masking() {
+    let text = example("full.yaml");
+    let config = parse_as(&text, "full.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+    let masking = config.masking.unwrap();
+    assert!(masking.per_principal, "the safe scope is the default");
+    assert!(config.connections.iter().any(|c| c.chain.needs_key()));
+
+    let shared = text.replace(
+        "masking: { file: masking.key }",
+        "masking: { env: KEY, scope: deployment }",
+    );
+    assert_ne!(shared, text);
+    let config = parse_as(&shared, "full.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(!config.masking.unwrap().per_principal);
+
+    let answer = text.replace("operator: { keep_last: 4 } }", "operator: vault }");
+    assert_ne!(answer, text);
+    let faults = parse_as(&answer, "full.yaml").unwrap_err().to_string();
+    assert!(
+        faults.contains("response.operator: an answer has nothing to be put back from: use `vault` under `request`"),
+        "{faults}"
+    );
+
+    let idle = text.replace("operator: vault", "operator: redact");
+    let config = parse_as(&idle, "full.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+    let warned = config
+        .warnings
+        .iter()
+        .any(|w| w.to_string().contains("no connection's policies use"));
+    assert!(warned, "{:?}", config.warnings);
+}
+
+#[test]
 fn the_examples_are_valid() {
     for name in ["countersign.yaml", "full.yaml"] {
         if let Err(faults) = parse_as(&example(name), name) {
@@ -337,8 +370,24 @@ fn what_is_wrong_with_a_file() {
         ),
         (
             "[ids, US_SSN] }",
+            "[US_SSN], operator: rot13 }",
+            &[
+                "22: policies[0].then.mask.request.operator: must be `replace`, `redact`, `hash`, `tokenize`, `vault`",
+            ],
+        ),
+        (
+            "[ids, US_SSN] }",
             "[US_SSN], operator: hash }",
-            &["22: policies[0].then.mask.request.operator: must be `replace`, `redact`"],
+            &[
+                "22: policies[0].then.mask.request.operator: `hash` needs a key: say where it is under `masking`",
+            ],
+        ),
+        (
+            "[ids, US_SSN] }",
+            "[US_SSN], operator: { vault: { links: true } } }",
+            &[
+                "22: policies[0].then.mask.request.operator: `vault` needs a key: say where it is under `masking`",
+            ],
         ),
         (
             "[ids, US_SSN] }",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Config, Known, Reference, SecretSource, audit, chains, detectors,
+    Config, Known, Masking, Reference, SecretSource, audit, chains, detectors,
     fault::{Fault, in_order},
     issuers, listen, raw,
     tree::{Node, Place, Step, spell},
@@ -62,12 +62,20 @@ pub(super) fn understand(
         .cloned()
         .chain(detectors.iter().map(|custom| custom.entity.clone()))
         .collect();
+    let masking = raw
+        .masking
+        .map(|raw| masking(&raw, &root.key("masking"), &mut notes));
     let written = chains::Written {
+        keyed: masking.is_some(),
         connections: raw.connections,
         policies: raw.policies,
         groups: raw.detector_groups,
     };
     let connections = chains::connections(written, entities, claims, known, &mut notes);
+    if masking.is_some() && !connections.iter().any(|c| c.chain.needs_key()) {
+        let message = "no connection's policies use `hash`, `tokenize` or `vault`";
+        notes.warn(&root.key("masking"), message);
+    }
     match (listen, limits, audit) {
         (Some(listen), Some(limits), Some(audit)) if notes.faults.is_empty() => Ok(Config {
             listen,
@@ -75,6 +83,7 @@ pub(super) fn understand(
             issuers,
             connections,
             detectors,
+            masking: masking.flatten(),
             audit,
             digest: Sha256::digest(text.as_bytes()).into(),
             warnings: in_order(notes.warnings),
@@ -82,6 +91,15 @@ pub(super) fn understand(
         }),
         _ => Err(notes.faults),
     }
+}
+
+fn masking(raw: &raw::Masking, at: &At, notes: &mut Notes<'_>) -> Option<Masking> {
+    let source = secret(raw.file.as_deref(), raw.env.as_deref(), at, notes)?;
+    let per_principal = !matches!(raw.scope, Some(raw::MaskingScope::Deployment));
+    Some(Masking {
+        source,
+        per_principal,
+    })
 }
 
 /// What has been noticed so far, and what it takes to say where.

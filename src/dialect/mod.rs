@@ -111,6 +111,15 @@ pub struct Channel {
     pub field: String,
 }
 
+impl Channel {
+    /// Whether a program reads the text rather than a person: the arguments of a tool call.
+    #[must_use]
+    pub fn is_for_a_tool(&self) -> bool {
+        let last = self.field.rsplit('.').next().unwrap_or_default();
+        matches!(last, "arguments" | "input" | "partial_json")
+    }
+}
+
 /// What a dialect hands each piece of an answer's text to. The exchange implements it with one masker per channel.
 pub trait TextFilter {
     /// Takes the next piece of `channel` and returns what may leave now; the rest is held back.

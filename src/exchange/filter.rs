@@ -1,7 +1,8 @@
 //! One answer's text on its way out: what the traffic masks let through, and of that what the record may show.
 //!
 //! ```text
-//! text -> traffic's masker -> released -> (it leaves) -> record's masker -> shown
+//! text -> traffic's masker -> values of the prompt put back -> it leaves
+//!                          `-> the same with placeholders -> (once it left) -> record's masker -> shown
 //! ```
 //!
 //! Promises: nothing is shown that has not left; what is shown holds nothing a detector knows.
@@ -11,23 +12,43 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     detect::Entity,
     dialect::{Channel, TextFilter},
-    mask::{self, Masker, Operator, Plan},
+    mask::{self, Masker, Operator, Plan, Restorer, Vault},
 };
 
 /// Most text channels one answer may have; an answer with more is refused.
 const CHANNELS: usize = 1024;
 
+/// How an answer's text is treated.
+pub(super) struct Treatment {
+    /// Masks the text that leaves.
+    pub(super) traffic: Option<Arc<Plan>>,
+    /// Looks for the lent credential alone: all that is masked in words of the protocol.
+    pub(super) lent: Option<Arc<Plan>>,
+    /// The operators of `traffic`.
+    pub(super) operators: BTreeMap<Entity, Operator>,
+    /// What was taken out of the prompt and is put back.
+    pub(super) vault: Option<Arc<Vault>>,
+    /// What is recorded of the text.
+    pub(super) record: Record,
+}
+
 /// One masker per channel for the traffic, and one for the record where the traffic's does not already cover it.
 pub(super) struct Filter {
     plan: Option<Arc<Plan>>,
-    /// Looks for the lent credential alone: all that is masked in words of the protocol.
     lent: Option<Arc<Plan>>,
+    vault: Option<Arc<Vault>>,
     operators: BTreeMap<Entity, Operator>,
-    lanes: BTreeMap<Channel, Option<Masker>>,
+    lanes: BTreeMap<Channel, Lane>,
     masked: BTreeMap<Entity, u64>,
     released: Released,
     overflowed: bool,
     shown: Shown,
+}
+
+/// One channel's text on its way.
+struct Lane {
+    masker: Option<Masker>,
+    restorer: Option<Restorer>,
 }
 
 /// What is recorded of an answer's text.
@@ -73,17 +94,18 @@ struct Shown {
 }
 
 impl Filter {
-    /// `plan` masks the text that leaves, with `operators`, and `lent` its protocol's words; `record` says what is recorded
-    /// of the text.
-    pub(super) fn new(
-        plan: Option<Arc<Plan>>,
-        lent: Option<Arc<Plan>>,
-        record: Record,
-        operators: BTreeMap<Entity, Operator>,
-    ) -> Self {
-        Self {
-            plan,
+    pub(super) fn new(how: Treatment) -> Self {
+        let Treatment {
+            traffic,
             lent,
+            operators,
+            vault,
+            record,
+        } = how;
+        Self {
+            plan: traffic,
+            lent,
+            vault: vault.filter(|vault| !vault.is_empty()),
             operators,
             lanes: BTreeMap::new(),
             masked: BTreeMap::new(),
@@ -109,7 +131,8 @@ impl Filter {
         let lanes = self.lanes.len().max(self.shown.lanes.len());
         let records = matches!(self.shown.how, Record::Masked(_));
         let maskers = usize::from(self.plan.is_some()) + usize::from(records);
-        lanes * maskers * Masker::BUFFER_BYTES + self.shown.bytes
+        let vault = self.vault.as_ref().map_or(0, |vault| vault.memory());
+        lanes * maskers * Masker::BUFFER_BYTES + vault + self.shown.bytes
     }
 
     /// Takes the text that was released since the last call: whoever lets it out says so with [`left`](Self::left).
@@ -132,8 +155,10 @@ impl Filter {
 
     /// No more text will leave: what the record's maskers hold of what left is settled, and all is counted.
     pub(super) fn settle(&mut self) {
-        for lane in std::mem::take(&mut self.lanes).into_values().flatten() {
-            add(&mut self.masked, &lane.counts());
+        for lane in std::mem::take(&mut self.lanes).into_values() {
+            if let Some(masker) = lane.masker {
+                add(&mut self.masked, &masker.counts());
+            }
         }
         let open: Vec<_> = self.shown.lanes.keys().cloned().collect();
         for channel in open {
@@ -170,19 +195,32 @@ impl TextFilter for Filter {
                 self.overflowed = true;
                 return String::new();
             }
-            let masker = self.plan.clone().map(Masker::new);
-            self.lanes.insert(channel.clone(), masker);
+            let restorer = |vault| Restorer::new(vault, channel.is_for_a_tool());
+            let lane = Lane {
+                masker: self.plan.clone().map(Masker::new),
+                restorer: self.vault.clone().map(restorer),
+            };
+            self.lanes.insert(channel.clone(), lane);
         }
-        let released = match self.lanes.get_mut(channel) {
-            Some(Some(masker)) => {
+        let Some(lane) = self.lanes.get_mut(channel) else {
+            return String::new();
+        };
+        let mut released = match &mut lane.masker {
+            Some(masker) => {
                 let mut released = String::with_capacity(text.len());
                 masker.push(text, &mut released);
                 released
             }
-            _ => text.to_owned(),
+            None => text.to_owned(),
         };
+        let restored = lane.restorer.as_mut().map(|restorer| {
+            let mut restored = String::with_capacity(released.len());
+            let text = std::mem::take(&mut released);
+            restorer.push(&text, &mut restored, &mut released);
+            restored
+        });
         self.release(channel, &released, false);
-        released
+        restored.unwrap_or(released)
     }
 
     fn finish(&mut self, channel: &Channel) -> String {
@@ -190,12 +228,19 @@ impl TextFilter for Filter {
             return String::new();
         };
         let mut released = String::new();
-        if let Some(mut masker) = lane {
+        if let Some(mut masker) = lane.masker {
             masker.finish(&mut released);
             add(&mut self.masked, &masker.counts());
         }
+        let restored = lane.restorer.map(|mut restorer| {
+            let mut restored = String::new();
+            let text = std::mem::take(&mut released);
+            restorer.push(&text, &mut restored, &mut released);
+            restorer.finish(&mut restored, &mut released);
+            restored
+        });
         self.release(channel, &released, true);
-        released
+        restored.unwrap_or(released)
     }
 
     fn part(&mut self, text: &str) -> String {
@@ -215,7 +260,7 @@ impl TextFilter for Filter {
 
     /// True also where only a lent secret is looked for: `logprobs` could spell it out.
     fn masks(&self) -> bool {
-        self.plan.is_some()
+        self.plan.is_some() || self.vault.is_some()
     }
 }
 

@@ -39,7 +39,7 @@ pub use self::{
     refusal::Refusal,
     request::COPIES,
     route::{HostPattern, Route, Territory},
-    rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Rules, SESSION_HEADER},
+    rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules, SESSION_HEADER},
 };
 use self::{journal::Journal, request::Request, response::Response};
 use crate::{

@@ -10,7 +10,7 @@ use super::{
     head::{Head, Target},
     headers::Headers,
     response::Response,
-    rules::Connection,
+    rules::{Connection, Secrets},
 };
 use crate::{
     audit::record,
@@ -301,6 +301,7 @@ impl Exchange {
         if self.share.set(COPIES * length).is_err() {
             return Err((Refusal::Overloaded, None));
         }
+        let secrets = connection.secrets(&principal, &received);
         let body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
         let findings = count(&connection, &body.texts());
         let verdict = connection.chain.evaluate(&policy::Request {
@@ -322,7 +323,7 @@ impl Exchange {
         });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
-            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit)
+            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit, &secrets)
                 .map(|(head, body, response)| (permit, head, body, response)),
         };
         let (permit, head, body, response) = match prepared {
@@ -417,14 +418,15 @@ fn prepare(
     endpoint: Endpoint,
     body: &dyn RequestBody,
     permit: &Permit,
+    secrets: &Secrets,
 ) -> Result<(Mutation, Masked, Response), Refusal> {
     let connection = &head.connection;
     if let (Some(kind), false) = (body.unscanned().first(), connection.allow_unscanned) {
         return Err(Refusal::Unscannable(kind));
     }
     let mutation = head.mutation()?;
-    let masked = Masked::of(connection, permit, body).map_err(|_| Refusal::Unmaskable)?;
-    let response = Response::expected(connection, endpoint, permit.obligations())
+    let masked = Masked::of(connection, permit, body, secrets).map_err(|_| Refusal::Unmaskable)?;
+    let response = Response::expected(connection, endpoint, permit.obligations(), secrets)
         .map_err(|_| Refusal::Unmaskable)?;
     Ok((mutation, masked, response))
 }
@@ -441,9 +443,10 @@ impl Masked {
         connection: &Connection,
         permit: &Permit,
         body: &dyn RequestBody,
+        secrets: &Secrets,
     ) -> Result<Self, DetectorError> {
         let obligations = &permit.obligations().mask_request;
-        let plan = connection.request_plan(obligations)?;
+        let plan = connection.request_plan(obligations, secrets)?;
         let mut counts = BTreeMap::new();
         let bytes = body.rewrite(&mut |text| masked_text(plan.as_ref()?, text, &mut counts));
         let operators = obligations

@@ -10,12 +10,12 @@ use secrecy::ExposeSecret;
 
 use super::{
     Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, Step,
-    filter::{Filter, Record, Released},
+    filter::{Filter, Record, Released, Treatment},
     head::OUR_PREFIXES,
     headers::Headers,
     journal::RECORD_EACH,
     request::Request,
-    rules::Connection,
+    rules::{Connection, Secrets},
 };
 use crate::{
     detect::{DetectorError, Entity},
@@ -88,16 +88,22 @@ impl Response {
         connection: &Arc<Connection>,
         endpoint: Endpoint,
         obliged: &Obligations,
+        secrets: &Secrets,
     ) -> Result<Self, DetectorError> {
-        let traffic = connection.response_plan(&obliged.mask_response)?;
+        let traffic = connection.response_plan(&obliged.mask_response, secrets)?;
         // Where the traffic already hides all that records may not show, one pass does for both.
         let record = match connection.record_text {
             false => Record::Nothing,
             true if obliges_to_all(connection, &obliged.mask_response) => Record::AsItLeaves,
             true => Record::Masked(connection.record_plan.clone()),
         };
-        let lent = connection.lent_plan()?;
-        let filter = Filter::new(traffic, lent, record, obliged.mask_response.clone());
+        let filter = Filter::new(Treatment {
+            traffic,
+            lent: connection.lent_plan()?,
+            operators: obliged.mask_response.clone(),
+            vault: secrets.vault.clone(),
+            record,
+        });
         Ok(Self::Expected(Box::new(Expected {
             connection: connection.clone(),
             endpoint,

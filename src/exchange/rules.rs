@@ -13,8 +13,8 @@ use crate::{
     audit::Durability,
     detect::{Catalog, DetectorError, Entity, Scanner},
     dialect::Dialect,
-    identity::{self, TokenError},
-    mask::{Operator, Plan},
+    identity::{self, Principal, TokenError},
+    mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
     policy::Chain,
 };
 
@@ -80,6 +80,25 @@ pub struct Connection {
     pub everything: Arc<Scanner>,
     /// Masks what records may not show.
     pub record_plan: Arc<Plan>,
+    /// What keyed operators work with; `None` where no policy uses one.
+    pub masking: Option<Arc<Masking>>,
+}
+
+/// The key of the operators that need one.
+#[derive(Debug)]
+pub struct Masking {
+    /// The key.
+    pub key: MaskingKey,
+    /// Whether each principal has stand-ins of their own.
+    pub per_principal: bool,
+}
+
+/// What the operators of one request work with.
+#[derive(Default)]
+pub(super) struct Secrets {
+    keys: Option<Arc<Keys>>,
+    /// Filled as the prompt is masked, emptied into the answer.
+    pub(super) vault: Option<Arc<Vault>>,
 }
 
 /// An upstream credential.
@@ -106,6 +125,24 @@ impl Rules {
 }
 
 impl Connection {
+    /// What keyed operators work with for the request `body` of `principal`.
+    pub(super) fn secrets(&self, principal: &Principal, body: &[u8]) -> Secrets {
+        let Some(masking) = &self.masking else {
+            return Secrets::default();
+        };
+        let scope = if masking.per_principal {
+            Scope::Principal {
+                issuer: &principal.issuer,
+                subject: &principal.subject,
+            }
+        } else {
+            Scope::Deployment
+        };
+        let keys = masking.key.keys(scope).map(Arc::new);
+        let vault = keys.as_ref().map(|keys| Arc::new(Vault::new(keys, body)));
+        Secrets { keys, vault }
+    }
+
     /// A plan for a prompt under `obligations`; `None` where they oblige to nothing.
     ///
     /// # Errors
@@ -113,11 +150,12 @@ impl Connection {
     pub(super) fn request_plan(
         &self,
         obligations: &BTreeMap<Entity, Operator>,
+        secrets: &Secrets,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
         if obligations.is_empty() {
             return Ok(None);
         }
-        plan(&self.catalog, obligations).map(Some)
+        plan(&self.catalog, obligations, secrets).map(Some)
     }
 
     /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
@@ -127,10 +165,11 @@ impl Connection {
     pub(super) fn response_plan(
         &self,
         obligations: &BTreeMap<Entity, Operator>,
+        secrets: &Secrets,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
         match &self.credential {
-            Some(credential) => plan(&credential.catalog, obligations).map(Some),
-            None => self.request_plan(obligations),
+            Some(credential) => plan(&credential.catalog, obligations, secrets).map(Some),
+            None => self.request_plan(obligations, secrets),
         }
     }
 
@@ -141,7 +180,7 @@ impl Connection {
     pub(super) fn lent_plan(&self) -> Result<Option<Arc<Plan>>, DetectorError> {
         self.credential
             .as_ref()
-            .map(|credential| plan(&credential.catalog, &BTreeMap::new()))
+            .map(|credential| plan(&credential.catalog, &BTreeMap::new(), &Secrets::default()))
             .transpose()
     }
 }
@@ -149,12 +188,17 @@ impl Connection {
 fn plan(
     catalog: &Catalog,
     obligations: &BTreeMap<Entity, Operator>,
+    secrets: &Secrets,
 ) -> Result<Arc<Plan>, DetectorError> {
     let entities = obligations.keys().cloned().collect();
-    Ok(Arc::new(Plan::new(
-        catalog.scanner(&entities)?,
-        obligations,
-    )))
+    let mut plan = Plan::new(catalog.scanner(&entities)?, obligations);
+    if let Some(keys) = &secrets.keys {
+        plan = plan.with_keys(keys.clone());
+    }
+    if let Some(vault) = &secrets.vault {
+        plan = plan.with_vault(vault.clone());
+    }
+    Ok(Arc::new(plan))
 }
 
 /// The token a request carries in `header`, without its scheme.

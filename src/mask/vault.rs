@@ -142,37 +142,40 @@ impl Restorer {
         }
     }
 
-    /// Takes the next piece and appends to `out` all that is decided.
-    pub fn push(&mut self, text: &str, out: &mut String) {
+    /// Takes the next piece and appends to `out` all that is decided, and to `shown` the same with placeholders.
+    pub fn push(&mut self, text: &str, out: &mut String, shown: &mut String) {
         let mut rest = text;
         while !rest.is_empty() {
             if self.held.0.is_empty() {
                 let (free, held) = rest.split_at(rest.find('[').unwrap_or(rest.len()));
                 out.push_str(free);
+                shown.push_str(free);
                 self.before.pass(free);
                 rest = held;
             }
             let mut characters = rest.chars();
             if let Some(character) = characters.next() {
                 self.held.0.push(character);
-                self.settle(out);
+                self.settle(out, shown);
             }
             rest = characters.as_str();
         }
     }
 
     /// Ends the text: what was held is not a placeholder.
-    pub fn finish(&mut self, out: &mut String) {
+    pub fn finish(&mut self, out: &mut String, shown: &mut String) {
         out.push_str(&self.held.0);
+        shown.push_str(&self.held.0);
         *self = Self::new(self.vault.clone(), self.for_a_tool);
     }
 
     /// Lets out of the held text what no placeholder can begin with.
-    fn settle(&mut self, out: &mut String) {
+    fn settle(&mut self, out: &mut String, shown: &mut String) {
         match self.vault.find(&self.held.0) {
             Found::Begun => {}
             Found::Whole(value, restore) if self.may(restore) => {
                 out.push_str(&value);
+                shown.push_str(&self.held.0);
                 self.before.pass(&value);
                 self.held.0.clear();
             }
@@ -187,6 +190,7 @@ impl Restorer {
                 let free = self.held.0.len() - keep;
                 let passed: String = self.held.0.drain(..free).collect();
                 out.push_str(&passed);
+                shown.push_str(&passed);
                 self.before.pass(&passed);
             }
         }
@@ -262,12 +266,14 @@ mod tests {
 
     fn restored(vault: &Arc<Vault>, text: &str, cut: usize, for_a_tool: bool) -> String {
         let mut restorer = Restorer::new(vault.clone(), for_a_tool);
-        let mut out = String::new();
+        let (mut out, mut shown) = (String::new(), String::new());
         let characters: Vec<char> = text.chars().collect();
         for piece in characters.chunks(cut) {
-            restorer.push(&piece.iter().collect::<String>(), &mut out);
+            restorer.push(&piece.iter().collect::<String>(), &mut out, &mut shown);
+            assert!(text.starts_with(&shown), "{shown}");
         }
-        restorer.finish(&mut out);
+        restorer.finish(&mut out, &mut shown);
+        assert_eq!(shown, text);
         out
     }
 
@@ -323,7 +329,7 @@ mod tests {
             ("\u{e9}", "\u{e9}"),
         ] {
             let mut out = String::new();
-            restorer.push(piece, &mut out);
+            restorer.push(piece, &mut out, &mut String::new());
             assert_eq!(out, passes);
         }
     }

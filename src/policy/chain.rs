@@ -140,6 +140,15 @@ impl Chain {
         })
     }
 
+    /// Whether any of its policies masks with an operator that needs a key.
+    #[must_use]
+    pub fn needs_key(&self) -> bool {
+        self.policies.iter().any(|policy| match &policy.then {
+            Effect::Mask(masking) => masking.needs_key(),
+            Effect::Allow | Effect::Deny(_) => false,
+        })
+    }
+
     /// Whether any request could be allowed.
     #[must_use]
     pub fn can_allow(&self) -> bool {
@@ -152,6 +161,13 @@ impl Chain {
 }
 
 impl Masking {
+    /// Whether any of its operators needs a key.
+    #[must_use]
+    pub fn needs_key(&self) -> bool {
+        let operators = self.request.values().chain(self.response.values());
+        operators.copied().any(Operator::is_keyed)
+    }
+
     fn exempts(&self, request: &Request<'_>) -> bool {
         request
             .principal

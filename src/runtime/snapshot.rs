@@ -8,9 +8,9 @@ use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError},
-    exchange::{Admission, Budget, Connection, Credential, Limits, Rules},
+    exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
-    mask::Plan,
+    mask::{MaskingKey, Plan, ShortKey},
 };
 
 /// Why a valid configuration cannot be put into force.
@@ -24,6 +24,12 @@ pub enum SnapshotError {
         /// Why.
         cause: SecretError,
     },
+    /// The masking key cannot be read.
+    #[error("masking: {0}")]
+    MaskingKey(SecretError),
+    /// The masking key is no key.
+    #[error("masking: {0}")]
+    ShortKey(#[from] ShortKey),
     /// The detectors do not compile.
     #[error("the detectors cannot be used: {0}")]
     Detectors(#[from] DetectorError),
@@ -40,6 +46,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let catalog = Arc::new(catalog(config)?);
     let everything = catalog.scanner(catalog.entities())?;
     let record_plan = Arc::new(Plan::new(everything.clone(), &BTreeMap::new()));
+    let masking = config.masking.as_ref().map(masking).transpose()?;
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
         let credential = from
             .credential
@@ -67,6 +74,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             catalog: catalog.clone(),
             everything: everything.clone(),
             record_plan,
+            masking: masking.clone().filter(|_| from.chain.needs_key()),
         }))
     };
     let connections = config
@@ -99,6 +107,14 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     })
 }
 
+fn masking(from: &config::Masking) -> Result<Arc<Masking>, SnapshotError> {
+    let secret = from.source.read().map_err(SnapshotError::MaskingKey)?;
+    Ok(Arc::new(Masking {
+        key: MaskingKey::new(secret)?,
+        per_principal: from.per_principal,
+    }))
+}
+
 /// The authenticator for `config`'s issuers. Must be called inside a tokio runtime.
 ///
 /// # Errors
@@ -109,7 +125,11 @@ pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
     Ok(Authenticator::new(issuers.collect(), config.digest)?)
 }
 
-fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
+/// The built-in detectors and those of `config`.
+///
+/// # Errors
+/// [`DetectorError`] where one does not compile; a configuration that was understood has none such.
+pub fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
     let custom = |detector: &config::CustomDetector| Custom {
         entity: detector.entity.to_string(),
         regex: detector.regex.clone(),
@@ -146,12 +166,18 @@ fn lend(
     })
 }
 
-/// Every secret the configuration lends, so that a change of one can be noticed.
+/// Every secret the configuration names, so that a change of one can be noticed.
 #[must_use]
 pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
     config
         .connections
         .iter()
         .filter_map(|connection| Some(connection.credential.as_ref()?.source.clone()))
+        .chain(
+            config
+                .masking
+                .as_ref()
+                .map(|masking| masking.source.clone()),
+        )
         .collect()
 }

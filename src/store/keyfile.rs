@@ -50,12 +50,30 @@ pub fn create(path: &Path, name: &str) -> Result<SigningKey, StoreError> {
     // The public half first: a crash between the two leaves no key that nobody can check.
     write_new(&public_path(path), 0o644, true, &key.verifier().to_string())?;
     write_new(path, 0o600, false, &text)?;
+    sync_parent(path)?;
+    Ok(key)
+}
+
+fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let parent = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    sync_dir(parent).map_err(StoreError::io(parent))?;
-    Ok(key)
+    sync_dir(parent).map_err(StoreError::io(parent))
+}
+
+/// Draws 256 random bits and writes them to `path`, which must not exist, as 64 hexadecimal digits.
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_secret(path: &Path) -> Result<(), StoreError> {
+    let mut seed = [0; 32];
+    rand::fill(&mut seed).map_err(|_| StoreError::Key {
+        path: path.to_owned(),
+        fault: KeyFault::Random,
+    })?;
+    write_new(path, 0o600, false, &hex::encode(seed))?;
+    sync_parent(path)
 }
 
 /// The key in `path`, drawn anew where there is none.

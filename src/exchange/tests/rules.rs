@@ -28,6 +28,11 @@ connections:
     policies: [allow-staff]
     payload: omit
     unscanned: refuse
+  - name: vaulted
+    match: { hosts: [vault.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [keep-personal, hash-mail, allow-staff]
   - name: odd
     match: { hosts: [odd.example], path_prefix: /v1/ }
     dialect: openai
@@ -47,6 +52,12 @@ policies:
   - name: cleared-only
     when: principal.claims.level > 3
     then: { deny: { reason: too cleared } }
+  - name: keep-personal
+    when: "true"
+    then: { mask: { request: { detectors: [US_SSN], operator: vault }, response: { detectors: [US_SSN, CREDIT_CARD] } } }
+  - name: hash-mail
+    when: "true"
+    then: { mask: { request: { detectors: [EMAIL_ADDRESS], operator: hash } } }
   - name: mask-personal
     when: "true"
     then:
@@ -58,6 +69,7 @@ policies:
     when: '"staff" in principal.groups'
     then: allow
 audit: { dir: /tmp/unused }
+masking: { file: "MASK" }
 "#;
 
 /// The connections, built once: detectors take their time to compile.
@@ -67,7 +79,11 @@ fn connections() -> &'static [Arc<Connection>] {
         let dir = tempfile::tempdir().unwrap();
         let secret = dir.path().join("upstream.key");
         std::fs::write(&secret, LENT).unwrap();
-        let text = CONFIG.replace("SECRET", secret.to_str().unwrap());
+        let key = dir.path().join("masking.key");
+        std::fs::write(&key, "k".repeat(32)).unwrap();
+        let text = CONFIG
+            .replace("SECRET", secret.to_str().unwrap())
+            .replace("MASK", key.to_str().unwrap());
         let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
             .unwrap_or_else(|faults| panic!("{faults}"));
         snapshot::rules(&config, None).unwrap().connections

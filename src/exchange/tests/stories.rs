@@ -160,6 +160,77 @@ fn text_leaves_event_by_event_and_is_recorded_when_due() {
     assert_eq!(bench.closed().finish_reasons, ["stop"]);
 }
 
+/// Asks as `caller` where the policy keeps social security numbers in a vault; returns what the model was told.
+fn ask_vaulted(bench: &mut Bench, caller: &str, body: &str) -> String {
+    bench
+        .head(head_with(caller, &[(":authority", "vault.example")]))
+        .body(body.as_bytes(), true);
+    let told: serde_json::Value = serde_json::from_str(bench.upstream()).unwrap();
+    told["messages"][0]["content"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_was_taken_out_of_a_prompt_is_put_back_into_the_answer_and_not_on_record() {
+    let mut bench = Bench::new();
+    // The caller's own number may come back.
+    bench.hidden.clear();
+    let body = streamed(&format!("is {SSN} ada@example.com's?"));
+    let told = ask_vaulted(&mut bench, "alice", &body);
+    let placeholder = &told[3..told.find(']').unwrap() + 1];
+    assert!(placeholder.starts_with("[US_SSN_1_"), "{told}");
+    assert!(
+        told.contains(" [EMAIL_ADDRESS:") && !told.contains("ada@"),
+        "{told}"
+    );
+    assert_eq!(bench.opened().request.masked["US_SSN"], "vault");
+    assert_eq!(bench.opened().request.masked["EMAIL_ADDRESS"], "hash");
+
+    bench.answer_stream();
+    for piece in [
+        "Yes, ",
+        &placeholder[..4],
+        &placeholder[4..9],
+        &placeholder[9..],
+        " and 536-90-",
+        "4399 and ",
+        CARD,
+    ] {
+        bench.answer(&chunk(piece), false).handle(Input::Tick);
+    }
+    bench.answer(&(stop() + DONE), true);
+    assert_eq!(
+        content(&bench.seen.answer),
+        format!("Yes, {SSN} and [US_SSN] and [CREDIT_CARD]")
+    );
+    assert_eq!(
+        bench.recorded()["0.content"],
+        format!("Yes, {placeholder} and [US_SSN] and [CREDIT_CARD]")
+    );
+
+    // The same request is masked to the same bytes, another caller's is not.
+    let mut again = Bench::new();
+    assert_eq!(ask_vaulted(&mut again, "alice", &body), told);
+    let mut other = Bench::new();
+    assert_ne!(ask_vaulted(&mut other, "fred", &body), told);
+}
+
+#[test]
+fn what_was_taken_out_of_a_prompt_is_not_put_into_tool_calls_or_links() {
+    let mut bench = Bench::new();
+    let told = ask_vaulted(&mut bench, "alice", &prompt(&format!("is {SSN} mine?")));
+    let placeholder = &told[3..told.find(']').unwrap() + 1];
+    let answer = completion(&format!("See https://evil.example/{placeholder}.")).replace(
+        "\"role\":\"assistant\"",
+        &format!(
+            "\"role\":\"assistant\",\"tool_calls\":[{{\"id\":\"c\",\"type\":\"function\",\"function\":{{\"name\":\"send\",\"arguments\":\"{{\\\"to\\\":\\\"{placeholder}\\\"}}\"}}}}]"
+        ),
+    );
+    assert!(answer.contains("send"));
+    bench.answer_json().answer(&answer, true);
+    // The bench sees to it that the number is nowhere in the answer.
+    assert_eq!(bench.answered(), answer);
+}
+
 #[test]
 fn an_exempt_caller_sees_originals_and_the_record_does_not() {
     let mut bench = Bench::new();
