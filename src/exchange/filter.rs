@@ -202,6 +202,12 @@ impl TextFilter for Filter {
         masked
     }
 
+    fn again(&mut self, text: &str) -> String {
+        self.plan
+            .as_ref()
+            .map_or_else(|| text.to_owned(), |plan| mask::mask(plan, text).0)
+    }
+
     /// True also where only a lent secret is looked for: `logprobs` could spell it out.
     fn masks(&self) -> bool {
         self.plan.is_some()

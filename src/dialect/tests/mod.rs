@@ -61,6 +61,10 @@ impl TextFilter for Runs {
         masked(text)
     }
 
+    fn again(&mut self, text: &str) -> String {
+        masked(text)
+    }
+
     fn word(&mut self, word: &str) -> Option<String> {
         word.contains(LENT).then(|| word.replace(LENT, GONE))
     }
@@ -83,6 +87,9 @@ impl TextFilter for Open {
         String::new()
     }
     fn part(&mut self, text: &str) -> String {
+        text.to_owned()
+    }
+    fn again(&mut self, text: &str) -> String {
         text.to_owned()
     }
     fn masks(&self) -> bool {
