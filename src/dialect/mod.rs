@@ -7,6 +7,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+mod anthropic;
 mod arguments;
 mod elements;
 mod framing;
@@ -28,7 +29,7 @@ mod tests;
 /// Every dialect there is.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Dialect] {
-    &[&openai::OpenAi]
+    &[&openai::OpenAi, &anthropic::Anthropic]
 }
 
 /// The dialect of that name.

@@ -125,6 +125,8 @@ pub(super) struct Stream<P> {
     changed: BTreeSet<u32>,
     said: Said,
     signed: Quarantine,
+    /// What became of the last block that was not blank: the LF of a cut CRLF goes where its CR went.
+    fate: Fate,
     /// The terminal document came.
     done: bool,
     /// `[DONE]` came.
@@ -153,6 +155,15 @@ struct Quarantine {
     text: String,
     events: Vec<u8>,
     overflowed: bool,
+}
+
+/// What became of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Left,
+    Held,
+    Dropped,
 }
 
 impl<P> std::fmt::Debug for Stream<P> {
@@ -230,6 +241,7 @@ impl<P: Protocol> Stream<P> {
             changed: BTreeSet::new(),
             said: Said::new(P::REPEATS),
             signed: Quarantine::default(),
+            fate: Fate::Left,
             done: false,
             sentinel: false,
             fault: None,
@@ -254,11 +266,19 @@ impl<P: Protocol> Stream<P> {
             Some(data) => return self.document(block, &data, &values, filter, passed),
             None if self.framing.is_whole() => {}
             None => {
+                if block.fields().next().is_some() {
+                    self.fate = Fate::Left;
+                }
                 let (_, block) = block.encoded(None, &values, &[]);
-                self.out(passed).extend_from_slice(block.as_bytes());
+                match self.fate {
+                    Fate::Left => self.out(passed).extend_from_slice(block.as_bytes()),
+                    Fate::Held => self.signed.hold(block.as_bytes()),
+                    Fate::Dropped => {}
+                }
                 return Ok(());
             }
         }
+        self.fate = Fate::Left;
         let carriers = self.end_all(filter);
         self.complete();
         let (before, block) = block.encoded(None, &values, &carriers);
@@ -322,19 +342,21 @@ impl<P: Protocol> Stream<P> {
         if event.terminal && !self.done {
             self.complete();
         }
-        if held {
+        self.fate = if held {
             self.signed.hold(block.as_bytes());
-            if event.signed == Signed::Last {
-                self.decide(filter, passed);
+            match event.signed {
+                Signed::Last => self.decide(filter, passed),
+                _ => Fate::Held,
             }
         } else {
             self.out(passed).extend_from_slice(block.as_bytes());
-        }
+            Fate::Left
+        };
         Ok(())
     }
 
     /// Lets out what is signed where nothing in it must be masked, and drops it where something must.
-    fn decide(&mut self, filter: &mut dyn TextFilter, passed: &mut Passed) {
+    fn decide(&mut self, filter: &mut dyn TextFilter, passed: &mut Passed) -> Fate {
         let Quarantine {
             channel,
             text,
@@ -343,10 +365,11 @@ impl<P: Protocol> Stream<P> {
         } = std::mem::take(&mut self.signed);
         if overflowed || filter.part(&text) != text {
             self.protocol.dropped();
-            return;
+            return Fate::Dropped;
         }
         whole(filter, &channel, &text);
         self.out(passed).extend_from_slice(&events);
+        Fate::Left
     }
 
     /// The choices whose text is not what it was, or may yet not be.
