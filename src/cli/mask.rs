@@ -409,6 +409,10 @@ impl TextFilter for Lanes {
     fn part(&mut self, text: &str) -> String {
         mask::mask(&self.plan, text).0
     }
+
+    fn again(&mut self, text: &str) -> String {
+        mask::mask(&self.plan, text).0
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,21 @@ enum State {
 }
 
 impl Arguments {
+    /// Arguments that are known whole.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    pub(crate) fn whole(
+        text: &str,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+    ) -> Result<String, ShapeError> {
+        let mut arguments = Self::default();
+        let mut out = arguments.push(text, channel, filter)?;
+        out.push_str(&arguments.finish(channel, filter));
+        Ok(out)
+    }
+
     /// Takes the next piece and returns what may leave.
     ///
     /// # Errors

@@ -1,5 +1,61 @@
 //! Media types (RFC 9110 section 8.3.1), as far as a governed body may have one: the type itself and `charset=utf-8`.
 
+use super::ShapeError;
+
+/// What an answer's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerKind {
+    /// There is none.
+    Empty,
+    Json,
+    EventStream,
+}
+
+/// What the body of an answer of that status and content type is; `streams`: it may be an event stream.
+///
+/// # Errors
+/// `unsupported_content_type`.
+pub(super) fn answer_kind(
+    status: u16,
+    content_type: Option<&str>,
+    streams: bool,
+) -> Result<AnswerKind, ShapeError> {
+    let bodiless = matches!(status, 100..200 | 204 | 205 | 304);
+    match content_type {
+        // An answer that says nothing of its body may have none.
+        None => Ok(AnswerKind::Empty),
+        Some(_) if bodiless => Ok(AnswerKind::Empty),
+        Some(kind) if is(kind, "application/json") => Ok(AnswerKind::Json),
+        Some(kind) if streams && status < 400 && is(kind, "text/event-stream") => {
+            Ok(AnswerKind::EventStream)
+        }
+        Some(_) => Err(unsupported(
+            "the answer's content type is none this endpoint answers with, in utf-8",
+        )),
+    }
+}
+
+/// Nothing, where a request of that content type is JSON.
+///
+/// # Errors
+/// `missing_content_type`, `unsupported_content_type`.
+pub(super) fn json_request(content_type: Option<&str>) -> Result<(), ShapeError> {
+    match content_type {
+        None => Err(ShapeError::new(
+            "missing_content_type",
+            "the request has no content type".to_owned(),
+        )),
+        Some(kind) if is(kind, "application/json") => Ok(()),
+        Some(_) => Err(unsupported(
+            "the request's content type is not application/json in utf-8",
+        )),
+    }
+}
+
+pub(super) fn unsupported(reason: &str) -> ShapeError {
+    ShapeError::new("unsupported_content_type", reason.to_owned())
+}
+
 /// Whether `value` is exactly `expected` (lower case), with no parameter but `charset=utf-8`, quoted or not.
 ///
 /// Any other charset is no: what we read as UTF-8 and the upstream as something else would be two different texts.

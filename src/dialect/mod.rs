@@ -7,12 +7,20 @@ use std::fmt;
 
 use bytes::Bytes;
 
+mod anthropic;
 mod arguments;
+mod elements;
+mod framing;
 mod json;
+mod lines;
 mod media_type;
+mod notes;
 mod openai;
+mod request;
 mod sse;
+mod stream;
 mod texts;
+mod whole;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
@@ -21,7 +29,7 @@ mod tests;
 /// Every dialect there is.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Dialect] {
-    &[&openai::OpenAi]
+    &[&openai::OpenAi, &anthropic::Anthropic]
 }
 
 /// The dialect of that name.
@@ -130,6 +138,8 @@ pub trait TextFilter {
     /// A part of a text that is also read by itself: masked as a text of its own. It is not what leaves: the text it
     /// is part of is pushed behind it, with what came back in the part's place.
     fn part(&mut self, text: &str) -> String;
+    /// A text that was pushed before, repeated whole: what came of it then, and not to be shown or counted again.
+    fn again(&mut self, text: &str) -> String;
     /// A word of the protocol, such as an id: what must take its place, if anything. Always the same for the same word.
     /// A word is no text of the answer, and masking what only looks like a value would break clients; what may stand
     /// nowhere, such as the lent credential, may not stand here either.

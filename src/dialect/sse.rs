@@ -143,6 +143,25 @@ impl Framing {
         self.take().map(Some)
     }
 
+    /// What of the cut-off rest may be read all the same: nothing but line ends, or a terminal event. Some servers
+    /// leave out the last blank line, and that event carries no text.
+    ///
+    /// # Errors
+    /// As for [`next_block`](Self::next_block), and `cut_event`.
+    pub(crate) fn end(&mut self) -> Result<Option<Block>, ShapeError> {
+        let Some(rest) = self.rest()? else {
+            return Ok(None);
+        };
+        let terminal = rest.data().is_some_and(|data| is_done(&data)) && rest.fields().count() == 1;
+        if !terminal && rest.fields().next().is_some() {
+            return Err(ShapeError::new(
+                "cut_event",
+                "the stream ends inside an event".to_owned(),
+            ));
+        }
+        Ok(Some(rest))
+    }
+
     /// Bytes in memory.
     pub(crate) fn held(&self) -> usize {
         self.buffer.len()
@@ -200,6 +219,11 @@ impl Framing {
         }
         Ok(())
     }
+}
+
+/// Whether `data` says that the stream is over, as OpenAI's do and everyone's who speaks its protocol.
+pub(crate) fn is_done(data: &str) -> bool {
+    data.trim_matches([' ', '\t']) == "[DONE]"
 }
 
 impl Block {

@@ -9,14 +9,17 @@
 use std::borrow::Cow;
 
 use super::{
-    Channel, ShapeError, TextFilter,
-    arguments::Arguments,
-    json::{self, Document, Key, Kind, Member, Span, Value},
-    whole,
+    Channel, ShapeError,
+    json::{Document, Span, Value},
 };
 
+mod edit;
+mod find;
+
+pub(super) use edit::{Mask, Said};
+
 /// What a dialect knows of a kind of document.
-pub(super) trait Fields {
+pub(super) trait Fields: std::fmt::Debug + Sync {
     /// The names the object at `path` may have; those are never text, and in another case they are refused.
     fn names(&self, path: &Path<'_>) -> &'static [&'static str];
     /// Names that are not text either but that a user may define in another case, such as JSON Schema's keywords.
@@ -34,8 +37,11 @@ pub(super) trait Fields {
         document: &Document<'_>,
     ) -> Result<Class, ShapeError>;
     /// The channel of the text at `path`. Requests need none.
-    fn channel(&self, _path: &Path<'_>) -> Channel {
-        Channel::default()
+    ///
+    /// # Errors
+    /// `unknown_shape` and `too_many_channels` where a stream does not say which of its texts it goes on with.
+    fn channel(&self, _path: &Path<'_>, _document: &Document<'_>) -> Result<Channel, ShapeError> {
+        Ok(Channel::default())
     }
 }
 
@@ -44,6 +50,8 @@ pub(super) trait Fields {
 pub(super) enum Class {
     /// A string is a text of its own; arrays and objects are walked.
     Text,
+    /// As `Text`, and so is a number: JSON that a model or a tool wrote.
+    Values,
     /// A string that is one piece of a text that goes on in other documents.
     Piece,
     /// A string that is JSON.
@@ -58,6 +66,8 @@ pub(super) enum Class {
     Opaque(&'static str),
     /// As `Text`, but it stands for something that cannot be scanned, such as a link to an image.
     Partly(&'static str),
+    /// An object in an array that someone has signed: it stays as it is, or goes where it holds what must be masked.
+    Signed,
     /// Repeats text in another form: `null` when masking.
     Echo,
     /// Points into a text by offsets: emptied when that text changed.
@@ -105,6 +115,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) enum What {
     Text(Leaf),
+    Number,
     Piece(Leaf),
     ArgumentsPiece(Leaf),
     /// The protocol's own, or what cannot be scanned.
@@ -126,8 +137,25 @@ pub(super) enum What {
         parts: Vec<(Span, Leaf)>,
         joined: String,
     },
+    /// An element of an array that stays as it is or goes, and the texts in it.
+    Signed {
+        element: Element,
+        inside: Vec<Slot>,
+    },
     Echo,
     Annotations,
+}
+
+/// Where an element of an array stands, to take it out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Element {
+    /// Where the array begins.
+    array: u32,
+    place: usize,
+    /// Where the element before it ends.
+    previous: Option<u32>,
+    /// Where the element behind it begins.
+    next: Option<u32>,
 }
 
 /// A string's decoded text, kept only where it differs from the document's.
@@ -163,435 +191,33 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Finds every text of `document`.
-    ///
-    /// # Errors
-    /// `case_variant_key`, `too_deep` in arguments, and what `fields` refuses.
-    pub(super) fn find(document: &Document<'_>, fields: &dyn Fields) -> Result<Self, ShapeError> {
-        let mut walk = Walk {
-            document,
-            fields,
-            path: Path::default(),
-            found: Self::default(),
-        };
-        walk.value(&document.root)?;
-        Ok(walk.found)
-    }
-
     /// Every text, decoded, in document order; a run of parts is each part and then the joined text.
     pub(super) fn all<'a>(&'a self, document: &'a str) -> Vec<&'a str> {
         let mut out = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            match &slot.what {
-                What::Text(leaf)
-                | What::Piece(leaf)
-                | What::ArgumentsPiece(leaf)
-                | What::Key {
-                    leaf, word: false, ..
-                } => {
-                    out.push(leaf.text(document, slot.span));
-                }
-                What::Arguments { texts, .. } => out.extend(texts.iter().map(String::as_str)),
-                What::Run { parts, joined } => {
-                    out.extend(parts.iter().map(|(span, leaf)| leaf.text(document, *span)));
-                    out.push(joined);
-                }
-                What::Word(_) | What::Key { .. } | What::Echo | What::Annotations => {}
-            }
-        }
+        all(&self.slots, document, &mut out);
         out
     }
-
-    /// The edits that put each text, masked, in its place. Pieces are left out: they are their reader's.
-    ///
-    /// # Errors
-    /// `too_deep` in arguments.
-    pub(super) fn edits(
-        &self,
-        document: &str,
-        filter: &mut dyn TextFilter,
-    ) -> Result<Vec<(Span, String)>, ShapeError> {
-        let mut edits = Vec::new();
-        let mut changed = Vec::new();
-        let mut keys = Vec::new();
-        for slot in &self.slots {
-            let before = edits.len();
-            match &slot.what {
-                What::Text(leaf) => {
-                    let text = leaf.text(document, slot.span);
-                    let masked = whole(filter, &slot.channel, text);
-                    if masked != text {
-                        edits.push((slot.span, json::quoted(&masked)));
-                    }
-                }
-                What::Arguments { leaf, .. } => {
-                    if let Some(masked) =
-                        arguments(leaf.text(document, slot.span), &slot.channel, filter)?
-                    {
-                        edits.push((slot.span, json::quoted(&masked)));
-                    }
-                }
-                What::Word(leaf) => {
-                    if let Some(masked) = filter.word(leaf.text(document, slot.span)) {
-                        edits.push((slot.span, json::quoted(&masked)));
-                    }
-                }
-                What::Key { leaf, object, word } => {
-                    let text = leaf.text(document, slot.span);
-                    let masked = if *word {
-                        filter.word(text).unwrap_or_else(|| text.to_owned())
-                    } else {
-                        whole(filter, &slot.channel, text)
-                    };
-                    keys.push((*object, slot.span, text, masked));
-                }
-                What::Run { parts, .. } => run(document, parts, &slot.channel, filter, &mut edits),
-                What::Echo if filter.masks() => edits.push((slot.span, "null".to_owned())),
-                What::Annotations | What::Echo | What::Piece(_) | What::ArgumentsPiece(_) => {}
-            }
-            if edits.len() > before && matches!(slot.what, What::Text(_) | What::Run { .. }) {
-                changed.push(slot.channel.choice);
-            }
-        }
-        rename(keys, &mut edits);
-        self.drop_annotations(&changed, &mut edits);
-        Ok(edits)
-    }
-
-    /// Empties the annotations of the choices whose text changed, with every edit inside them.
-    pub(super) fn drop_annotations(&self, changed: &[u32], edits: &mut Vec<(Span, String)>) {
-        for slot in self
-            .slots
-            .iter()
-            .filter(|slot| matches!(slot.what, What::Annotations))
-        {
-            if changed.contains(&slot.channel.choice) {
-                edits.retain(|(span, _)| span.start < slot.span.start || span.end > slot.span.end);
-                edits.push((slot.span, "[]".to_owned()));
-            }
-        }
-    }
 }
 
-/// Masks arguments known whole; `None` where nothing in them changed.
-fn arguments(
-    text: &str,
-    channel: &Channel,
-    filter: &mut dyn TextFilter,
-) -> Result<Option<String>, ShapeError> {
-    let mut watch = Watch {
-        filter,
-        pushed: String::new(),
-        changed: false,
-    };
-    let mut codec = Arguments::default();
-    let mut masked = codec.push(text, channel, &mut watch)?;
-    masked.push_str(&codec.finish(channel, &mut watch));
-    Ok(watch.changed.then_some(masked))
-}
-
-/// Lets texts go whole only, and notices whether one changed.
-struct Watch<'f> {
-    filter: &'f mut dyn TextFilter,
-    pushed: String,
-    changed: bool,
-}
-
-impl TextFilter for Watch<'_> {
-    fn push(&mut self, _: &Channel, text: &str) -> String {
-        self.pushed.push_str(text);
-        String::new()
-    }
-
-    fn finish(&mut self, channel: &Channel) -> String {
-        let text = std::mem::take(&mut self.pushed);
-        let masked = whole(self.filter, channel, &text);
-        self.changed |= masked != text;
-        masked
-    }
-
-    fn part(&mut self, text: &str) -> String {
-        self.filter.part(text)
-    }
-
-    fn masks(&self) -> bool {
-        self.filter.masks()
-    }
-}
-
-/// Masks adjacent text parts: each for itself, and then what they read joined, which is what leaves.
-fn run(
-    document: &str,
-    parts: &[(Span, Leaf)],
-    channel: &Channel,
-    filter: &mut dyn TextFilter,
-    edits: &mut Vec<(Span, String)>,
-) {
-    let masked: Vec<String> = parts
-        .iter()
-        .map(|(span, leaf)| filter.part(leaf.text(document, *span)))
-        .collect();
-    let together = masked.concat();
-    let seamless = whole(filter, channel, &together);
-    if seamless != together {
-        let texts = std::iter::once(seamless.as_str()).chain(std::iter::repeat(""));
-        edits.extend(
-            parts
-                .iter()
-                .zip(texts)
-                .map(|((span, _), text)| (*span, json::quoted(text))),
-        );
-    } else {
-        let changed = parts
-            .iter()
-            .zip(masked)
-            .filter(|((span, leaf), masked)| leaf.text(document, *span) != masked);
-        edits.extend(changed.map(|((span, _), masked)| (*span, json::quoted(&masked))));
-    }
-}
-
-/// Writes changed keys; one that would be another's twin gets a number.
-fn rename(keys: Vec<(u32, Span, &str, String)>, edits: &mut Vec<(Span, String)>) {
-    let mut taken: std::collections::HashSet<(u32, String)> = keys
-        .iter()
-        .map(|(object, _, text, _)| (*object, (*text).to_owned()))
-        .collect();
-    for (object, span, text, masked) in keys {
-        if masked == text {
-            continue;
-        }
-        let mut name = masked.clone();
-        let mut number = 2;
-        while !taken.insert((object, name.clone())) {
-            name = format!("{masked}_{number}");
-            number += 1;
-        }
-        edits.push((span, json::quoted(&name)));
-    }
-}
-
-struct Walk<'d, 'f> {
-    document: &'d Document<'d>,
-    fields: &'f dyn Fields,
-    path: Path<'d>,
-    found: Texts,
-}
-
-impl<'d> Walk<'d, '_> {
-    fn value(&mut self, value: &'d Value) -> Result<(), ShapeError> {
-        let class = self.fields.class(&self.path, value, self.document)?;
-        if let Class::Opaque(kind) | Class::Partly(kind) = class
-            && !matches!(value.kind, Kind::Null)
-            && !self.found.unscanned.contains(&kind)
-        {
-            self.found.unscanned.push(kind);
-        }
-        match (class, &value.kind) {
-            (Class::Opaque(_), _) => {
-                self.words(value);
-                Ok(())
+fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<&'a str>) {
+    for slot in slots {
+        match &slot.what {
+            What::Text(leaf)
+            | What::Piece(leaf)
+            | What::ArgumentsPiece(leaf)
+            | What::Key {
+                leaf, word: false, ..
+            } => out.push(leaf.text(document, slot.span)),
+            What::Number => out.push(slot.span.of(document)),
+            What::Arguments { texts, .. } => out.extend(texts.iter().map(String::as_str)),
+            What::Run { parts, joined } => {
+                out.extend(parts.iter().map(|(span, leaf)| leaf.text(document, *span)));
+                out.push(joined);
             }
-            (Class::Echo, Kind::Null) => Ok(()),
-            (Class::Echo, _) => {
-                self.slot(value.span, What::Echo);
-                Ok(())
-            }
-            (_, Kind::String { .. }) => self.string(class, value),
-            (Class::Parts, Kind::Array(values)) => self.parts(values),
-            (_, Kind::Array(values)) => {
-                if class == Class::Annotations {
-                    self.slot(value.span, What::Annotations);
-                }
-                self.each(values, Self::value)
-            }
-            (_, Kind::Object(_)) => self.object(value, false),
-            _ => Ok(()),
+            What::Signed { inside, .. } => all(inside, document, out),
+            What::Word(_) | What::Key { .. } | What::Echo | What::Annotations => {}
         }
     }
-
-    fn string(&mut self, class: Class, value: &'d Value) -> Result<(), ShapeError> {
-        let decoded = self.document.string(value).unwrap_or_default();
-        let texts = match class {
-            Class::Arguments => texts_inside(&decoded)?,
-            _ => Vec::new(),
-        };
-        let leaf = Leaf::new(decoded);
-        let what = match class {
-            Class::Arguments => What::Arguments { leaf, texts },
-            Class::ArgumentsPiece => What::ArgumentsPiece(leaf),
-            Class::Piece => What::Piece(leaf),
-            Class::Protocol => What::Word(leaf),
-            _ => What::Text(leaf),
-        };
-        self.slot(value.span, what);
-        Ok(())
-    }
-
-    /// Every string in what cannot be scanned. The document's depth is bounded, and so is this.
-    fn words(&mut self, value: &'d Value) {
-        match &value.kind {
-            Kind::String { .. } => {
-                let decoded = self.document.string(value).unwrap_or_default();
-                self.slot(value.span, What::Word(Leaf::new(decoded)));
-            }
-            Kind::Array(values) => values.iter().for_each(|value| self.words(value)),
-            Kind::Object(members) => {
-                for Member { key, value: inside } in members {
-                    let what = What::Key {
-                        leaf: Leaf(key.decoded().map(Into::into)),
-                        object: value.span.start,
-                        word: true,
-                    };
-                    self.slot(key.span, what);
-                    self.words(inside);
-                }
-            }
-            Kind::Null | Kind::Bool(_) | Kind::Number => {}
-        }
-    }
-
-    fn each(
-        &mut self,
-        values: &'d [Value],
-        mut visit: impl FnMut(&mut Self, &'d Value) -> Result<(), ShapeError>,
-    ) -> Result<(), ShapeError> {
-        self.path.keys.push("*");
-        for (place, value) in values.iter().enumerate() {
-            self.path.places.push(place);
-            visit(self, value)?;
-            self.path.places.pop();
-        }
-        self.path.keys.pop();
-        Ok(())
-    }
-
-    /// `in_run`: the object is a text part whose text belongs to a run.
-    fn object(&mut self, object: &'d Value, in_run: bool) -> Result<(), ShapeError> {
-        let Kind::Object(members) = &object.kind else {
-            return Ok(());
-        };
-        let names = self.fields.names(&self.path);
-        for member in members {
-            let name = self.document.key(&member.key);
-            if !names.contains(&name) {
-                self.unknown_key(&member.key, name, names, object.span.start)?;
-            }
-            if in_run && name == "text" {
-                continue;
-            }
-            self.path.keys.push(name);
-            self.value(&member.value)?;
-            self.path.keys.pop();
-        }
-        Ok(())
-    }
-
-    fn unknown_key(
-        &mut self,
-        key: &Key,
-        name: &str,
-        names: &[&str],
-        object: u32,
-    ) -> Result<(), ShapeError> {
-        if names.iter().any(|known| json::same_folded(known, name)) {
-            let reason = "an object has a known key in another case";
-            return Err(ShapeError::at(
-                "case_variant_key",
-                reason,
-                key.span.start as usize,
-            ));
-        }
-        if self.fields.vocabulary(&self.path).contains(&name) {
-            return Ok(());
-        }
-        let leaf = Leaf(key.decoded().map(Into::into));
-        let what = What::Key {
-            leaf,
-            object,
-            word: false,
-        };
-        self.slot(key.span, what);
-        Ok(())
-    }
-
-    /// Walks content parts; a run is noted where its first part stands.
-    fn parts(&mut self, values: &'d [Value]) -> Result<(), ShapeError> {
-        let texts: Vec<Option<&'d Value>> =
-            values.iter().map(|part| self.text_of_part(part)).collect();
-        let is_text = |place: usize| matches!(texts.get(place), Some(Some(_)));
-        let mut place = 0;
-        self.each(values, |walk, part| {
-            let here = place;
-            place += 1;
-            let after_text = here > 0 && is_text(here - 1);
-            if !is_text(here) || !(after_text || is_text(here + 1)) {
-                return walk.value(part);
-            }
-            if !after_text {
-                let run = texts.iter().skip(here).map_while(|text| *text);
-                walk.run(run);
-            }
-            // INVARIANT: a part whose text is in a run is still an object the dialect must know.
-            walk.fields.class(&walk.path, part, walk.document)?;
-            walk.object(part, true)
-        })
-    }
-
-    fn text_of_part(&self, part: &'d Value) -> Option<&'d Value> {
-        let kind = self.document.string(self.document.member(part, "type")?)?;
-        let text = self.document.member(part, "text")?;
-        (kind == "text" && matches!(text.kind, Kind::String { .. })).then_some(text)
-    }
-
-    fn run(&mut self, texts: impl Iterator<Item = &'d Value>) {
-        let mut joined = String::new();
-        let mut parts = Vec::new();
-        for text in texts {
-            let decoded = self.document.string(text).unwrap_or_default();
-            joined.push_str(&decoded);
-            parts.push((text.span, Leaf::new(decoded)));
-        }
-        if let Some((span, _)) = parts.first() {
-            self.slot(*span, What::Run { parts, joined });
-        }
-    }
-
-    fn slot(&mut self, span: Span, what: What) {
-        let channel = match &what {
-            What::Word(_) => Channel::default(),
-            _ => self.fields.channel(&self.path),
-        };
-        self.found.slots.push(Slot {
-            channel,
-            span,
-            what,
-        });
-    }
-}
-
-/// The texts inside arguments, in order.
-fn texts_inside(arguments: &str) -> Result<Vec<String>, ShapeError> {
-    struct Collect(String, Vec<String>);
-    impl TextFilter for Collect {
-        fn push(&mut self, _: &Channel, text: &str) -> String {
-            self.0.push_str(text);
-            String::new()
-        }
-        fn finish(&mut self, _: &Channel) -> String {
-            self.1.push(std::mem::take(&mut self.0));
-            String::new()
-        }
-        fn part(&mut self, _: &str) -> String {
-            String::new()
-        }
-    }
-    let mut collect = Collect(String::new(), Vec::new());
-    let mut codec = Arguments::default();
-    let channel = Channel::default();
-    codec.push(arguments, &channel, &mut collect)?;
-    codec.finish(&channel, &mut collect);
-    collect.1.retain(|text| !text.is_empty());
-    Ok(collect.1)
 }
 
 /// Whether `text` looks like a protocol's own word (an id, a role, an enum's value) and not like something a person
@@ -601,24 +227,81 @@ pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= 256 && text.bytes().all(known)
 }
 
-/// A filter over a closure that masks whole texts.
-pub(super) struct Mask<'m> {
-    pub(super) mask: &'m mut dyn FnMut(&str) -> Option<String>,
-    pub(super) pushed: String,
+/// The names of a dialect whose objects need not be told apart: one list for all of them. In objects that a user or a
+/// model makes up, and in those under a name that is not listed, every key is text.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// Every name, in the order of their bytes.
+    pub(super) known: &'static [&'static str],
+    /// Names under which a user or a model makes up the keys.
+    pub(super) free: &'static [&'static str],
+    /// Names of the protocol's own words. One that does not look like a word is text all the same.
+    pub(super) words: &'static [&'static str],
 }
 
-impl TextFilter for Mask<'_> {
-    fn push(&mut self, _: &Channel, text: &str) -> String {
-        self.pushed.push_str(text);
-        String::new()
+impl Names {
+    /// Whether the keys at `path` are not the protocol's.
+    pub(super) fn is_free(&self, path: &Path<'_>) -> bool {
+        path.keys.iter().any(|key| {
+            *key != "*" && (self.free.contains(key) || self.known.binary_search(key).is_err())
+        })
     }
 
-    fn finish(&mut self, _: &Channel) -> String {
-        let text = std::mem::take(&mut self.pushed);
-        (self.mask)(&text).unwrap_or(text)
+    /// The names the object at `path` may have.
+    pub(super) fn of(&self, path: &Path<'_>) -> &'static [&'static str] {
+        if self.is_free(path) { &[] } else { self.known }
     }
 
-    fn part(&mut self, text: &str) -> String {
-        (self.mask)(text).unwrap_or_else(|| text.to_owned())
+    /// Whether the string `text` at `path` is a word of the protocol.
+    pub(super) fn is_word(&self, path: &Path<'_>, text: Option<&str>) -> bool {
+        path.keys.last().is_some_and(|key| self.words.contains(key))
+            && text.is_some_and(is_token)
+            && !self.is_free(path)
     }
+}
+
+/// The keywords of JSON Schema, as far as tools use them. A property of such a name is not text either.
+pub(super) const SCHEMA: &[&str] = &[
+    "$defs",
+    "$id",
+    "$ref",
+    "$schema",
+    "additionalProperties",
+    "allOf",
+    "anyOf",
+    "const",
+    "default",
+    "definitions",
+    "description",
+    "enum",
+    "examples",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "multipleOf",
+    "not",
+    "oneOf",
+    "pattern",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+];
+
+/// The seven types of JSON Schema: exact words, which carry nothing.
+pub(super) fn is_schema_type(text: &str) -> bool {
+    matches!(
+        text,
+        "object" | "array" | "string" | "number" | "integer" | "boolean" | "null"
+    )
 }

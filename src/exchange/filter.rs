@@ -252,6 +252,22 @@ impl TextFilter for Filter {
         masked
     }
 
+    fn again(&mut self, text: &str) -> String {
+        let masked = match &self.plan {
+            Some(plan) => mask::mask(plan, text).0,
+            None => text.to_owned(),
+        };
+        let Some(vault) = &self.vault else {
+            return masked;
+        };
+        // Who reads it is not known here.
+        let mut restorer = Restorer::new(vault.clone(), true);
+        let (mut restored, mut shown) = (String::new(), String::new());
+        restorer.push(&masked, &mut restored, &mut shown);
+        restorer.finish(&mut restored, &mut shown);
+        restored
+    }
+
     fn word(&mut self, word: &str) -> Option<String> {
         let (masked, counts) = mask::mask(self.lent.as_ref()?, word);
         add(&mut self.masked, &counts);

@@ -1,119 +1,13 @@
-//! Answers in one document: a completion, or an error. Nothing leaves before all of it was seen.
+//! What is in the documents of chat completions: whole answers, chunks of a stream, and errors.
 
 use super::unknown_shape;
 use crate::dialect::{
-    Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
-    json::{self, Document, Kind, Value},
-    texts::{Class, Fields, Path, Texts, is_token},
+    Channel, ShapeError, TextFilter,
+    json::{Document, Kind, Value},
+    notes::{self, Notes},
+    stream::{MAX_CHANNELS, too_many_channels},
+    texts::{Class, Fields, Path, is_token},
 };
-
-/// The largest document in bytes; a larger one is `answer_too_large`.
-const MAX_DOCUMENT_BYTES: usize = 32 << 20;
-
-/// An answer that has no body.
-#[derive(Debug, Default)]
-pub(super) struct Empty {
-    facts: ResponseFacts,
-}
-
-impl ResponseBody for Empty {
-    fn incremental(&self) -> bool {
-        false
-    }
-
-    fn push(&mut self, bytes: &[u8], _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
-        if bytes.is_empty() {
-            return Ok(Passed::default());
-        }
-        Err(ShapeError::new(
-            "unexpected_body",
-            "the answer has a body where it may have none".to_owned(),
-        ))
-    }
-
-    fn finish(&mut self, _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
-        self.facts.complete = true;
-        Ok(Passed::default())
-    }
-
-    fn facts(&self) -> &ResponseFacts {
-        &self.facts
-    }
-
-    fn held(&self) -> usize {
-        0
-    }
-}
-
-/// A JSON document.
-pub(super) struct Whole {
-    status: u16,
-    body: Vec<u8>,
-    facts: ResponseFacts,
-}
-
-impl Whole {
-    pub(super) fn new(status: u16) -> Self {
-        Self {
-            status,
-            body: Vec::new(),
-            facts: ResponseFacts::default(),
-        }
-    }
-
-    fn masked(&mut self, text: &str, filter: &mut dyn TextFilter) -> Result<String, ShapeError> {
-        let document = Document::read(text)?;
-        let texts = Texts::find(&document, &kind_of(&document, self.status)?)?;
-        let edits = texts.edits(text, filter)?;
-        note(&mut self.facts, &document, filter);
-        self.facts.finish_reasons = finish_reasons(&document, filter);
-        self.facts.unscanned = texts.unscanned;
-        self.facts.complete = true;
-        Ok(json::splice(text, edits))
-    }
-}
-
-impl std::fmt::Debug for Whole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Whole")
-            .field("status", &self.status)
-            .field("bytes", &self.body.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl ResponseBody for Whole {
-    fn incremental(&self) -> bool {
-        false
-    }
-
-    fn push(&mut self, bytes: &[u8], _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
-        if self.body.len() + bytes.len() > MAX_DOCUMENT_BYTES {
-            let reason = format!("the answer is over {MAX_DOCUMENT_BYTES} bytes");
-            return Err(ShapeError::new("answer_too_large", reason));
-        }
-        self.body.extend_from_slice(bytes);
-        Ok(Passed::default())
-    }
-
-    fn finish(&mut self, filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
-        let body = std::mem::take(&mut self.body);
-        let masked = self.masked(json::utf8(&body)?, filter)?;
-        // A document's last byte tells the client that it is whole, so all of it is held for the record.
-        Ok(Passed {
-            now: Vec::new(),
-            terminal: masked.into_bytes(),
-        })
-    }
-
-    fn facts(&self) -> &ResponseFacts {
-        &self.facts
-    }
-
-    fn held(&self) -> usize {
-        self.body.len()
-    }
-}
 
 /// What a document of an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,29 +15,6 @@ pub(super) enum Answer {
     Completion,
     Chunk,
     Error,
-}
-
-/// Whether the document is a completion or an error.
-fn kind_of(document: &Document<'_>, status: u16) -> Result<Answer, ShapeError> {
-    let root = &document.root;
-    if !matches!(root.kind, Kind::Object(_)) {
-        return Err(unknown_shape("the answer is not an object"));
-    }
-    if status >= 400 || is_error(document) {
-        return Ok(Answer::Error);
-    }
-    match document
-        .member(root, "object")
-        .and_then(|object| document.string(object))
-        .as_deref()
-    {
-        Some("chat.completion") if document.member(root, "choices").is_some() => {
-            Ok(Answer::Completion)
-        }
-        _ => Err(unknown_shape(
-            "the answer is no `chat.completion` with choices",
-        )),
-    }
 }
 
 /// An error document, also inside a stream: it has an `error` and no choices.
@@ -156,69 +27,72 @@ pub(super) fn is_error(document: &Document<'_>) -> bool {
     member("error").is_some() && member("choices").is_none()
 }
 
-/// Takes over what the document says of itself. What does not look like a word of the protocol is left out: facts go
-/// into the record unmasked.
-pub(super) fn note(
-    facts: &mut ResponseFacts,
+/// The document's member of that name where it is a string.
+pub(super) fn string<'d>(document: &Document<'d>, name: &str) -> Option<std::borrow::Cow<'d, str>> {
+    document.string(document.member(&document.root, name)?)
+}
+
+/// The choices of a document.
+pub(super) fn choices<'d>(document: &'d Document<'_>) -> &'d [Value] {
+    match document
+        .member(&document.root, "choices")
+        .map(|choices| &choices.kind)
+    {
+        Some(Kind::Array(choices)) => choices,
+        _ => &[],
+    }
+}
+
+/// Takes over what the document says of itself.
+pub(super) fn note(document: &Document<'_>, notes: &mut Notes, filter: &mut dyn TextFilter) {
+    let root = &document.root;
+    let mut word = |name| notes::word(document, document.member(root, name), filter);
+    notes.id(word("id"));
+    notes.model(word("model"));
+    notes.fingerprint(word("system_fingerprint"));
+    if let Some(usage) = document.member(root, "usage") {
+        let tokens = |name| document.integer(document.member(usage, name)?);
+        notes.input_tokens(tokens("prompt_tokens"));
+        notes.output_tokens(tokens("completion_tokens"));
+    }
+    for (place, choice) in choices(document).iter().enumerate() {
+        let index = index(document, choice).unwrap_or(place);
+        let reason = document.member(choice, "finish_reason");
+        if let (Ok(index), Some(reason)) = (u32::try_from(index), reason)
+            && matches!(reason.kind, Kind::String { .. })
+        {
+            notes.reason(index, notes::word(document, Some(reason), filter));
+        }
+    }
+}
+
+/// The index that a choice or a tool call says it has.
+pub(super) fn index(document: &Document<'_>, value: &Value) -> Option<usize> {
+    let index = document.integer(document.member(value, "index")?)?;
+    usize::try_from(index).ok()
+}
+
+/// The index of the choice, tool call or detail at `place` of `items`. One that says none is the one that stands there:
+/// Gemini's server, for one, never numbers its calls and never splits them.
+///
+/// # Errors
+/// `unknown_shape` where an index is no number, `too_many_channels`.
+pub(super) fn numbered(
     document: &Document<'_>,
-    filter: &mut dyn TextFilter,
-) {
-    let word = |name| word(document, document.member(&document.root, name)?, filter);
-    let Some(usage) = document.member(&document.root, "usage") else {
-        return note_words(facts, word);
+    items: &[Value],
+    place: usize,
+) -> Result<u32, ShapeError> {
+    let item = items.get(place);
+    let said = item.and_then(|item| document.member(item, "index"));
+    let index = match (said, item) {
+        (Some(said), Some(item)) if !matches!(said.kind, Kind::Null) => {
+            let index = index(document, item);
+            index.ok_or_else(|| unknown_shape("an index in the stream is no number"))?
+        }
+        _ => place,
     };
-    let tokens = |name| {
-        document
-            .member(usage, name)
-            .and_then(|value| document.integer(value))
-    };
-    facts.input_tokens = tokens("prompt_tokens").or(facts.input_tokens);
-    facts.output_tokens = tokens("completion_tokens").or(facts.output_tokens);
-    note_words(facts, word);
-}
-
-fn note_words(facts: &mut ResponseFacts, mut word: impl FnMut(&'static str) -> Option<String>) {
-    facts.id = facts.id.take().or_else(|| word("id"));
-    facts.model = facts.model.take().or_else(|| word("model"));
-    facts.system_fingerprint = facts
-        .system_fingerprint
-        .take()
-        .or_else(|| word("system_fingerprint"));
-}
-
-/// A string that looks like a word of the protocol, as it leaves.
-pub(super) fn word(
-    document: &Document<'_>,
-    value: &Value,
-    filter: &mut dyn TextFilter,
-) -> Option<String> {
-    let word = document.string(value).filter(|word| is_token(word))?;
-    Some(filter.word(&word).unwrap_or_else(|| word.into_owned()))
-}
-
-fn finish_reasons(document: &Document<'_>, filter: &mut dyn TextFilter) -> Vec<String> {
-    let Some(Value {
-        kind: Kind::Array(choices),
-        ..
-    }) = document.member(&document.root, "choices")
-    else {
-        return Vec::new();
-    };
-    choices
-        .iter()
-        .filter_map(|choice| finish_reason(document, choice, filter))
-        .collect()
-}
-
-/// Why the choice ended, where it did.
-pub(super) fn finish_reason(
-    document: &Document<'_>,
-    choice: &Value,
-    filter: &mut dyn TextFilter,
-) -> Option<String> {
-    let reason = document.member(choice, "finish_reason")?;
-    document.string(reason)?;
-    Some(word(document, reason, filter).unwrap_or_else(|| "other".to_owned()))
+    let small = u32::try_from(index).ok().filter(|_| index < MAX_CHANNELS);
+    small.ok_or_else(|| too_many_channels("an index in the stream is too large"))
 }
 
 impl Fields for Answer {
@@ -365,28 +239,44 @@ impl Fields for Answer {
         })
     }
 
-    /// The place of a choice stands in for its index: the reader of a stream puts the index in.
-    fn channel(&self, path: &Path<'_>) -> Channel {
-        match (path.keys.as_slice(), path.places.as_slice()) {
-            (["choices", "*", "message" | "delta", rest @ ..], [place, places @ ..]) => {
-                let rest = Path {
-                    keys: rest.to_vec(),
-                    places: places.to_vec(),
-                };
-                Channel {
-                    choice: u32::try_from(*place).unwrap_or(u32::MAX),
-                    field: field(&rest),
-                }
-            }
-            (["choices", "*", ..], [place, ..]) => Channel {
-                choice: u32::try_from(*place).unwrap_or(u32::MAX),
-                field: path.dotted(),
-            },
-            _ => Channel {
+    fn channel(&self, path: &Path<'_>, document: &Document<'_>) -> Result<Channel, ShapeError> {
+        let (["choices", "*", rest @ ..], [place, places @ ..]) =
+            (path.keys.as_slice(), path.places.as_slice())
+        else {
+            return Ok(Channel {
                 choice: 0,
                 field: path.dotted(),
-            },
+            });
+        };
+        let choices = choices(document);
+        let choice = numbered(document, choices, *place)?;
+        let [message @ ("message" | "delta"), rest @ ..] = rest else {
+            return Ok(Channel {
+                choice,
+                field: path.dotted(),
+            });
+        };
+        let mut places = places.to_vec();
+        if let (["tool_calls" | "reasoning_details", "*", ..], Some(place)) =
+            (rest, places.first_mut())
+        {
+            let list = rest.first().copied().unwrap_or_default();
+            let items = choices
+                .get(path.places.first().copied().unwrap_or_default())
+                .and_then(|choice| document.member(choice, message))
+                .and_then(|message| document.member(message, list));
+            if let Some(Kind::Array(items)) = items.map(|items| &items.kind) {
+                *place = numbered(document, items, *place)? as usize;
+            }
         }
+        let rest = Path {
+            keys: rest.to_vec(),
+            places,
+        };
+        Ok(Channel {
+            choice,
+            field: field(&rest),
+        })
     }
 }
 

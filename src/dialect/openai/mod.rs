@@ -8,13 +8,20 @@
 //! fields; text inside data URIs, audio and signed or encrypted blocks, which pass as they are.
 
 mod answer;
+mod chat;
 mod error;
 mod request;
-mod stream;
 
 use bytes::Bytes;
 
-use super::{Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, media_type};
+use super::{
+    Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError,
+    framing::Framing,
+    media_type::{AnswerKind, answer_kind, json_request},
+    request::Request,
+    stream::{Stream, unknown_shape},
+    whole::{Empty, Whole},
+};
 
 const CHAT_COMPLETIONS: Endpoint = Endpoint {
     name: "chat_completions",
@@ -42,20 +49,8 @@ impl Dialect for OpenAi {
         body: Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError> {
         known(endpoint)?;
-        let Some(content_type) = content_type else {
-            return Err(ShapeError::new(
-                "missing_content_type",
-                "the request has no content type".to_owned(),
-            ));
-        };
-        if !media_type::is(content_type, "application/json") {
-            let reason = "the request's content type is not application/json in utf-8";
-            return Err(ShapeError::new(
-                "unsupported_content_type",
-                reason.to_owned(),
-            ));
-        }
-        Ok(Box::new(request::Request::read(body)?))
+        json_request(content_type)?;
+        Request::read(body, &request::ChatRequest, request::asked)
     }
 
     fn read_response(
@@ -65,25 +60,13 @@ impl Dialect for OpenAi {
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
         known(endpoint)?;
-        let bodiless = matches!(status, 100..200 | 204 | 205 | 304) || endpoint.method == "HEAD";
-        match content_type {
-            // An answer that says nothing of its body may have none.
-            None => Ok(Box::new(answer::Empty::default())),
-            Some(_) if bodiless => Ok(Box::new(answer::Empty::default())),
-            Some(kind) if media_type::is(kind, "application/json") => {
-                Ok(Box::new(answer::Whole::new(status)))
+        Ok(match answer_kind(status, content_type, true)? {
+            AnswerKind::Empty => Box::new(Empty::default()),
+            AnswerKind::Json => Box::new(Whole::new(chat::Chat::default(), status)),
+            AnswerKind::EventStream => {
+                Box::new(Stream::new(chat::Chat::default(), Framing::events()))
             }
-            Some(kind) if media_type::is(kind, "text/event-stream") && status < 400 => {
-                Ok(Box::new(stream::Stream::default()))
-            }
-            Some(_) => {
-                let reason = "the answer's content type is neither application/json nor text/event-stream in utf-8";
-                Err(ShapeError::new(
-                    "unsupported_content_type",
-                    reason.to_owned(),
-                ))
-            }
-        }
+        })
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {
@@ -103,8 +86,4 @@ fn known(endpoint: &Endpoint) -> Result<(), ShapeError> {
         "unknown_endpoint",
         "the dialect does not know the endpoint".to_owned(),
     ))
-}
-
-fn unknown_shape(reason: &str) -> ShapeError {
-    ShapeError::new("unknown_shape", reason.to_owned())
 }

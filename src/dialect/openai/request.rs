@@ -1,151 +1,42 @@
 //! The request of chat completions: the shape it must have, and where its texts are.
 
-use bytes::Bytes;
-
 use super::unknown_shape;
 use crate::dialect::{
-    RequestBody, ShapeError,
-    json::{self, Document, Kind, Value},
-    texts::{Class, Fields, Mask, Path, Texts, is_token},
+    ShapeError,
+    json::{Document, Kind, Value},
+    request::{Asked, lists, model, stream},
+    texts::{Class, Fields, Path, SCHEMA, is_schema_type, is_token},
 };
 
-/// The longest model name in characters.
-const MAX_MODEL_CHARS: usize = 256;
-
-/// A request that was read whole.
-pub(super) struct Request {
-    text: String,
-    model: String,
-    stream: bool,
-    tools: bool,
-    texts: Texts,
+/// What is asked for.
+///
+/// # Errors
+/// `unknown_shape`, `invalid_model`, `invalid_stream`, `missing_model`.
+pub(super) fn asked(document: &Document<'_>) -> Result<Asked, ShapeError> {
+    let root = &document.root;
+    if !matches!(root.kind, Kind::Object(_)) {
+        return Err(unknown_shape("the request is not an object"));
+    }
+    let model = model(document)?;
+    let stream = stream(document, false)?;
+    if document.member(root, "messages").is_none() {
+        return Err(unknown_shape("the request has no `messages`"));
+    }
+    // Tools of the caller, and those the provider runs itself.
+    let search = document
+        .member(root, "web_search_options")
+        .is_some_and(|options| matches!(options.kind, Kind::Object(_)));
+    let tools = lists(document, "tools") || lists(document, "functions") || search;
+    Ok(Asked {
+        model,
+        stream,
+        tools,
+    })
 }
 
-impl Request {
-    /// Reads a body.
-    ///
-    /// # Errors
-    /// What [`Document::read`] refuses, `unknown_shape`, `invalid_model`, `invalid_stream`, `missing_model`.
-    pub(super) fn read(body: Bytes) -> Result<Self, ShapeError> {
-        json::utf8(&body)?;
-        let text = String::from_utf8(body.into())
-            .map_err(|_| ShapeError::new("invalid_utf8", "the body is not UTF-8".to_owned()))?;
-        let document = Document::read(&text)?;
-        let root = &document.root;
-        if !matches!(root.kind, Kind::Object(_)) {
-            return Err(unknown_shape("the request is not an object"));
-        }
-        // Case variants first: a body with `Model` must not be told that it has no model.
-        let texts = Texts::find(&document, &ChatRequest)?;
-        let model = model(&document)?;
-        let stream = match document.member(root, "stream").map(|value| &value.kind) {
-            None | Some(Kind::Null | Kind::Bool(false)) => false,
-            Some(Kind::Bool(true)) => true,
-            Some(_) => {
-                return Err(ShapeError::new(
-                    "invalid_stream",
-                    "`stream` is neither true nor false".to_owned(),
-                ));
-            }
-        };
-        if document.member(root, "messages").is_none() {
-            return Err(unknown_shape("the request has no `messages`"));
-        }
-        let tools = offers_tools(&document);
-        Ok(Self {
-            model,
-            stream,
-            tools,
-            texts,
-            text,
-        })
-    }
-}
-
-fn model(document: &Document<'_>) -> Result<String, ShapeError> {
-    let invalid = |reason: &str| ShapeError::new("invalid_model", reason.to_owned());
-    let Some(value) = document.member(&document.root, "model") else {
-        return Err(ShapeError::new(
-            "missing_model",
-            "the request has no `model`".to_owned(),
-        ));
-    };
-    let Some(model) = document.string(value) else {
-        return Err(invalid("`model` is not a string"));
-    };
-    if model.is_empty()
-        || model.chars().count() > MAX_MODEL_CHARS
-        || model.chars().any(char::is_control)
-    {
-        return Err(invalid(
-            "`model` is empty, too long, or has control characters",
-        ));
-    }
-    Ok(model.into_owned())
-}
-
-/// Tools of the caller, and those the provider runs itself.
-fn offers_tools(document: &Document<'_>) -> bool {
-    let member = |name| {
-        document
-            .member(&document.root, name)
-            .map(|value| &value.kind)
-    };
-    let listed = |name| matches!(member(name), Some(Kind::Array(tools)) if !tools.is_empty());
-    listed("tools")
-        || listed("functions")
-        || matches!(member("web_search_options"), Some(Kind::Object(_)))
-}
-
-impl std::fmt::Debug for Request {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request")
-            .field("model", &self.model)
-            .field("bytes", &self.text.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl RequestBody for Request {
-    fn model(&self) -> &str {
-        &self.model
-    }
-
-    fn stream(&self) -> bool {
-        self.stream
-    }
-
-    fn tools(&self) -> bool {
-        self.tools
-    }
-
-    fn texts(&self) -> Vec<&str> {
-        self.texts.all(&self.text)
-    }
-
-    fn unscanned(&self) -> &[&'static str] {
-        &self.texts.unscanned
-    }
-
-    fn rewrite(&self, mask: &mut dyn FnMut(&str) -> Option<String>) -> Bytes {
-        let mut filter = Mask {
-            mask,
-            pushed: String::new(),
-        };
-        // INVARIANT: arguments that are nested too deep were refused when the request was read.
-        let edits = self
-            .texts
-            .edits(&self.text, &mut filter)
-            .unwrap_or_default();
-        if edits.is_empty() {
-            Bytes::from(self.text.clone())
-        } else {
-            Bytes::from(json::splice(&self.text, edits))
-        }
-    }
-}
-
-struct ChatRequest;
+/// Where the texts of a request are.
+#[derive(Debug)]
+pub(super) struct ChatRequest;
 
 impl Fields for ChatRequest {
     fn names(&self, path: &Path<'_>) -> &'static [&'static str] {
@@ -299,14 +190,6 @@ fn is_word(path: &[&str]) -> bool {
     )
 }
 
-/// The seven types of JSON Schema: exact words, which carry nothing.
-fn is_schema_type(text: &str) -> bool {
-    matches!(
-        text,
-        "object" | "array" | "string" | "number" | "integer" | "boolean" | "null"
-    )
-}
-
 /// The shapes without which we would not know where the text is.
 fn expect(path: &Path<'_>, value: &Value, document: &Document<'_>) -> Result<(), ShapeError> {
     let fault = match (path.keys.as_slice(), &value.kind) {
@@ -425,41 +308,4 @@ const FUNCTION: &[&str] = &[
     "parameters",
     "schema",
     "strict",
-];
-/// JSON Schema's keywords, as far as tools use them. A property of such a name is not text either.
-const SCHEMA: &[&str] = &[
-    "$defs",
-    "$id",
-    "$ref",
-    "$schema",
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "const",
-    "default",
-    "definitions",
-    "description",
-    "enum",
-    "examples",
-    "exclusiveMaximum",
-    "exclusiveMinimum",
-    "format",
-    "items",
-    "maxItems",
-    "maxLength",
-    "maximum",
-    "minItems",
-    "minLength",
-    "minimum",
-    "multipleOf",
-    "not",
-    "oneOf",
-    "pattern",
-    "patternProperties",
-    "prefixItems",
-    "properties",
-    "required",
-    "title",
-    "type",
-    "uniqueItems",
 ];

@@ -1,10 +1,12 @@
 //! What the dialects promise, held against stand-in filters that mask as simply as can be.
 
+mod anthropic;
 mod arguments;
 mod json;
 mod request;
 mod sse;
 mod stream;
+mod transcripts;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -61,6 +63,10 @@ impl TextFilter for Runs {
         masked(text)
     }
 
+    fn again(&mut self, text: &str) -> String {
+        masked(text)
+    }
+
     fn word(&mut self, word: &str) -> Option<String> {
         word.contains(LENT).then(|| word.replace(LENT, GONE))
     }
@@ -85,6 +91,9 @@ impl TextFilter for Open {
     fn part(&mut self, text: &str) -> String {
         text.to_owned()
     }
+    fn again(&mut self, text: &str) -> String {
+        text.to_owned()
+    }
     fn masks(&self) -> bool {
         false
     }
@@ -100,6 +109,27 @@ pub(super) fn event_stream() -> Box<dyn ResponseBody> {
     openai
         .read_response(endpoint, 200, Some("text/event-stream; charset=utf-8"))
         .unwrap()
+}
+
+/// What comes and what leaves, of a transcript.
+pub(super) fn sides(transcript: &'static str) -> (&'static str, &'static str) {
+    let (_, both) = transcript.split_once("======== what comes\n").unwrap();
+    both.split_once("======== what leaves\n").unwrap()
+}
+
+/// All that passed.
+pub(super) fn text_of(passed: &Passed) -> String {
+    String::from_utf8([&passed.now[..], &passed.terminal[..]].concat()).unwrap()
+}
+
+/// An endpoint of a dialect.
+pub(super) fn endpoint(dialect: &str, name: &str) -> (&'static dyn Dialect, &'static Endpoint) {
+    let dialect = super::by_name(dialect).unwrap();
+    let mut endpoints = dialect.endpoints().iter();
+    (
+        dialect,
+        endpoints.find(|endpoint| endpoint.name == name).unwrap(),
+    )
 }
 
 /// Reads `pieces` to the end.

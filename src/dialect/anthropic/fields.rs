@@ -1,0 +1,432 @@
+//! Where the texts of Anthropic's documents are: requests, messages, events and errors.
+
+use super::unknown_shape;
+use crate::dialect::{
+    Channel, ShapeError,
+    json::{Document, Kind, Value},
+    request::{Asked, lists, model, stream},
+    stream::{MAX_CHANNELS, too_many_channels},
+    texts::{Class, Fields, Names, Path, SCHEMA, is_schema_type},
+};
+
+/// What is asked for.
+///
+/// # Errors
+/// `unknown_shape`, `invalid_model`, `invalid_stream`, `missing_model`.
+pub(super) fn asked(document: &Document<'_>) -> Result<Asked, ShapeError> {
+    if !matches!(document.root.kind, Kind::Object(_)) {
+        return Err(unknown_shape("the request is not an object"));
+    }
+    let asked = Asked {
+        model: model(document)?,
+        stream: stream(document, false)?,
+        tools: lists(document, "tools") || lists(document, "mcp_servers"),
+    };
+    if document.member(&document.root, "messages").is_none() {
+        return Err(unknown_shape("the request has no `messages`"));
+    }
+    Ok(asked)
+}
+
+/// What a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Request,
+    /// A message, or a count of tokens.
+    Answer,
+    Event,
+    Error,
+}
+
+/// The string in `value`'s member `name`.
+pub(super) fn string<'d>(
+    document: &Document<'d>,
+    value: &Value,
+    name: &str,
+) -> Option<std::borrow::Cow<'d, str>> {
+    document.string(document.member(value, name)?)
+}
+
+/// The block that an event says it is of, if it does.
+///
+/// # Errors
+/// `unknown_shape`, `too_many_channels`.
+pub(super) fn index(document: &Document<'_>) -> Result<Option<u32>, ShapeError> {
+    let Some(value) = document.member(&document.root, "index") else {
+        return Ok(None);
+    };
+    let index = document
+        .integer(value)
+        .ok_or_else(|| unknown_shape("an index in the stream is no number"))?;
+    let small = u32::try_from(index)
+        .ok()
+        .filter(|index| (*index as usize) < MAX_CHANNELS);
+    small
+        .map(Some)
+        .ok_or_else(|| too_many_channels("an index in the stream is too large"))
+}
+
+impl Fields for Shape {
+    fn names(&self, path: &Path<'_>) -> &'static [&'static str] {
+        NAMES.of(path)
+    }
+
+    fn vocabulary(&self, path: &Path<'_>) -> &'static [&'static str] {
+        if path.keys.contains(&"input_schema") || path.keys.contains(&"schema") {
+            SCHEMA
+        } else {
+            &[]
+        }
+    }
+
+    fn class(
+        &self,
+        path: &Path<'_>,
+        value: &Value,
+        document: &Document<'_>,
+    ) -> Result<Class, ShapeError> {
+        expect(*self, path, value, document)?;
+        if path.keys.contains(&"input") {
+            return Ok(Class::Values);
+        }
+        let text = document.string(value);
+        let event = *self == Self::Event;
+        Ok(match path.keys.as_slice() {
+            // Checked by itself: the name must reach the upstream as policy saw it.
+            ["model"] if *self == Self::Request => Class::Protocol,
+            _ if NAMES.is_word(path, text.as_deref()) => Class::Protocol,
+            [.., "type"] if text.as_deref().is_some_and(is_schema_type) => Class::Protocol,
+            _ if NAMES.is_free(path) => Class::Text,
+            ["delta", "text" | "thinking"] | ["content_block", "text" | "thinking"]
+                if event && text.is_some() =>
+            {
+                Class::Piece
+            }
+            ["delta", "partial_json"] if event => Class::ArgumentsPiece,
+            [.., "signature"] => Class::Opaque("signed"),
+            [
+                ..,
+                "encrypted_content" | "encrypted_index" | "encrypted_stdout",
+            ] => Class::Opaque("encrypted"),
+            [.., "source"] => source(document, value),
+            ["content_block"] | [.., "content", "*"] => block(document, value),
+            ["system"] | [.., "content"] => Class::Parts,
+            _ => Class::Text,
+        })
+    }
+
+    fn channel(&self, path: &Path<'_>, document: &Document<'_>) -> Result<Channel, ShapeError> {
+        let choice = index(document)?;
+        Ok(
+            match (*self, path.keys.as_slice(), path.places.as_slice()) {
+                (Self::Request, ..) => Channel::default(),
+                (Self::Event, ["content_block" | "delta", rest @ ..], _) if choice.is_some() => {
+                    let field = match rest {
+                        ["partial_json"] => "input".to_owned(),
+                        rest => dotted(rest, &path.places),
+                    };
+                    Channel {
+                        choice: choice.unwrap_or_default(),
+                        field,
+                    }
+                }
+                (Self::Answer, ["content", "*", rest @ ..], [place, places @ ..]) => Channel {
+                    choice: u32::try_from(*place).unwrap_or(u32::MAX),
+                    field: dotted(rest, places),
+                },
+                _ => Channel {
+                    choice: 0,
+                    field: path.dotted(),
+                },
+            },
+        )
+    }
+}
+
+fn dotted(keys: &[&str], places: &[usize]) -> String {
+    Path {
+        keys: keys.to_vec(),
+        places: places.to_vec(),
+    }
+    .dotted()
+}
+
+/// What a content block is, or another object in a `content`.
+fn block(document: &Document<'_>, block: &Value) -> Class {
+    let kind = string(document, block, "type");
+    match kind.as_deref() {
+        Some("thinking") => Class::Signed,
+        Some("redacted_thinking") => Class::Opaque("encrypted"),
+        Some("image") => Class::Partly("image"),
+        Some("container_upload") => Class::Partly("file"),
+        Some("document") if !is_readable(document, block) => Class::Partly("document"),
+        _ => Class::Text,
+    }
+}
+
+/// Whether a document's text stands in the request itself.
+fn is_readable(document: &Document<'_>, block: &Value) -> bool {
+    let kind = document
+        .member(block, "source")
+        .and_then(|source| string(document, source, "type"));
+    matches!(kind.as_deref(), Some("text" | "content"))
+}
+
+/// What a medium is given by: its bytes are not looked into, a text or a link is.
+fn source(document: &Document<'_>, source: &Value) -> Class {
+    if string(document, source, "type").as_deref() != Some("base64") {
+        return Class::Text;
+    }
+    let image =
+        string(document, source, "media_type").is_some_and(|kind| kind.starts_with("image/"));
+    Class::Opaque(if image { "image" } else { "document" })
+}
+
+/// The shapes without which we would not know where the text is.
+fn expect(
+    shape: Shape,
+    path: &Path<'_>,
+    value: &Value,
+    document: &Document<'_>,
+) -> Result<(), ShapeError> {
+    let known = |block| {
+        let kind = string(document, block, "type");
+        kind.is_some_and(|kind| BLOCKS.contains(&&*kind))
+    };
+    let fault = match (shape, path.keys.as_slice(), &value.kind) {
+        (Shape::Error, ..) => None,
+        (Shape::Request, ["messages"], Kind::Array(_))
+        | (Shape::Request, ["messages", "*"], Kind::Object(_))
+        | (Shape::Request, ["messages", "*", "role"], Kind::String { .. }) => None,
+        (Shape::Request, ["messages"], _) => Some("`messages` is not an array"),
+        (Shape::Request, ["messages", "*"], _) => Some("a message is not an object"),
+        (Shape::Request, ["messages", "*", "role"], _) => {
+            Some("a message's `role` is not a string")
+        }
+        (
+            Shape::Request,
+            ["system"] | ["messages", "*", "content"],
+            Kind::String { .. } | Kind::Array(_),
+        ) => None,
+        (Shape::Request, ["system"] | ["messages", "*", "content"], _) => {
+            Some("`system` or a message's `content` is neither text nor blocks")
+        }
+        (Shape::Answer, ["content"], Kind::Array(_)) => None,
+        (Shape::Answer, ["content"], _) => Some("a message's `content` is not an array"),
+        (
+            _,
+            ["messages" | "message", "*", "content", "*"] | ["content", "*"] | ["content_block"],
+            Kind::Object(_),
+        ) if known(value) => None,
+        (_, ["messages", "*", "content", "*"] | ["content", "*"] | ["content_block"], _) => {
+            Some("a content block is of no known type")
+        }
+        (Shape::Event, ["delta", "text" | "thinking" | "partial_json"], Kind::String { .. }) => {
+            None
+        }
+        (Shape::Event, ["delta", "text" | "thinking" | "partial_json"], _) => {
+            Some("a piece of text is not a string")
+        }
+        _ => None,
+    };
+    fault.map_or(Ok(()), |reason| Err(unknown_shape(reason)))
+}
+
+/// The content blocks there are, in requests and answers.
+const BLOCKS: [&str; 23] = [
+    "advisor_tool_result",
+    "bash_code_execution_tool_result",
+    "code_execution_tool_result",
+    "compaction",
+    "container_upload",
+    "document",
+    "fallback",
+    "image",
+    "mcp_tool_result",
+    "mcp_tool_use",
+    "mid_conv_system",
+    "redacted_thinking",
+    "search_result",
+    "server_tool_use",
+    "text",
+    "text_editor_code_execution_tool_result",
+    "thinking",
+    "tool_reference",
+    "tool_result",
+    "tool_search_tool_result",
+    "tool_use",
+    "web_fetch_tool_result",
+    "web_search_tool_result",
+];
+
+const NAMES: Names = Names {
+    free: &["input", "input_examples", "input_schema", "schema"],
+    words: &[
+        "cache_control",
+        "container",
+        "display",
+        "effort",
+        "error_code",
+        "expires_at",
+        "file_id",
+        "file_type",
+        "id",
+        "inference_geo",
+        "media_type",
+        "model",
+        "request_id",
+        "role",
+        "service_tier",
+        "stop_reason",
+        "tool_id",
+        "tool_use_id",
+        "ttl",
+        "type",
+    ],
+    known: &[
+        "allowed_callers",
+        "allowed_domains",
+        "allowed_tools",
+        "applied_edits",
+        "authorization_token",
+        "blocked_domains",
+        "budget_tokens",
+        "cache_control",
+        "cache_creation",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "caller",
+        "category",
+        "citation",
+        "citations",
+        "cited_text",
+        "clear_at_least",
+        "code",
+        "configs",
+        "container",
+        "content",
+        "content_block",
+        "context",
+        "context_management",
+        "data",
+        "default_config",
+        "defer_loading",
+        "delta",
+        "description",
+        "details",
+        "disable_parallel_tool_use",
+        "display",
+        "display_height_px",
+        "display_number",
+        "display_width_px",
+        "document_index",
+        "document_title",
+        "eager_input_streaming",
+        "edits",
+        "effort",
+        "enabled",
+        "encrypted_content",
+        "encrypted_index",
+        "encrypted_stdout",
+        "end_block_index",
+        "end_char_index",
+        "end_page_number",
+        "ephemeral_1h_input_tokens",
+        "ephemeral_5m_input_tokens",
+        "error",
+        "error_code",
+        "expires_at",
+        "explanation",
+        "file_id",
+        "file_type",
+        "format",
+        "id",
+        "index",
+        "inference_geo",
+        "input",
+        "input_examples",
+        "input_schema",
+        "input_tokens",
+        "is_error",
+        "is_file_update",
+        "lines",
+        "max_content_tokens",
+        "max_tokens",
+        "max_uses",
+        "mcp_servers",
+        "media_type",
+        "message",
+        "messages",
+        "metadata",
+        "model",
+        "name",
+        "new_lines",
+        "new_start",
+        "num_lines",
+        "old_lines",
+        "old_start",
+        "output_config",
+        "output_format",
+        "output_tokens",
+        "output_tokens_details",
+        "page_age",
+        "partial_json",
+        "request_id",
+        "retrieved_at",
+        "return_code",
+        "role",
+        "schema",
+        "search_result_index",
+        "server_name",
+        "server_tool_use",
+        "service_tier",
+        "signature",
+        "skills",
+        "source",
+        "speed",
+        "start_block_index",
+        "start_char_index",
+        "start_line",
+        "start_page_number",
+        "stderr",
+        "stdout",
+        "stop_details",
+        "stop_reason",
+        "stop_sequence",
+        "stop_sequences",
+        "stream",
+        "strict",
+        "system",
+        "temperature",
+        "text",
+        "thinking",
+        "thinking_tokens",
+        "title",
+        "tool_choice",
+        "tool_configuration",
+        "tool_id",
+        "tool_name",
+        "tool_references",
+        "tool_use_id",
+        "tools",
+        "top_k",
+        "top_p",
+        "total_lines",
+        "ttl",
+        "type",
+        "url",
+        "usage",
+        "user_id",
+        "user_location",
+        "web_fetch_requests",
+        "web_search_requests",
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_stand_in_the_order_in_which_they_are_looked_for() {
+        assert!(super::NAMES.known.is_sorted());
+    }
+}

@@ -1,0 +1,364 @@
+//! A document's texts, masked, put back.
+
+use std::collections::{HashMap, HashSet};
+
+use sha2::{Digest, Sha256};
+
+use super::{Element, Leaf, Slot, Texts, What};
+use crate::dialect::{
+    Channel, ShapeError, TextFilter,
+    arguments::Arguments,
+    json::{self, Span},
+    whole,
+};
+
+/// Most texts that are remembered.
+const MAX_SAID: usize = 4096;
+
+/// The texts a stream has said whole, where its protocol repeats them.
+#[derive(Debug, Default)]
+pub(in crate::dialect) struct Said(Option<HashSet<[u8; 32]>>);
+
+impl Said {
+    /// Remembers, where `repeats`: else every text is new.
+    pub(in crate::dialect) fn new(repeats: bool) -> Self {
+        Self(repeats.then(HashSet::new))
+    }
+
+    /// Whether anything is remembered at all.
+    pub(in crate::dialect) fn remembers(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The text of that digest was said.
+    pub(in crate::dialect) fn note(&mut self, text: Sha256) {
+        if let Some(said) = self.0.as_mut().filter(|said| said.len() < MAX_SAID) {
+            said.insert(text.finalize().into());
+        }
+    }
+
+    /// Bytes in memory.
+    pub(in crate::dialect) fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |said| said.len() * 32)
+    }
+
+    /// Whether `text` was said before; from now on it was.
+    fn before(&mut self, text: &str) -> bool {
+        let Some(said) = &mut self.0 else {
+            return false;
+        };
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        said.contains(&digest) || (said.len() < MAX_SAID && !said.insert(digest))
+    }
+}
+
+impl Texts {
+    /// The edits that put each text, masked, in its place. Pieces are left out: they are their reader's.
+    ///
+    /// # Errors
+    /// `too_deep` in arguments.
+    pub(in crate::dialect) fn edits(
+        &self,
+        document: &str,
+        filter: &mut dyn TextFilter,
+        said: &mut Said,
+    ) -> Result<Vec<(Span, String)>, ShapeError> {
+        let mut edit = Edit {
+            document,
+            filter,
+            said,
+            edits: Vec::new(),
+            keys: Vec::new(),
+            changed: Vec::new(),
+            removed: HashMap::new(),
+        };
+        edit.slots(&self.slots)?;
+        let Edit {
+            mut edits,
+            keys,
+            changed,
+            ..
+        } = edit;
+        rename(keys, &mut edits);
+        self.drop_annotations(&changed, &mut edits);
+        Ok(edits)
+    }
+
+    /// Empties the annotations of the choices whose text changed, with every edit inside them.
+    pub(in crate::dialect) fn drop_annotations(
+        &self,
+        changed: &[u32],
+        edits: &mut Vec<(Span, String)>,
+    ) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| matches!(slot.what, What::Annotations))
+        {
+            if changed.contains(&slot.channel.choice) {
+                edits.retain(|(span, _)| span.start < slot.span.start || span.end > slot.span.end);
+                edits.push((slot.span, "[]".to_owned()));
+            }
+        }
+    }
+}
+
+/// A document being masked.
+struct Edit<'e> {
+    document: &'e str,
+    filter: &'e mut dyn TextFilter,
+    said: &'e mut Said,
+    edits: Vec<(Span, String)>,
+    /// The object a key is of, the key's span, the key, and what becomes of it.
+    keys: Vec<(u32, Span, &'e str, String)>,
+    /// The choices whose text changed.
+    changed: Vec<u32>,
+    /// How many elements of each array went.
+    removed: HashMap<u32, usize>,
+}
+
+impl<'e> Edit<'e> {
+    fn slots(&mut self, slots: &'e [Slot]) -> Result<(), ShapeError> {
+        for slot in slots {
+            let before = self.edits.len();
+            self.slot(slot)?;
+            if self.edits.len() > before && matches!(slot.what, What::Text(_) | What::Run { .. }) {
+                self.changed.push(slot.channel.choice);
+            }
+        }
+        Ok(())
+    }
+
+    fn slot(&mut self, slot: &'e Slot) -> Result<(), ShapeError> {
+        let Slot { channel, span, .. } = slot;
+        let text = |leaf: &'e Leaf| leaf.text(self.document, *span);
+        match &slot.what {
+            What::Text(leaf) => {
+                let text = text(leaf);
+                let masked = if self.said.before(text) {
+                    self.filter.again(text)
+                } else {
+                    whole(self.filter, channel, text)
+                };
+                self.put(*span, text, &masked);
+            }
+            What::Number => {
+                let text = span.of(self.document);
+                let masked = whole(self.filter, channel, text);
+                self.put(*span, text, &masked);
+            }
+            What::Arguments { leaf, .. } => {
+                let text = text(leaf);
+                let masked = if self.said.before(text) {
+                    arguments_again(text, self.filter)?
+                } else {
+                    arguments(text, channel, self.filter)?
+                };
+                if let Some(masked) = masked {
+                    self.put(*span, text, &masked);
+                }
+            }
+            What::Word(leaf) => {
+                if let Some(masked) = self.filter.word(text(leaf)) {
+                    self.edits.push((*span, json::quoted(&masked)));
+                }
+            }
+            What::Key { leaf, object, word } => {
+                let text = text(leaf);
+                let masked = if *word {
+                    self.filter.word(text).unwrap_or_else(|| text.to_owned())
+                } else if self.said.before(text) {
+                    self.filter.again(text)
+                } else {
+                    whole(self.filter, channel, text)
+                };
+                self.keys.push((*object, *span, text, masked));
+            }
+            What::Run { parts, .. } => self.run(parts, channel),
+            What::Signed { element, inside } => self.signed(*span, *element, inside)?,
+            What::Echo if self.filter.masks() => self.edits.push((*span, "null".to_owned())),
+            What::Annotations | What::Echo | What::Piece(_) | What::ArgumentsPiece(_) => {}
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, span: Span, text: &str, masked: &str) {
+        if masked != text {
+            self.edits.push((span, json::quoted(masked)));
+        }
+    }
+
+    /// Masks adjacent text parts: each for itself, and then what they read joined, which is what leaves.
+    fn run(&mut self, parts: &[(Span, Leaf)], channel: &Channel) {
+        let masked: Vec<String> = parts
+            .iter()
+            .map(|(span, leaf)| self.filter.part(leaf.text(self.document, *span)))
+            .collect();
+        let together = masked.concat();
+        let seamless = whole(self.filter, channel, &together);
+        let mut texts: Vec<&str> = masked.iter().map(String::as_str).collect();
+        if seamless != together {
+            texts.fill("");
+            texts
+                .first_mut()
+                .into_iter()
+                .for_each(|text| *text = &seamless);
+        }
+        for ((span, leaf), masked) in parts.iter().zip(texts) {
+            self.put(*span, leaf.text(self.document, *span), masked);
+        }
+    }
+
+    /// Lets what is signed stay where nothing in it must be masked, and takes it out of its array where something must.
+    fn signed(
+        &mut self,
+        span: Span,
+        element: Element,
+        inside: &'e [Slot],
+    ) -> Result<(), ShapeError> {
+        let texts = inside.iter().filter_map(|slot| match &slot.what {
+            What::Text(leaf) | What::Key { leaf, .. } => Some(leaf.text(self.document, slot.span)),
+            _ => None,
+        });
+        let mut clean = true;
+        for text in texts {
+            clean &= self.filter.part(text) == text;
+        }
+        if clean {
+            return self.slots(inside);
+        }
+        let removed = self.removed.entry(element.array).or_default();
+        let first = *removed == element.place;
+        *removed += 1;
+        let span = match element {
+            Element {
+                previous: Some(previous),
+                ..
+            } if !first => Span {
+                start: previous,
+                end: span.end,
+            },
+            Element {
+                next: Some(next), ..
+            } => Span {
+                start: span.start,
+                end: next,
+            },
+            _ => span,
+        };
+        self.edits.push((span, String::new()));
+        Ok(())
+    }
+}
+
+/// Masks arguments known whole; `None` where nothing in them changed.
+fn arguments(
+    text: &str,
+    channel: &Channel,
+    filter: &mut dyn TextFilter,
+) -> Result<Option<String>, ShapeError> {
+    let mut watch = Watch {
+        filter,
+        again: false,
+        pushed: String::new(),
+        changed: false,
+    };
+    let masked = Arguments::whole(text, channel, &mut watch)?;
+    Ok(watch.changed.then_some(masked))
+}
+
+/// Masks arguments that were said before, as they were written then.
+fn arguments_again(text: &str, filter: &mut dyn TextFilter) -> Result<Option<String>, ShapeError> {
+    let mut watch = Watch {
+        filter,
+        again: true,
+        pushed: String::new(),
+        changed: false,
+    };
+    Arguments::whole(text, &Channel::default(), &mut watch).map(Some)
+}
+
+/// Lets texts go whole only, and notices whether one changed.
+struct Watch<'f> {
+    filter: &'f mut dyn TextFilter,
+    /// The texts were said before.
+    again: bool,
+    pushed: String,
+    changed: bool,
+}
+
+impl TextFilter for Watch<'_> {
+    fn push(&mut self, _: &Channel, text: &str) -> String {
+        self.pushed.push_str(text);
+        String::new()
+    }
+
+    fn finish(&mut self, channel: &Channel) -> String {
+        let text = std::mem::take(&mut self.pushed);
+        let masked = if self.again {
+            self.filter.again(&text)
+        } else {
+            whole(self.filter, channel, &text)
+        };
+        self.changed |= masked != text;
+        masked
+    }
+
+    fn part(&mut self, text: &str) -> String {
+        self.filter.part(text)
+    }
+
+    fn again(&mut self, text: &str) -> String {
+        self.filter.again(text)
+    }
+
+    fn masks(&self) -> bool {
+        self.filter.masks()
+    }
+}
+
+/// Writes changed keys; one that would be another's twin gets a number.
+fn rename(keys: Vec<(u32, Span, &str, String)>, edits: &mut Vec<(Span, String)>) {
+    let mut taken: HashSet<(u32, String)> = keys
+        .iter()
+        .map(|(object, _, text, _)| (*object, (*text).to_owned()))
+        .collect();
+    for (object, span, text, masked) in keys {
+        if masked == text {
+            continue;
+        }
+        let mut name = masked.clone();
+        let mut number = 2;
+        while !taken.insert((object, name.clone())) {
+            name = format!("{masked}_{number}");
+            number += 1;
+        }
+        edits.push((span, json::quoted(&name)));
+    }
+}
+
+/// A filter over a closure that masks whole texts.
+pub(in crate::dialect) struct Mask<'m> {
+    pub(in crate::dialect) mask: &'m mut dyn FnMut(&str) -> Option<String>,
+    pub(in crate::dialect) pushed: String,
+}
+
+impl TextFilter for Mask<'_> {
+    fn push(&mut self, _: &Channel, text: &str) -> String {
+        self.pushed.push_str(text);
+        String::new()
+    }
+
+    fn finish(&mut self, _: &Channel) -> String {
+        let text = std::mem::take(&mut self.pushed);
+        (self.mask)(&text).unwrap_or(text)
+    }
+
+    fn part(&mut self, text: &str) -> String {
+        (self.mask)(text).unwrap_or_else(|| text.to_owned())
+    }
+
+    fn again(&mut self, text: &str) -> String {
+        self.part(text)
+    }
+}

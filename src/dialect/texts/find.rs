@@ -1,0 +1,273 @@
+//! A walk through a document that notes every text in it.
+
+use super::{Class, Element, Fields, Leaf, Path, Slot, Texts, What};
+use crate::dialect::{
+    Channel, ShapeError, TextFilter,
+    arguments::Arguments,
+    json::{self, Document, Key, Kind, Member, Span, Value},
+};
+
+impl Texts {
+    /// Finds every text of `document`.
+    ///
+    /// # Errors
+    /// `case_variant_key`, `too_deep` in arguments, and what `fields` refuses.
+    pub(in crate::dialect) fn find(
+        document: &Document<'_>,
+        fields: &dyn Fields,
+    ) -> Result<Self, ShapeError> {
+        let mut walk = Walk {
+            document,
+            fields,
+            path: Path::default(),
+            element: None,
+            found: Self::default(),
+        };
+        walk.value(&document.root)?;
+        Ok(walk.found)
+    }
+}
+
+struct Walk<'d, 'f> {
+    document: &'d Document<'d>,
+    fields: &'f dyn Fields,
+    path: Path<'d>,
+    /// Where the value stands that is visited next, where that is in an array.
+    element: Option<Element>,
+    found: Texts,
+}
+
+impl<'d> Walk<'d, '_> {
+    fn value(&mut self, value: &'d Value) -> Result<(), ShapeError> {
+        let element = self.element.take();
+        let class = self.fields.class(&self.path, value, self.document)?;
+        if let Class::Opaque(kind) | Class::Partly(kind) = class
+            && !matches!(value.kind, Kind::Null)
+            && !self.found.unscanned.contains(&kind)
+        {
+            self.found.unscanned.push(kind);
+        }
+        match (class, &value.kind) {
+            (Class::Opaque(_), _) => self.words(value),
+            (Class::Echo, Kind::Null) => Ok(()),
+            (Class::Echo, _) => self.slot(value.span, What::Echo),
+            (Class::Values, Kind::Number) => self.slot(value.span, What::Number),
+            (_, Kind::String { .. }) => self.string(class, value),
+            (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),
+            (_, Kind::Array(values)) => {
+                if class == Class::Annotations {
+                    self.slot(value.span, What::Annotations)?;
+                }
+                self.each(value.span.start, values, Self::value)
+            }
+            (Class::Signed, Kind::Object(_)) => self.signed(value, element),
+            (_, Kind::Object(_)) => self.object(value, false),
+            _ => Ok(()),
+        }
+    }
+
+    fn string(&mut self, class: Class, value: &'d Value) -> Result<(), ShapeError> {
+        let decoded = self.document.string(value).unwrap_or_default();
+        let texts = match class {
+            Class::Arguments => texts_inside(&decoded)?,
+            _ => Vec::new(),
+        };
+        let leaf = Leaf::new(decoded);
+        let what = match class {
+            Class::Arguments => What::Arguments { leaf, texts },
+            Class::ArgumentsPiece => What::ArgumentsPiece(leaf),
+            Class::Piece => What::Piece(leaf),
+            Class::Protocol => What::Word(leaf),
+            _ => What::Text(leaf),
+        };
+        self.slot(value.span, what)
+    }
+
+    /// The texts of what is signed, kept together. What stands in no array cannot go: it is text like any other.
+    fn signed(&mut self, value: &'d Value, element: Option<Element>) -> Result<(), ShapeError> {
+        let before = self.found.slots.len();
+        self.object(value, false)?;
+        let Some(element) = element else {
+            return Ok(());
+        };
+        let inside = self.found.slots.split_off(before);
+        self.slot(value.span, What::Signed { element, inside })
+    }
+
+    /// Every string in what cannot be scanned. The document's depth is bounded, and so is this.
+    fn words(&mut self, value: &'d Value) -> Result<(), ShapeError> {
+        match &value.kind {
+            Kind::String { .. } => {
+                let decoded = self.document.string(value).unwrap_or_default();
+                self.slot(value.span, What::Word(Leaf::new(decoded)))
+            }
+            Kind::Array(values) => values.iter().try_for_each(|value| self.words(value)),
+            Kind::Object(members) => {
+                members
+                    .iter()
+                    .try_for_each(|Member { key, value: inside }| {
+                        let what = What::Key {
+                            leaf: Leaf(key.decoded().map(Into::into)),
+                            object: value.span.start,
+                            word: true,
+                        };
+                        self.slot(key.span, what)?;
+                        self.words(inside)
+                    })
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Number => Ok(()),
+        }
+    }
+
+    fn each(
+        &mut self,
+        array: u32,
+        values: &'d [Value],
+        mut visit: impl FnMut(&mut Self, &'d Value) -> Result<(), ShapeError>,
+    ) -> Result<(), ShapeError> {
+        let span = |place: Option<usize>| Some(values.get(place?)?.span);
+        self.path.keys.push("*");
+        for (place, value) in values.iter().enumerate() {
+            self.path.places.push(place);
+            self.element = Some(Element {
+                array,
+                place,
+                previous: span(place.checked_sub(1)).map(|span| span.end),
+                next: span(place.checked_add(1)).map(|span| span.start),
+            });
+            visit(self, value)?;
+            self.path.places.pop();
+        }
+        self.path.keys.pop();
+        Ok(())
+    }
+
+    /// `in_run`: the object is a text part whose text belongs to a run.
+    fn object(&mut self, object: &'d Value, in_run: bool) -> Result<(), ShapeError> {
+        let Kind::Object(members) = &object.kind else {
+            return Ok(());
+        };
+        let names = self.fields.names(&self.path);
+        for member in members {
+            let name = self.document.key(&member.key);
+            if !names.contains(&name) {
+                self.unknown_key(&member.key, name, names, object.span.start)?;
+            }
+            if in_run && name == "text" {
+                continue;
+            }
+            self.path.keys.push(name);
+            self.value(&member.value)?;
+            self.path.keys.pop();
+        }
+        Ok(())
+    }
+
+    fn unknown_key(
+        &mut self,
+        key: &Key,
+        name: &str,
+        names: &[&str],
+        object: u32,
+    ) -> Result<(), ShapeError> {
+        if names.iter().any(|known| json::same_folded(known, name)) {
+            let reason = "an object has a known key in another case";
+            return Err(ShapeError::at(
+                "case_variant_key",
+                reason,
+                key.span.start as usize,
+            ));
+        }
+        if self.fields.vocabulary(&self.path).contains(&name) {
+            return Ok(());
+        }
+        let leaf = Leaf(key.decoded().map(Into::into));
+        let what = What::Key {
+            leaf,
+            object,
+            word: false,
+        };
+        self.slot(key.span, what)
+    }
+
+    /// Walks content parts; a run is noted where its first part stands.
+    fn parts(&mut self, array: u32, values: &'d [Value]) -> Result<(), ShapeError> {
+        let texts: Vec<Option<&'d Value>> =
+            values.iter().map(|part| self.text_of_part(part)).collect();
+        let is_text = |place: usize| matches!(texts.get(place), Some(Some(_)));
+        let mut place = 0;
+        self.each(array, values, |walk, part| {
+            let here = place;
+            place += 1;
+            let after_text = here > 0 && is_text(here - 1);
+            if !is_text(here) || !(after_text || is_text(here + 1)) {
+                return walk.value(part);
+            }
+            if !after_text {
+                let run = texts.iter().skip(here).map_while(|text| *text);
+                walk.run(run)?;
+            }
+            // INVARIANT: a part whose text is in a run is still an object the dialect must know.
+            walk.fields.class(&walk.path, part, walk.document)?;
+            walk.object(part, true)
+        })
+    }
+
+    fn text_of_part(&self, part: &'d Value) -> Option<&'d Value> {
+        let kind = self.document.string(self.document.member(part, "type")?)?;
+        let text = self.document.member(part, "text")?;
+        (kind == "text" && matches!(text.kind, Kind::String { .. })).then_some(text)
+    }
+
+    fn run(&mut self, texts: impl Iterator<Item = &'d Value>) -> Result<(), ShapeError> {
+        let mut joined = String::new();
+        let mut parts = Vec::new();
+        for text in texts {
+            let decoded = self.document.string(text).unwrap_or_default();
+            joined.push_str(&decoded);
+            parts.push((text.span, Leaf::new(decoded)));
+        }
+        match parts.first() {
+            Some((span, _)) => self.slot(*span, What::Run { parts, joined }),
+            None => Ok(()),
+        }
+    }
+
+    fn slot(&mut self, span: Span, what: What) -> Result<(), ShapeError> {
+        let channel = match &what {
+            What::Word(_) | What::Signed { .. } => Channel::default(),
+            _ => self.fields.channel(&self.path, self.document)?,
+        };
+        self.found.slots.push(Slot {
+            channel,
+            span,
+            what,
+        });
+        Ok(())
+    }
+}
+
+/// The texts inside arguments, in order.
+fn texts_inside(arguments: &str) -> Result<Vec<String>, ShapeError> {
+    struct Collect(String, Vec<String>);
+    impl TextFilter for Collect {
+        fn push(&mut self, _: &Channel, text: &str) -> String {
+            self.0.push_str(text);
+            String::new()
+        }
+        fn finish(&mut self, _: &Channel) -> String {
+            self.1.push(std::mem::take(&mut self.0));
+            String::new()
+        }
+        fn part(&mut self, _: &str) -> String {
+            String::new()
+        }
+        fn again(&mut self, _: &str) -> String {
+            String::new()
+        }
+    }
+    let mut collect = Collect(String::new(), Vec::new());
+    Arguments::whole(arguments, &Channel::default(), &mut collect)?;
+    collect.1.retain(|text| !text.is_empty());
+    Ok(collect.1)
+}
