@@ -1,118 +1,84 @@
 //! The table of built-in detectors, in priority order: where two match at the same place the upper one wins.
+//!
+//! What is told by its own shape comes first, then what a word before it tells, then what only looks like something.
 
 use super::{
-    DetectorError, card, email, iban, ip,
-    pattern::{Check, Pattern},
-    phone, secrets, ssn,
+    DetectorError, assigned, card, crypto, device, email, grouped, iban, ip, national,
+    pattern::{Check, Pattern, Rule},
+    personal, phone, secrets, ssn, url, us,
 };
 
 /// Name, shape, length limit that the shape does not spell out, check.
-struct Row(&'static str, &'static str, Option<usize>, Check);
+struct Row(&'static str, &'static str, Option<usize>, Rule);
 
+/// Looked for only where a policy names them: what they find is mostly nobody's, and hides other values inside it.
+pub(crate) const OPTIONAL: &[&str] = &["URL"];
+
+#[rustfmt::skip]
 const TABLE: &[Row] = &[
-    Row("PRIVATE_KEY", secrets::PRIVATE_KEY, None, Check::Always),
-    Row("JWT", secrets::JWT, None, Check::Rule(secrets::jwt)),
-    Row(
-        "AWS_ACCESS_KEY",
-        secrets::AWS_ACCESS_KEY,
-        Some(secrets::AWS_REACH),
-        Check::Rule(secrets::aws),
-    ),
-    Row(
-        "GITHUB_TOKEN",
-        secrets::GITHUB_TOKEN,
-        None,
-        Check::Rule(secrets::github),
-    ),
-    Row(
-        "ANTHROPIC_KEY",
-        secrets::ANTHROPIC_KEY,
-        None,
-        Check::Rule(secrets::anthropic),
-    ),
-    Row(
-        "OPENAI_KEY",
-        secrets::OPENAI_KEY,
-        None,
-        Check::Rule(secrets::openai),
-    ),
-    Row(
-        "GOOGLE_API_KEY",
-        secrets::GOOGLE_API_KEY,
-        None,
-        Check::Rule(secrets::google),
-    ),
-    Row(
-        "SLACK_TOKEN",
-        secrets::SLACK_TOKEN,
-        None,
-        Check::Rule(secrets::slack),
-    ),
-    Row(
-        "STRIPE_KEY",
-        secrets::STRIPE_KEY,
-        None,
-        Check::Rule(secrets::stripe),
-    ),
-    Row(
-        "EMAIL_ADDRESS",
-        email::SHAPE,
-        Some(email::REACH),
-        Check::Rule(email::check),
-    ),
-    Row(
-        "IBAN_CODE",
-        iban::SHAPE,
-        Some(iban::REACH),
-        Check::Rule(iban::check),
-    ),
-    Row(
-        "CREDIT_CARD",
-        card::SHAPE,
-        Some(card::REACH),
-        Check::Rule(card::check),
-    ),
-    Row("US_SSN", ssn::PARTED, None, Check::Rule(ssn::parted)),
-    Row(
-        "US_SSN",
-        ssn::BARE,
-        Some(ssn::BARE_REACH),
-        Check::Rule(ssn::bare),
-    ),
-    Row(
-        "PHONE_NUMBER",
-        phone::INTERNATIONAL,
-        Some(phone::INTERNATIONAL_REACH),
-        Check::Rule(phone::international),
-    ),
-    Row("PHONE_NUMBER", phone::NANP, None, Check::Rule(phone::nanp)),
-    Row(
-        "PHONE_NUMBER",
-        phone::BARE,
-        Some(phone::BARE_REACH),
-        Check::Rule(phone::bare),
-    ),
-    Row("IP_ADDRESS", ip::V4, None, Check::Rule(ip::v4)),
-    Row(
-        "PHONE_NUMBER",
-        phone::NATIONAL,
-        Some(phone::NATIONAL_REACH),
-        Check::Rule(phone::national),
-    ),
-    Row(
-        "IP_ADDRESS",
-        ip::V6,
-        Some(ip::V6_REACH),
-        Check::Rule(ip::v6),
-    ),
+    // secrets with a shape of their issuer
+    Row("PRIVATE_KEY", secrets::PRIVATE_KEY, None, secrets::private_key),
+    Row("JWT", secrets::JWT, None, secrets::jwt),
+    Row("AWS_ACCESS_KEY", secrets::AWS_ACCESS_KEY, Some(secrets::AWS_REACH), secrets::aws),
+    Row("GITHUB_TOKEN", secrets::GITHUB_TOKEN, None, secrets::github),
+    Row("ANTHROPIC_KEY", secrets::ANTHROPIC_KEY, None, secrets::anthropic),
+    Row("OPENAI_KEY", secrets::OPENAI_KEY, None, secrets::openai),
+    Row("GOOGLE_API_KEY", secrets::GOOGLE_API_KEY, None, secrets::google),
+    Row("SLACK_TOKEN", secrets::SLACK_TOKEN, None, secrets::slack),
+    Row("STRIPE_KEY", secrets::STRIPE_KEY, None, secrets::stripe),
+    Row("AWS_SECRET_KEY", assigned::SHAPE, Some(assigned::REACH), assigned::aws),
+    // what has a shape or a checksum nobody else's number has by chance
+    Row("EMAIL_ADDRESS", email::SHAPE, Some(email::REACH), email::check),
+    Row("CRYPTO", crypto::BASE58, Some(crypto::BASE58_REACH), crypto::base58),
+    Row("CRYPTO", crypto::SEGWIT, Some(crypto::SEGWIT_REACH), crypto::segwit),
+    Row("IBAN_CODE", iban::SHAPE, Some(iban::REACH), iban::check),
+    Row("CREDIT_CARD", card::SHAPE, Some(card::REACH), card::check),
+    Row("IT_FISCAL_CODE", national::IT_FISCAL_CODE, None, national::it_fiscal_code),
+    Row("FR_NIR", national::FR_NIR, None, national::fr_nir),
+    Row("MAC_ADDRESS", device::MAC, Some(device::MAC_REACH), device::mac),
+    Row("VIN", device::VIN, Some(device::VIN_REACH), device::vin),
+    // numbers with a checksum, most of them behind a word
+    Row("ABA_ROUTING_NUMBER", grouped::SHAPE, Some(grouped::REACH), us::aba_routing_number),
+    Row("UK_NHS", grouped::SHAPE, Some(grouped::REACH), national::uk_nhs),
+    Row("CA_SIN", grouped::SHAPE, Some(grouped::REACH), national::ca_sin),
+    Row("AU_TFN", grouped::SHAPE, Some(grouped::REACH), national::au_tfn),
+    Row("IN_AADHAAR", grouped::SHAPE, Some(grouped::REACH), national::in_aadhaar),
+    Row("DE_TAX_ID", grouped::SHAPE, Some(grouped::REACH), national::de_tax_id),
+    Row("ES_NIF", national::ES_NIF, None, national::es_nif),
+    Row("ES_NIE", national::ES_NIE, None, national::es_nie),
+    // numbers of a known form
+    Row("UK_NINO", national::UK_NINO, None, national::uk_nino),
+    Row("IN_PAN", national::IN_PAN, None, national::in_pan),
+    Row("US_SSN", ssn::PARTED, None, ssn::parted),
+    Row("US_SSN", ssn::BARE, Some(ssn::BARE_REACH), ssn::bare),
+    Row("US_ITIN", us::ITIN_PARTED, None, us::itin_parted),
+    Row("US_ITIN", ssn::BARE, Some(ssn::BARE_REACH), us::itin_bare),
+    // numbers that only a word tells
+    Row("DATE_OF_BIRTH", personal::NUMBERS, None, personal::numbers),
+    Row("DATE_OF_BIRTH", personal::DAY_FIRST, Some(personal::DAY_FIRST_REACH), personal::words),
+    Row("DATE_OF_BIRTH", personal::MONTH_FIRST, Some(personal::MONTH_FIRST_REACH), personal::words),
+    Row("US_PASSPORT", us::PASSPORT, Some(us::PASSPORT_REACH), us::passport),
+    Row("MEDICAL_RECORD", personal::LABELLED, Some(personal::LABELLED_REACH), personal::medical_record),
+    Row("US_DRIVER_LICENSE", personal::LABELLED, Some(personal::LABELLED_REACH), us::driver_license),
+    Row("US_BANK_NUMBER", grouped::SHAPE, Some(grouped::REACH), us::bank_number),
+    // what a plan of numbers or addresses tells
+    Row("PHONE_NUMBER", phone::INTERNATIONAL, Some(phone::INTERNATIONAL_REACH), phone::international),
+    Row("PHONE_NUMBER", phone::NANP, None, phone::nanp),
+    Row("PHONE_NUMBER", phone::BARE, Some(phone::BARE_REACH), phone::bare),
+    Row("IP_ADDRESS", ip::V4, None, ip::v4),
+    Row("PHONE_NUMBER", phone::NATIONAL, Some(phone::NATIONAL_REACH), phone::national),
+    Row("UK_NHS", grouped::SHAPE, Some(grouped::REACH), national::uk_nhs_written),
+    Row("IP_ADDRESS", ip::V6, Some(ip::V6_REACH), ip::v6),
+    Row("GENERIC_SECRET", assigned::SHAPE, Some(assigned::REACH), assigned::generic),
+    Row("URL", url::SHAPE, None, url::check),
 ];
 
 /// Every built-in detector.
 pub(crate) fn patterns() -> Result<Vec<Pattern>, DetectorError> {
     TABLE
         .iter()
-        .map(|Row(entity, regex, reach, check)| {
-            Pattern::builtin(entity, regex, *reach, check.clone())
+        .map(|Row(entity, regex, reach, rule)| {
+            Pattern::builtin(entity, regex, *reach, Check::Rule(*rule))
         })
         .collect()
 }

@@ -2,6 +2,8 @@
 //! whose last digit is right by the Luhn formula (ISO/IEC 7812-1, annex B). Digits may be parted by single spaces or
 //! dashes.
 
+use super::checksum::luhn;
+
 /// Digits with single separators; no issuer below starts with 0, 1, 7, 8 or 9. The check counts them.
 pub(crate) const SHAPE: &str = r"\b[2-6](?:[ -]?\d)+\b";
 
@@ -71,15 +73,4 @@ fn is_issued(digits: &[u32]) -> bool {
         (shortest..=longest).contains(&digits.len())
             && (first..=last).contains(&digits[..width].iter().fold(0, |n, d| n * 10 + d))
     })
-}
-
-fn luhn(digits: &[u32]) -> bool {
-    let doubled = |d: u32| if d > 4 { 2 * d - 9 } else { 2 * d };
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(i, &d)| if i % 2 == 1 { doubled(d) } else { d })
-        .sum();
-    sum.is_multiple_of(10)
 }

@@ -36,6 +36,7 @@ pub struct Custom {
 pub struct Catalog {
     patterns: Vec<Pattern>,
     entities: BTreeSet<Entity>,
+    defaults: BTreeSet<Entity>,
     /// Scanners by what they look for, the latest used last. A lock, as building one takes milliseconds and happens
     /// seldom; reading it is a few comparisons.
     scanners: Mutex<VecDeque<(BTreeSet<Entity>, Arc<Scanner>)>>,
@@ -101,12 +102,18 @@ impl Catalog {
     }
 
     fn of(patterns: Vec<Pattern>) -> Self {
-        let entities = patterns
+        let entities: BTreeSet<Entity> = patterns
             .iter()
             .map(|pattern| pattern.entity.clone())
             .collect();
+        let optional = |entity: &&Entity| builtin::OPTIONAL.contains(&&***entity);
         Self {
             patterns,
+            defaults: entities
+                .iter()
+                .filter(|entity| !optional(entity))
+                .cloned()
+                .collect(),
             entities,
             scanners: Mutex::default(),
         }
@@ -116,6 +123,13 @@ impl Catalog {
     #[must_use]
     pub fn entities(&self) -> &BTreeSet<Entity> {
         &self.entities
+    }
+
+    /// What is looked for where nobody says what: every name but the optional ones. A policy may name those too; they are
+    /// optional because what they find is mostly nobody's, and hides other values inside it.
+    #[must_use]
+    pub fn defaults(&self) -> &BTreeSet<Entity> {
+        &self.defaults
     }
 
     /// Whether a detector has this name.

@@ -26,25 +26,34 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+mod assigned;
 mod builtin;
 mod card;
 mod catalog;
+mod checksum;
 mod context;
+mod crypto;
+mod device;
 mod email;
+mod grouped;
 mod growth;
 mod iban;
 mod ip;
 mod live;
+mod national;
 mod numbering;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod pattern;
+mod personal;
 mod phone;
 mod scanner;
 mod secrets;
 mod ssn;
 #[cfg(test)]
 mod tests;
+mod url;
+mod us;
 
 pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
 pub(crate) use growth::Growth;

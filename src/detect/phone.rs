@@ -2,7 +2,7 @@
 //! `+` (ITU-T E.164, at most 15 digits), national as written in the North American Numbering Plan, and, with a word
 //! such as `phone` before it, ten digits in a row or the national notation of one of the [`PLANS`].
 
-use super::{context, numbering};
+use super::{context, grouped, numbering};
 
 /// `+` or `00` and digits, at most two separators between any two, and an extension. The check counts them.
 pub(crate) const INTERNATIONAL: &str =
@@ -100,10 +100,7 @@ fn digits(number: &str) -> String {
 
 /// Not a piece of a longer number.
 pub(crate) fn nanp(before: &str, found: &str) -> Option<usize> {
-    let piece = before
-        .strip_suffix(['-', '.', '/', '+'])
-        .is_some_and(|b| b.ends_with(|c: char| c.is_ascii_digit()));
-    (!piece && is_valid(found)).then_some(found.len())
+    (!grouped::is_piece(before) && is_valid(found)).then_some(found.len())
 }
 
 /// Ten digits in a row are an id like any other, unless a word before them says what they are.

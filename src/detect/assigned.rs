@@ -1,0 +1,169 @@
+//! Secrets without a shape of their own, told by what they are assigned to: `GENERIC_SECRET` and `AWS_SECRET_KEY`.
+//!
+//! A value counts as secret if the name before it says so, it mixes letters and digits, and its Shannon entropy is high:
+//! at least [`PASSWORD_BITS`] a character behind a word for passwords, [`KEY_BITS`] behind a word for keys and tokens
+//! ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
+//! `generic-api-key`) and detect-secrets (`HexHighEntropyString`).
+//!
+//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, paths of names (`settings.db1.password`), and values without a digit.
+
+use super::context;
+
+/// A token with a digit in it and, where there is one, the bracket that makes it a call.
+pub(crate) const SHAPE: &str = concat!(
+    r"\b(?:\d|[A-Za-z_][!#$%&*+./=?@A-Z^_a-z~-]*\d)",
+    r"[!#$%&*+./0-9=?@A-Z^_a-z~-]*[(\[{]?"
+);
+/// Of a longer value the first 256 bytes are found.
+pub(crate) const REACH: usize = 256;
+
+/// Bits a character, for what a person may have thought out; at least six characters.
+const PASSWORD_BITS: f64 = 2.5;
+/// Bits a character, for what a machine made; at least ten characters.
+const KEY_BITS: f64 = 3.5;
+/// The same in hexadecimal, where four bits are the most there can be.
+const HEX_BITS: f64 = 3.0;
+
+/// Parts, in lower case, of values that stand for a value.
+const PLACEHOLDERS: &[&str] = &[
+    "example", "changeme", "change_me", "placeholder", "your_", "your-", "dummy", "redacted", "xxxx", "****", "....",
+    "0000000", "1234567890", "abcdef123", "test_", "fake",
+];
+
+/// What a name says of the value assigned to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Password,
+    Key,
+}
+
+/// `GENERIC_SECRET`.
+pub(crate) fn generic(before: &str, found: &str) -> Option<usize> {
+    // `password: hunter2.` ends a sentence.
+    let value = found.trim_end_matches(['.', '?', '=']);
+    let padded = &found[..found.len().min(value.len() + 2)];
+    let value = if padded[value.len()..].starts_with('=') { padded } else { value };
+    let kind = kind(before)?;
+    let (long, bits) = match kind {
+        Kind::Password => (6, PASSWORD_BITS),
+        Kind::Key if value.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') => (10, HEX_BITS),
+        Kind::Key => (10, KEY_BITS),
+    };
+    let letter = value.contains(|c: char| c.is_ascii_alphabetic());
+    (letter && value.len() >= long && entropy(value) >= bits && !stands_for_another(found))
+        .then_some(value.len())
+}
+
+/// `AWS_SECRET_KEY`: 40 characters of base64 behind words that say so (AWS IAM User Guide, "Manage access keys for IAM
+/// users"). Where the first one is no letter or digit it is not covered.
+pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
+    let words = &["secret access key", "secretaccesskey", "aws secret", "aws secret key"];
+    let led = before.len() - before.trim_end_matches(['/', '+']).len();
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'+');
+    let mixed = found.contains(|c: char| c.is_ascii_lowercase())
+        && found.contains(|c: char| c.is_ascii_uppercase());
+    (found.len() + led == 40 && mixed && found.bytes().all(base64) && context::precedes(before, words))
+        .then_some(found.len())
+}
+
+/// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is `,
+/// `Bearer `.
+fn kind(before: &str) -> Option<Kind> {
+    let blank = [' ', '\t', '"', '\'', '`', '\\'];
+    let left = before.trim_end_matches(blank);
+    if ends_with_word(left, "bearer") {
+        return Some(Kind::Key);
+    }
+    if ends_with_word(left, "is") {
+        let words = &["password", "passphrase", "passcode", "pwd"];
+        return context::precedes(left, words).then_some(Kind::Password);
+    }
+    let left = left
+        .strip_suffix("=>")
+        .or_else(|| left.strip_suffix(":="))
+        .or_else(|| left.strip_suffix(['=', ':']))?;
+    let (left, name) = split_name(left);
+    kind_of(name).or_else(|| {
+        // `name: type = value`
+        let left = left.trim_end_matches(['&', '*', ' ']).strip_suffix(':')?;
+        kind_of(split_name(left).1)
+    })
+}
+
+/// The last name in `text`, and what stands before it.
+fn split_name(text: &str) -> (&str, &str) {
+    let text = text.trim_end_matches([' ', '\t', '"', '\'', '`', '\\', ']', '?']);
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    text.split_at(text.trim_end_matches(part).len())
+}
+
+fn ends_with_word(text: &str, word: &str) -> bool {
+    let start = text.len().checked_sub(word.len());
+    start.and_then(|at| text.split_at_checked(at)).is_some_and(|(before, end)| {
+        end.eq_ignore_ascii_case(word) && !before.ends_with(|c: char| c.is_alphanumeric())
+    })
+}
+
+/// By its last words: `client_secret`, `accessToken`, `X-Api-Key`, but not `key_id`, `token_type`, `public_key`.
+fn kind_of(name: &str) -> Option<Kind> {
+    let words = words(name);
+    let mut ends = words.iter().rev().map(String::as_str);
+    let (last, previous) = (ends.next()?, ends.next().unwrap_or_default());
+    match last {
+        "password" | "passwd" | "passphrase" | "passcode" | "pwd" | "pass" | "pw" => Some(Kind::Password),
+        _ if matches!(previous, "public" | "csrf" | "xsrf" | "page" | "next") => None,
+        "secret" | "token" | "apikey" | "credential" | "credentials" | "secretkey" | "accesskey" => {
+            Some(Kind::Key)
+        }
+        "key" => matches!(
+            previous,
+            "api" | "access" | "secret" | "private" | "auth" | "signing" | "encryption" | "account" | "service"
+                | "master" | "session" | "shared" | "license"
+        )
+        .then_some(Kind::Key),
+        _ => None,
+    }
+}
+
+/// The words of a name, in lower case, however it is written.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in name.chars() {
+        if !c.is_ascii_alphanumeric() || (small && c.is_ascii_uppercase()) {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut().filter(|_| c.is_ascii_alphabetic()) {
+            word.push(c.to_ascii_lowercase());
+        }
+        small = c.is_ascii_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// A placeholder, or an expression of a program.
+fn stands_for_another(found: &str) -> bool {
+    let lower = found.to_ascii_lowercase();
+    let placeholder = PLACEHOLDERS.iter().any(|part| lower.contains(part));
+    let name = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    let path = found.contains('.') && found.split('.').all(name);
+    let named = name(found) && found.contains('_') && kind_of(found.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_')).is_some();
+    found.ends_with(['(', '[', '{']) || placeholder || path || named
+}
+
+/// Shannon entropy of the distribution of bytes in `text`, in bits a byte.
+fn entropy(text: &str) -> f64 {
+    let mut counts = [0u32; 256];
+    text.bytes().for_each(|b| counts[usize::from(b)] += 1);
+    let len = text.len() as f64;
+    counts
+        .iter()
+        .filter(|&&count| count > 0)
+        .map(|&count| f64::from(count) / len)
+        .map(|p| -p * p.log2())
+        .sum()
+}
