@@ -20,9 +20,10 @@ def binary() -> Path:
 
 
 def run(*arguments, seconds: float = 60, **options) -> subprocess.CompletedProcess:
-    """One of its offline commands, with output captured as text."""
-    return subprocess.run([binary(), *map(str, arguments)], capture_output=True, text=True, timeout=seconds,
-                          stdin=options.pop("stdin", subprocess.DEVNULL), **options)
+    """One of its offline commands, with output captured as text; `input` is what it reads."""
+    if "input" not in options:
+        options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run([binary(), *map(str, arguments)], capture_output=True, text=True, timeout=seconds, **options)
 
 
 class WrittenOut(yaml.SafeDumper):

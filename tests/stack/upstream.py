@@ -98,14 +98,15 @@ def paused(before: str, until: threading.Event, after: str = " The end.") -> Ans
     return Answer(200, head.headers, [*head.pieces, until, *tail.pieces])
 
 
-def relay(port: int, **more) -> Callable[[Request], Answer]:
-    """Passes JSON requests, with the fields of `more` added, on to the server at this loopback port, and its answers back as they come."""
+def relay(port: int, prefix: str = "", **more) -> Callable[[Request], Answer]:
+    """Passes JSON requests, with the fields of `more` added and without the path's `prefix`, on to the server at this loopback port,
+    and its answers back as they come."""
 
     def answer(request: Request) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         hop = {"host", "connection", "transfer-encoding", "content-length", "accept-encoding"}
         headers = {k: v for k, v in request.headers if k.lower() not in hop}
-        connection.request(request.method, request.path, json.dumps({**request.json, **more}), headers)
+        connection.request(request.method, request.path.removeprefix(prefix), json.dumps({**request.json, **more}), headers)
         response = connection.getresponse()
 
         def pieces():
