@@ -81,10 +81,18 @@ fn main() {
     let report = Report {
         scores: score(&all, &arguments),
         noise: BTreeMap::from([
-            ("prose", noise(&defaults, &arguments.prose, &["md", "txt"], arguments.show)),
+            (
+                "prose",
+                noise(&defaults, &arguments.prose, &["md", "txt"], arguments.show),
+            ),
             (
                 "code",
-                noise(&defaults, &code, &["rs", "py", "js", "go", "java", "c"], arguments.show),
+                noise(
+                    &defaults,
+                    &code,
+                    &["rs", "py", "js", "go", "java", "c"],
+                    arguments.show,
+                ),
             ),
         ]),
         numbers: numbers(&defaults, &arguments),
@@ -154,19 +162,17 @@ fn score(scanner: &Arc<Scanner>, arguments: &Arguments) -> BTreeMap<String, Scor
     scores
 }
 
-fn score_text(
-    scanner: &Scanner,
-    text: &Text,
-    scores: &mut BTreeMap<String, Score>,
-    show: bool,
-) {
+fn score_text(scanner: &Scanner, text: &Text, scores: &mut BTreeMap<String, Score>, show: bool) {
     let characters = |byte: usize| text.full_text[..byte].chars().count();
     let named = |name: &str| {
         let renamed = RENAMED.iter().find(|(theirs, _)| *theirs == name);
         renamed.map_or(name, |(_, ours)| ours).to_owned()
     };
-    let mut labels: Vec<(String, &Span, bool)> =
-        text.spans.iter().map(|span| (named(&span.entity_type), span, false)).collect();
+    let mut labels: Vec<(String, &Span, bool)> = text
+        .spans
+        .iter()
+        .map(|span| (named(&span.entity_type), span, false))
+        .collect();
     for finding in scanner.find(&text.full_text) {
         let (start, end) = (characters(finding.start), characters(finding.end));
         let fits = |(entity, span, taken): &&mut (String, &Span, bool)| {
@@ -212,7 +218,11 @@ fn overlaps(a: std::ops::Range<usize>, b: std::ops::Range<usize>) -> bool {
 
 /// A value and the words around it.
 fn shown(text: &str, finding: &Finding) -> String {
-    let from = text[..finding.start].char_indices().rev().nth(40).map_or(0, |(i, _)| i);
+    let from = text[..finding.start]
+        .char_indices()
+        .rev()
+        .nth(40)
+        .map_or(0, |(i, _)| i);
     let rest = &text[finding.end..];
     let to = rest.char_indices().nth(20).map_or(rest.len(), |(i, _)| i);
     format!(
@@ -299,10 +309,7 @@ fn crates() -> PathBuf {
     home.unwrap_or_default().join("registry/src")
 }
 
-fn numbers(
-    scanner: &Scanner,
-    arguments: &Arguments,
-) -> BTreeMap<usize, BTreeMap<String, f64>> {
+fn numbers(scanner: &Scanner, arguments: &Arguments) -> BTreeMap<usize, BTreeMap<String, f64>> {
     let mut random = Random(arguments.seed);
     let mut hits = BTreeMap::new();
     for length in 6..=19 {
@@ -313,7 +320,9 @@ fn numbers(
                 *found.entry(finding.entity.to_string()).or_default() += 1.0;
             }
         }
-        found.values_mut().for_each(|count| *count *= 1e6 / f64::from(arguments.numbers));
+        found
+            .values_mut()
+            .for_each(|count| *count *= 1e6 / f64::from(arguments.numbers));
         hits.insert(length, found);
     }
     hits
@@ -354,15 +363,20 @@ impl Report {
             );
         }
         for (kind, noise) in &self.noise {
-            println!("\nfound per million characters of {kind} ({} characters)", noise.characters);
+            println!(
+                "\nfound per million characters of {kind} ({} characters)",
+                noise.characters
+            );
             for (entity, rate) in &noise.found {
                 println!("{entity:<20} {rate:>10.2}");
             }
         }
         println!("\nshare of random numbers taken for something, by length");
         for (length, found) in &self.numbers {
-            let found: Vec<_> =
-                found.iter().map(|(entity, n)| format!("{entity} {:.4} %", n / 1e4)).collect();
+            let found: Vec<_> = found
+                .iter()
+                .map(|(entity, n)| format!("{entity} {:.4} %", n / 1e4))
+                .collect();
             println!("{length:>4}  {}", found.join(", "));
         }
     }

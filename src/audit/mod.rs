@@ -15,6 +15,7 @@ pub mod checkpoint;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod note;
+pub mod proof;
 pub mod record;
 #[cfg(test)]
 mod samples;

@@ -70,6 +70,34 @@ impl Frontier {
     }
 }
 
+/// The root that `leaf`, the one of this `index` in a tree of `size`, and its `path` lead to; `None` where the path is
+/// not as long as such a tree's (RFC 9162, section 2.1.3.2).
+#[must_use]
+pub fn root_of_leaf(leaf: &[u8], index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
+    if index >= size {
+        return None;
+    }
+    let (mut at, mut last) = (index, size - 1);
+    let mut node = leaf_hash(leaf);
+    for sibling in path {
+        if last == 0 {
+            return None;
+        }
+        if at & 1 == 1 || at == last {
+            node = node_hash(sibling, &node);
+            while at & 1 == 0 && at != 0 {
+                at >>= 1;
+                last >>= 1;
+            }
+        } else {
+            node = node_hash(&node, sibling);
+        }
+        at >>= 1;
+        last >>= 1;
+    }
+    (last == 0).then_some(node)
+}
+
 fn leaf_hash(leaf: &[u8]) -> Hash {
     let mut hasher = Sha256::new();
     hasher.update([0]);

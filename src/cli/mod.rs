@@ -14,6 +14,7 @@ pub mod check;
 pub mod detect;
 pub mod keygen;
 pub mod mask;
+pub mod proof;
 mod scan;
 pub mod serve;
 pub mod source;
@@ -41,6 +42,7 @@ enum Command {
     Mask(mask::MaskCommand),
     Unmask(mask::UnmaskCommand),
     Verify(verify::VerifyArgs),
+    Proof(proof::ProofCommand),
     Tail(tail::TailArgs),
     Keygen(keygen::KeygenArgs),
     /// Print the JSON Schema of the configuration file, for editors.
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mask(args) => mask::run(&args),
         Command::Unmask(args) => mask::run_unmask(&args),
         Command::Verify(args) => verify::run(args),
+        Command::Proof(args) => proof::run(&args),
         Command::Tail(args) => tail::run(args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {

@@ -13,7 +13,7 @@ pub struct SourceArgs {
     #[arg(
         long,
         value_name = "DIR",
-        required_unless_present = "brokers",
+        required_unless_present_any = ["brokers", "proof"],
         conflicts_with = "brokers"
     )]
     pub dir: Option<PathBuf>,

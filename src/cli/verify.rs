@@ -30,6 +30,9 @@ use crate::{
 pub struct VerifyArgs {
     #[command(flatten)]
     source: SourceArgs,
+    /// A proof that `countersign proof` wrote, instead of a log.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "brokers", "checkpoint"])]
+    proof: Option<PathBuf>,
     /// A file of signed checkpoints that was kept outside; without one the log is at best "consistent, unanchored". May be
     /// repeated.
     #[arg(long, value_name = "FILE")]
@@ -54,6 +57,9 @@ struct Checked {
 /// # Errors
 /// Where the log, a checkpoint file or a key file cannot be read: the exit code for that is 2.
 pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.proof {
+        return Ok(proof::check(file, &args.trust, args.json));
+    }
     match check(args) {
         Ok((checked, json)) => {
             print(&checked, json);
@@ -212,7 +218,7 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
     })
 }
 
-fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
+pub(super) fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
     let mut keys = Vec::new();
     for file in files {
         let text = fs::read_to_string(file)
@@ -230,7 +236,7 @@ fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
     Ok(keys)
 }
 
-fn outside(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+pub(super) fn outside(files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
     let mut all = Vec::new();
     for file in files {
         let text = fs::read_to_string(file)
@@ -347,5 +353,6 @@ fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
     })
 }
 
+mod proof;
 #[cfg(test)]
 mod tests;

@@ -40,7 +40,10 @@ impl Number {
 
 /// The front of `found` with so many digits, if a group of digits ends there.
 pub(crate) fn front(found: &str, digits: usize) -> Option<&str> {
-    let mut places = found.bytes().enumerate().filter(|(_, b)| b.is_ascii_digit());
+    let mut places = found
+        .bytes()
+        .enumerate()
+        .filter(|(_, b)| b.is_ascii_digit());
     let (last, _) = places.nth(digits.checked_sub(1)?)?;
     let front = found.get(..=last)?;
     let ends = !found[front.len()..].starts_with(|c: char| c.is_ascii_digit());

@@ -103,8 +103,12 @@ pub(crate) fn numbers(before: &str, found: &str) -> Option<usize> {
 /// A day, a month's name and a year, in either order of the first two.
 pub(crate) fn words(before: &str, found: &str) -> Option<usize> {
     let lower = found.to_lowercase();
-    let is_month =
-        |word: &str| MONTHS.iter().flat_map(|names| names.iter()).any(|name| word.starts_with(name));
+    let is_month = |word: &str| {
+        MONTHS
+            .iter()
+            .flat_map(|names| names.iter())
+            .any(|name| word.starts_with(name))
+    };
     let mut words = lower.split(|c: char| !c.is_alphanumeric());
     let month = words.any(|word| word.chars().count() >= 3 && is_month(word));
     let mut numbers = lower
