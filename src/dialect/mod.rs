@@ -242,3 +242,10 @@ impl ShapeError {
         }
     }
 }
+
+fn unknown_endpoint() -> ShapeError {
+    ShapeError::new(
+        "unknown_endpoint",
+        "the dialect does not know the endpoint".to_owned(),
+    )
+}
