@@ -251,3 +251,10 @@ impl ShapeError {
         }
     }
 }
+
+fn unknown_endpoint() -> ShapeError {
+    ShapeError::new(
+        "unknown_endpoint",
+        "the dialect does not know the endpoint".to_owned(),
+    )
+}

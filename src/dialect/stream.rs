@@ -91,7 +91,7 @@ pub(super) enum Ends {
     All,
     /// Those of one choice.
     Choice(u32),
-    /// Those of one choice whose field begins so.
+    /// Those of one choice at a field or in it.
     Field(u32, String),
 }
 
@@ -101,7 +101,9 @@ impl Ends {
             Self::All => true,
             Self::Choice(choice) => channel.choice == *choice,
             Self::Field(choice, field) => {
-                channel.choice == *choice && channel.field.starts_with(field)
+                let inside = channel.field.strip_prefix(field.as_str());
+                channel.choice == *choice
+                    && inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             }
         }
     }
@@ -317,6 +319,12 @@ impl<P: Protocol> Stream<P> {
         }
         let event = self.protocol.event(&document)?;
         let texts = Texts::find(&document, event.fields)?;
+        // What was said bit by bit is over before an event repeats it whole.
+        let mut carriers = if P::REPEATS {
+            self.end(&event.ends, filter, &mut BTreeMap::new())
+        } else {
+            Vec::new()
+        };
         let mut edits = texts.edits(data, filter, &mut self.said)?;
         edits.extend(event.edits);
         self.protocol.note(&document, &mut self.notes, filter);
@@ -334,7 +342,7 @@ impl<P: Protocol> Stream<P> {
             }
         }
         texts.drop_annotations(&self.doubtful(), &mut edits);
-        let carriers = self.end(&event.ends, filter, &mut pieces);
+        carriers.extend(self.end(&event.ends, filter, &mut pieces));
         edits.extend(changed_pieces(data, &texts, pieces));
         let new = (!edits.is_empty()).then(|| json::splice(data, edits));
         let (before, block) = block.encoded(new.as_deref(), values, &carriers);

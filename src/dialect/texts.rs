@@ -68,7 +68,7 @@ pub(super) enum Class {
     Partly(&'static str),
     /// An object in an array that someone has signed: it stays as it is, or goes where it holds what must be masked.
     Signed,
-    /// Repeats text in another form: `null` when masking.
+    /// Repeats text in another form: `null` when masking, or an empty array where it is one.
     Echo,
     /// Points into a text by offsets: emptied when that text changed.
     Annotations,
@@ -81,6 +81,8 @@ pub(super) struct Path<'a> {
     pub(super) keys: Vec<&'a str>,
     /// The places in arrays, in order.
     pub(super) places: Vec<usize>,
+    /// The nearest object around the value.
+    pub(super) object: Option<&'a Value>,
 }
 
 impl Path<'_> {
@@ -142,7 +144,8 @@ pub(super) enum What {
         element: Element,
         inside: Vec<Slot>,
     },
-    Echo,
+    /// What it becomes.
+    Echo(&'static str),
     Annotations,
 }
 
@@ -215,7 +218,7 @@ fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<&'a str>) {
                 out.push(joined);
             }
             What::Signed { inside, .. } => all(inside, document, out),
-            What::Word(_) | What::Key { .. } | What::Echo | What::Annotations => {}
+            What::Word(_) | What::Key { .. } | What::Echo(_) | What::Annotations => {}
         }
     }
 }

@@ -147,6 +147,7 @@ fn dotted(keys: &[&str], places: &[usize]) -> String {
     Path {
         keys: keys.to_vec(),
         places: places.to_vec(),
+        object: None,
     }
     .dotted()
 }

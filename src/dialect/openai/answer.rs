@@ -5,7 +5,7 @@ use crate::dialect::{
     Channel, ShapeError, TextFilter,
     json::{Document, Kind, Value},
     notes::{self, Notes},
-    stream::{MAX_CHANNELS, too_many_channels},
+    stream::{Ends, MAX_CHANNELS, too_many_channels},
     texts::{Class, Fields, Path, is_token},
 };
 
@@ -64,6 +64,26 @@ pub(super) fn note(document: &Document<'_>, notes: &mut Notes, filter: &mut dyn 
             notes.reason(index, notes::word(document, Some(reason), filter));
         }
     }
+}
+
+/// The choices of a chunk that end with it.
+///
+/// # Errors
+/// `unknown_shape` where it does not say which choice it goes on with, `too_many_channels`.
+pub(super) fn ended(document: &Document<'_>) -> Result<Vec<Ends>, ShapeError> {
+    let choices = choices(document);
+    let mut ends = Vec::new();
+    for (place, choice) in choices.iter().enumerate() {
+        if document.member(choice, "index").is_none() && choices.len() > 1 {
+            return Err(unknown_shape("a choice of several has no index"));
+        }
+        let index = numbered(document, choices, place)?;
+        let reason = document.member(choice, "finish_reason");
+        if reason.is_some_and(|reason| matches!(reason.kind, Kind::String { .. })) {
+            ends.push(Ends::Choice(index));
+        }
+    }
+    Ok(ends)
 }
 
 /// The index that a choice or a tool call says it has.
@@ -272,6 +292,7 @@ impl Fields for Answer {
         let rest = Path {
             keys: rest.to_vec(),
             places,
+            object: None,
         };
         Ok(Channel {
             choice,

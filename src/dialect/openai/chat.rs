@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    answer::{self, Answer, choices, is_error, numbered, string},
+    answer::{self, Answer, ended, is_error, string},
     unknown_shape,
 };
 use crate::dialect::{
@@ -11,7 +11,7 @@ use crate::dialect::{
     framing::Carrier,
     json::{self, Document, Kind},
     notes::{Notes, word},
-    stream::{Ends, Event, Protocol},
+    stream::{Event, Protocol},
     texts::Fields,
     whole::Answers,
 };
@@ -75,19 +75,8 @@ impl Protocol for Chat {
                 "an event is no `chat.completion.chunk` with choices",
             ));
         }
-        let choices = choices(document);
         let mut event = Event::of(&Answer::Chunk);
-        for (place, choice) in choices.iter().enumerate() {
-            let unnumbered = document.member(choice, "index").is_none();
-            if unnumbered && choices.len() > 1 {
-                return Err(unknown_shape("a choice of several has no index"));
-            }
-            let index = numbered(document, choices, place)?;
-            let reason = document.member(choice, "finish_reason");
-            if reason.is_some_and(|reason| matches!(reason.kind, Kind::String { .. })) {
-                event.ends.push(Ends::Choice(index));
-            }
-        }
+        event.ends = ended(document)?;
         Ok(event)
     }
 

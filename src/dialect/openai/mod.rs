@@ -1,16 +1,20 @@
-//! OpenAI's chat completions, as OpenAI and everyone who speaks its protocol serves them.
+//! OpenAI's chat completions, legacy completions, embeddings and responses, as OpenAI and everyone who speaks its
+//! protocol serves them.
 //!
-//! Promises: each string of a request or answer is scanned unless [`request`] or [`answer`] names it as the protocol's
-//! own word or as something that cannot be scanned (images, audio, files: said so in `unscanned`); a stream's text
+//! Promises: each string of a request or answer is scanned unless the endpoint's module names it as the protocol's own
+//! word or as something that cannot be scanned (images, audio, files, tokens: said so in `unscanned`); a stream's text
 //! leaves event by event and is masked as if it had been seen whole; what is of no known shape is an error.
 //!
 //! Can miss: a value spread over several messages, over several strings of tool call arguments, or over several
-//! fields; text inside data URIs, audio and signed or encrypted blocks, which pass as they are.
+//! fields; text inside data URIs, audio and signed or encrypted blocks, which pass as they are; what a request only
+//! refers to (`previous_response_id`, a stored prompt).
 
 mod answer;
 mod chat;
+mod completions;
 mod error;
 mod request;
+mod responses;
 
 use bytes::Bytes;
 
@@ -19,14 +23,31 @@ use super::{
     framing::Framing,
     media_type::{AnswerKind, answer_kind, json_request},
     request::Request,
-    stream::{Stream, unknown_shape},
-    whole::{Empty, Whole},
+    stream::{Protocol, Stream, unknown_shape},
+    unknown_endpoint,
+    whole::{Answers, Empty, Whole},
 };
 
 const CHAT_COMPLETIONS: Endpoint = Endpoint {
     name: "chat_completions",
     method: "POST",
     path: "/chat/completions",
+};
+
+const COMPLETIONS: Endpoint = Endpoint {
+    name: "completions",
+    method: "POST",
+    path: "/completions",
+};
+const EMBEDDINGS: Endpoint = Endpoint {
+    name: "embeddings",
+    method: "POST",
+    path: "/embeddings",
+};
+const RESPONSES: Endpoint = Endpoint {
+    name: "responses",
+    method: "POST",
+    path: "/responses",
 };
 
 /// The dialect `openai`.
@@ -39,7 +60,7 @@ impl Dialect for OpenAi {
     }
 
     fn endpoints(&self) -> &'static [Endpoint] {
-        &[CHAT_COMPLETIONS]
+        &[CHAT_COMPLETIONS, COMPLETIONS, EMBEDDINGS, RESPONSES]
     }
 
     fn read_request(
@@ -48,9 +69,22 @@ impl Dialect for OpenAi {
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError> {
-        known(endpoint)?;
         json_request(content_type)?;
-        Request::read(body, &request::ChatRequest, request::asked)
+        match *endpoint {
+            CHAT_COMPLETIONS => Request::read(body, &request::ChatRequest, request::asked),
+            COMPLETIONS => Request::read(
+                body,
+                &completions::Shape::Request,
+                completions::completion_asked,
+            ),
+            EMBEDDINGS => Request::read(
+                body,
+                &completions::Shape::Request,
+                completions::embedding_asked,
+            ),
+            RESPONSES => Request::read(body, &responses::Shape::Request, responses::asked),
+            _ => Err(unknown_endpoint()),
+        }
     }
 
     fn read_response(
@@ -59,14 +93,17 @@ impl Dialect for OpenAi {
         status: u16,
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
-        known(endpoint)?;
-        Ok(match answer_kind(status, content_type, true)? {
-            AnswerKind::Empty => Box::new(Empty::default()),
-            AnswerKind::Json => Box::new(Whole::new(chat::Chat::default(), status)),
-            AnswerKind::EventStream => {
-                Box::new(Stream::new(chat::Chat::default(), Framing::events()))
+        let kind = answer_kind(status, content_type, *endpoint != EMBEDDINGS)?;
+        match *endpoint {
+            CHAT_COMPLETIONS => Ok(reader(kind, status, chat::Chat::default())),
+            COMPLETIONS => Ok(reader(kind, status, completions::Completions::default())),
+            EMBEDDINGS if kind == AnswerKind::Json => {
+                Ok(Box::new(Whole::new(completions::Embeddings, status)))
             }
-        })
+            EMBEDDINGS => Ok(Box::new(Empty::default())),
+            RESPONSES => Ok(reader(kind, status, responses::Responses::default())),
+            _ => Err(unknown_endpoint()),
+        }
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {
@@ -78,12 +115,15 @@ impl Dialect for OpenAi {
     }
 }
 
-fn known(endpoint: &Endpoint) -> Result<(), ShapeError> {
-    if endpoint.name == CHAT_COMPLETIONS.name {
-        return Ok(());
+/// A reader for answers that may be whole or a stream.
+fn reader(
+    kind: AnswerKind,
+    status: u16,
+    answers: impl Answers + Protocol + 'static,
+) -> Box<dyn ResponseBody> {
+    match kind {
+        AnswerKind::Empty => Box::new(Empty::default()),
+        AnswerKind::Json => Box::new(Whole::new(answers, status)),
+        AnswerKind::EventStream => Box::new(Stream::new(answers, Framing::events())),
     }
-    Err(ShapeError::new(
-        "unknown_endpoint",
-        "the dialect does not know the endpoint".to_owned(),
-    ))
 }

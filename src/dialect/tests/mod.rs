@@ -4,6 +4,8 @@ mod anthropic;
 mod arguments;
 mod json;
 mod request;
+mod responses;
+mod speech;
 mod sse;
 mod stream;
 mod transcripts;

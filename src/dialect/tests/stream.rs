@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{Channel, Passed, ShapeError},
-    GONE, LENT, Open, Runs, cut, cut_text, event_stream, masked, masked_value, read, sides, text,
+    GONE, LENT, Runs, cut, cut_text, event_stream, masked, masked_value, read, sides, text,
     text_of, value, written,
 };
 

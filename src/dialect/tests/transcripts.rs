@@ -30,6 +30,8 @@ macro_rules! transcripts {
 
 const TRANSCRIPTS: &[Transcript] = transcripts! {
     "openai" "chat_completions" "text/event-stream": "content" "tools" "choices" "odd";
+    "openai" "completions" "text/event-stream": "completions";
+    "openai" "responses" "text/event-stream": "responses" "responses_more";
     "anthropic" "messages" "text/event-stream": "message" "thinking" "odd";
 };
 
@@ -74,7 +76,12 @@ fn every_cut_gives_the_same_bytes() {
         for line_end in transcript.line_ends() {
             let comes = sides(transcript.text).0.replace('\n', line_end);
             let whole = transcript.through([comes.as_bytes()]).unwrap();
-            for at in 0..comes.len() {
+            // Inside lines, one kind of line end is as good as another.
+            let near = |at: &usize| {
+                let around = &comes.as_bytes()[at.saturating_sub(2)..comes.len().min(at + 2)];
+                *line_end == "\n" || around.iter().any(|byte| matches!(byte, b'\r' | b'\n'))
+            };
+            for at in (0..comes.len()).filter(near) {
                 let pieces = [&comes.as_bytes()[..at], &comes.as_bytes()[at..]];
                 assert_eq!(transcript.through(pieces).unwrap(), whole, "{name} at {at}");
             }

@@ -176,8 +176,10 @@ impl<'e> Edit<'e> {
             }
             What::Run { parts, .. } => self.run(parts, channel),
             What::Signed { element, inside } => self.signed(*span, *element, inside)?,
-            What::Echo if self.filter.masks() => self.edits.push((*span, "null".to_owned())),
-            What::Annotations | What::Echo | What::Piece(_) | What::ArgumentsPiece(_) => {}
+            What::Echo(nothing) if self.filter.masks() => {
+                self.edits.push((*span, (*nothing).to_owned()));
+            }
+            What::Annotations | What::Echo(_) | What::Piece(_) | What::ArgumentsPiece(_) => {}
         }
         Ok(())
     }
@@ -190,10 +192,19 @@ impl<'e> Edit<'e> {
 
     /// Masks adjacent text parts: each for itself, and then what they read joined, which is what leaves.
     fn run(&mut self, parts: &[(Span, Leaf)], channel: &Channel) {
-        let masked: Vec<String> = parts
+        let mut texts = parts
             .iter()
-            .map(|(span, leaf)| self.filter.part(leaf.text(self.document, *span)))
-            .collect();
+            .map(|(span, leaf)| leaf.text(self.document, *span));
+        // What was said part by part is repeated part by part.
+        if self.said.remembers() && texts.clone().all(|text| self.said.before(text)) {
+            for (span, leaf) in parts {
+                let text = leaf.text(self.document, *span);
+                let masked = self.filter.again(text);
+                self.put(*span, text, &masked);
+            }
+            return;
+        }
+        let masked: Vec<String> = texts.by_ref().map(|text| self.filter.part(text)).collect();
         let together = masked.concat();
         let seamless = whole(self.filter, channel, &together);
         let mut texts: Vec<&str> = masked.iter().map(String::as_str).collect();

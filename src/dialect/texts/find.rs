@@ -50,7 +50,9 @@ impl<'d> Walk<'d, '_> {
         match (class, &value.kind) {
             (Class::Opaque(_), _) => self.words(value),
             (Class::Echo, Kind::Null) => Ok(()),
-            (Class::Echo, _) => self.slot(value.span, What::Echo),
+            (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
+            (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
+            (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
             (Class::Values, Kind::Number) => self.slot(value.span, What::Number),
             (_, Kind::String { .. }) => self.string(class, value),
             (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),
@@ -148,6 +150,7 @@ impl<'d> Walk<'d, '_> {
             return Ok(());
         };
         let names = self.fields.names(&self.path);
+        let around = self.path.object.replace(object);
         for member in members {
             let name = self.document.key(&member.key);
             if !names.contains(&name) {
@@ -160,6 +163,7 @@ impl<'d> Walk<'d, '_> {
             self.value(&member.value)?;
             self.path.keys.pop();
         }
+        self.path.object = around;
         Ok(())
     }
 
@@ -216,7 +220,8 @@ impl<'d> Walk<'d, '_> {
     fn text_of_part(&self, part: &'d Value) -> Option<&'d Value> {
         let kind = self.document.string(self.document.member(part, "type")?)?;
         let text = self.document.member(part, "text")?;
-        (kind == "text" && matches!(text.kind, Kind::String { .. })).then_some(text)
+        let texts = matches!(&*kind, "text" | "input_text" | "output_text");
+        (texts && matches!(text.kind, Kind::String { .. })).then_some(text)
     }
 
     fn run(&mut self, texts: impl Iterator<Item = &'d Value>) -> Result<(), ShapeError> {

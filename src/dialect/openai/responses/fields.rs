@@ -1,0 +1,493 @@
+//! Where the texts of the Responses API's documents are: requests, responses and events.
+
+use super::{
+    super::{answer::string, unknown_shape},
+    channel_of, number,
+};
+use crate::dialect::{
+    Channel, ShapeError,
+    json::{Document, Kind, Value},
+    request::{Asked, lists, model, stream},
+    texts::{Class, Fields, Names, Path, SCHEMA, is_schema_type},
+};
+
+/// What is asked for.
+///
+/// # Errors
+/// `unknown_shape`, `missing_model`, `invalid_model`, `invalid_stream`.
+pub(in super::super) fn asked(document: &Document<'_>) -> Result<Asked, ShapeError> {
+    if !matches!(document.root.kind, Kind::Object(_)) {
+        return Err(unknown_shape("the request is not an object"));
+    }
+    Ok(Asked {
+        model: model(document)?,
+        stream: stream(document, false)?,
+        tools: lists(document, "tools"),
+    })
+}
+
+/// What a document is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Shape {
+    Request,
+    Answer,
+    Event,
+}
+
+impl Fields for Shape {
+    fn names(&self, path: &Path<'_>) -> &'static [&'static str] {
+        NAMES.of(path)
+    }
+
+    fn vocabulary(&self, path: &Path<'_>) -> &'static [&'static str] {
+        let schema = ["parameters", "input_schema", "output_schema", "schema"];
+        if path.keys.iter().any(|key| schema.contains(key)) {
+            SCHEMA
+        } else {
+            &[]
+        }
+    }
+
+    fn class(
+        &self,
+        path: &Path<'_>,
+        value: &Value,
+        document: &Document<'_>,
+    ) -> Result<Class, ShapeError> {
+        expect(*self, path, value, document)?;
+        let text = document.string(value);
+        let answer = *self != Self::Request;
+        let data_uri = text.as_deref().is_some_and(|text| {
+            text.get(..5)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
+        });
+        Ok(match path.keys.as_slice() {
+            // Checked by itself: the name must reach the upstream as policy saw it.
+            ["model"] if !answer => Class::Protocol,
+            [.., "type"] if text.as_deref().is_some_and(is_schema_type) => Class::Protocol,
+            _ if NAMES.is_free(path) => Class::Text,
+            ["obfuscation"] => Class::Protocol,
+            _ if NAMES.is_word(path, text.as_deref()) => Class::Protocol,
+            ["delta"] if *self == Self::Event => match string(document, "type").as_deref() {
+                Some(
+                    "response.function_call_arguments.delta" | "response.mcp_call_arguments.delta",
+                ) => Class::ArgumentsPiece,
+                _ => Class::Piece,
+            },
+            [.., "arguments"] if text.is_some() => Class::Arguments,
+            [.., "arguments"] => Class::Values,
+            [.., "encrypted_content" | "fingerprint"] => Class::Opaque("encrypted"),
+            [.., "image_url"] if data_uri => Class::Opaque("image_url"),
+            [.., "image_url"] => Class::Partly("image_url"),
+            [.., "input_image" | "input_image_mask"] => Class::Partly("image_url"),
+            [.., "file_data"] => Class::Opaque("file"),
+            [.., "file_url"] => Class::Partly("file"),
+            [.., "input_audio", "data"] => Class::Opaque("input_audio"),
+            [.., "partial_image_b64"] => Class::Opaque("image"),
+            [.., "result"] if kind_of(path, document) == Some("image_generation_call") => {
+                Class::Opaque("image")
+            }
+            [.., "logprobs"] if answer => Class::Echo,
+            [.., "annotations"] if answer => Class::Annotations,
+            [.., "content" | "summary" | "output"] if is_item(path) => Class::Parts,
+            [.., "*"] if is_medium(document, value) => Class::Partly("file"),
+            _ => Class::Text,
+        })
+    }
+
+    fn channel(&self, path: &Path<'_>, document: &Document<'_>) -> Result<Channel, ShapeError> {
+        let (rest, places, choice) = match (*self, path.keys.as_slice(), path.places.as_slice()) {
+            (Self::Request, ..) => return Ok(Channel::default()),
+            (Self::Answer, ["output", "*", rest @ ..], [place, places @ ..])
+            | (Self::Event, ["response", "output", "*", rest @ ..], [place, places @ ..]) => {
+                (rest, places, u32::try_from(*place).unwrap_or(u32::MAX))
+            }
+            (Self::Event, ["item", rest @ ..], places) => {
+                (rest, places, number(document, "output_index")?)
+            }
+            (
+                Self::Event,
+                [
+                    "delta" | "text" | "refusal" | "arguments" | "input" | "code" | "part"
+                    | "command",
+                    ..,
+                ],
+                _,
+            ) => {
+                if let Some(channel) = channel_of(document)? {
+                    return Ok(channel);
+                }
+                (path.keys.as_slice(), path.places.as_slice(), 0)
+            }
+            (_, rest, places) => (rest, places, 0),
+        };
+        let rest = Path {
+            keys: rest.to_vec(),
+            places: places.to_vec(),
+            object: None,
+        };
+        Ok(Channel {
+            choice,
+            field: rest.dotted(),
+        })
+    }
+}
+
+/// The type of the object around the value, where it is one of those that matter.
+fn kind_of(path: &Path<'_>, document: &Document<'_>) -> Option<&'static str> {
+    let kind = document.string(document.member(path.object?, "type")?)?;
+    (kind == "image_generation_call").then_some("image_generation_call")
+}
+
+/// Whether an object names a file that stands elsewhere.
+fn is_medium(document: &Document<'_>, value: &Value) -> bool {
+    let kind = document
+        .member(value, "type")
+        .and_then(|kind| document.string(kind));
+    let named = |name| {
+        document
+            .member(value, name)
+            .is_some_and(|id| !matches!(id.kind, Kind::Null))
+    };
+    matches!(kind.as_deref(), Some("input_file" | "input_image")) && named("file_id")
+}
+
+/// Whether the member that `path` ends with is one of an item.
+fn is_item(path: &Path<'_>) -> bool {
+    matches!(
+        path.keys.as_slice(),
+        ["input" | "output", "*", _] | ["response", "output", "*", _] | ["item", _]
+    )
+}
+
+/// The shapes without which we would not know where the text is.
+fn expect(
+    shape: Shape,
+    path: &Path<'_>,
+    value: &Value,
+    document: &Document<'_>,
+) -> Result<(), ShapeError> {
+    let known_part = || {
+        let kind = document.member(value, "type");
+        let kind = kind.and_then(|kind| document.string(kind));
+        kind.is_some_and(|kind| PARTS.contains(&&*kind))
+    };
+    let fault = match (shape, path.keys.as_slice(), &value.kind) {
+        (Shape::Request, ["input"], Kind::String { .. } | Kind::Array(_) | Kind::Null)
+        | (Shape::Request, ["input", "*"], Kind::Object(_)) => None,
+        (Shape::Request, ["input"] | ["input", "*"], _) => {
+            Some("`input` is neither text nor an array of items")
+        }
+        (Shape::Request, ["instructions"], Kind::String { .. } | Kind::Null) => None,
+        (Shape::Request, ["instructions"], _) => Some("`instructions` is not a string"),
+        (Shape::Request, ["input", "*", "content", "*"], Kind::Object(_)) if known_part() => None,
+        (Shape::Request, ["input", "*", "content", "*"], _) => {
+            Some("a content part is of no known type")
+        }
+        (Shape::Answer, ["output"], Kind::Array(_))
+        | (Shape::Answer, ["output", "*"], Kind::Object(_))
+        | (Shape::Event, ["response" | "item" | "part"], Kind::Object(_)) => None,
+        (Shape::Answer, ["output"] | ["output", "*"], _) => {
+            Some("the answer's output is not an array of items")
+        }
+        (Shape::Event, ["response" | "item" | "part"], _) => {
+            Some("an event's response, item or part is not an object")
+        }
+        (Shape::Event, ["delta"], Kind::String { .. }) => None,
+        (Shape::Event, ["delta"], _) => Some("a piece of text is not a string"),
+        _ => None,
+    };
+    fault.map_or(Ok(()), |reason| Err(unknown_shape(reason)))
+}
+
+/// The content parts a request may have.
+const PARTS: [&str; 10] = [
+    "computer_screenshot",
+    "encrypted_content",
+    "input_audio",
+    "input_file",
+    "input_image",
+    "input_text",
+    "output_text",
+    "reasoning_text",
+    "refusal",
+    "summary_text",
+];
+
+const NAMES: Names = Names {
+    free: &[
+        "attributes",
+        "env",
+        "headers",
+        "input_schema",
+        "metadata",
+        "output_schema",
+        "parameters",
+        "schema",
+        "variables",
+    ],
+    words: &[
+        "approval_request_id",
+        "call_id",
+        "caller_id",
+        "connector_id",
+        "container_id",
+        "detail",
+        "effort",
+        "file_id",
+        "format",
+        "generate_summary",
+        "id",
+        "item_id",
+        "mode",
+        "model",
+        "object",
+        "phase",
+        "previous_response_id",
+        "prompt_cache_retention",
+        "reason",
+        "response_id",
+        "role",
+        "search_context_size",
+        "service_tier",
+        "skill_id",
+        "status",
+        "tool_choice",
+        "truncation",
+        "ttl",
+        "type",
+        "vector_store_ids",
+        "verbosity",
+    ],
+    known: &[
+        "acknowledged_safety_checks",
+        "action",
+        "actions",
+        "allowed_callers",
+        "allowed_domains",
+        "allowed_tools",
+        "always",
+        "annotation",
+        "annotation_index",
+        "annotations",
+        "approval_request_id",
+        "approve",
+        "arguments",
+        "attributes",
+        "authorization",
+        "background",
+        "button",
+        "bytes",
+        "cache_write_tokens",
+        "cached_tokens",
+        "call_id",
+        "caller",
+        "caller_id",
+        "categories",
+        "category_applied_input_types",
+        "category_scores",
+        "city",
+        "code",
+        "command",
+        "command_index",
+        "commands",
+        "compact_threshold",
+        "completed_at",
+        "connector_id",
+        "container",
+        "container_id",
+        "content",
+        "content_index",
+        "context",
+        "context_management",
+        "conversation",
+        "country",
+        "created_at",
+        "created_by",
+        "data",
+        "defer_loading",
+        "definition",
+        "delta",
+        "description",
+        "detail",
+        "diff",
+        "display_height",
+        "display_width",
+        "domain",
+        "domain_secrets",
+        "effort",
+        "encrypted_content",
+        "end_index",
+        "env",
+        "environment",
+        "error",
+        "execution",
+        "exit_code",
+        "external_web_access",
+        "file_data",
+        "file_id",
+        "file_ids",
+        "file_url",
+        "filename",
+        "filters",
+        "fingerprint",
+        "flagged",
+        "format",
+        "frequency_penalty",
+        "generate_summary",
+        "grammar",
+        "headers",
+        "id",
+        "image_url",
+        "include",
+        "include_obfuscation",
+        "incomplete_details",
+        "index",
+        "input",
+        "input_audio",
+        "input_fidelity",
+        "input_image_mask",
+        "input_schema",
+        "input_tokens",
+        "input_tokens_details",
+        "instructions",
+        "item",
+        "item_id",
+        "json_schema",
+        "key",
+        "keys",
+        "logprob",
+        "logprobs",
+        "logs",
+        "max_num_results",
+        "max_output_length",
+        "max_output_tokens",
+        "max_tool_calls",
+        "media_type",
+        "memory_limit",
+        "message",
+        "metadata",
+        "mode",
+        "model",
+        "moderation",
+        "name",
+        "namespace",
+        "network_policy",
+        "never",
+        "obfuscation",
+        "object",
+        "operation",
+        "outcome",
+        "output",
+        "output_compression",
+        "output_format",
+        "output_index",
+        "output_schema",
+        "output_tokens",
+        "output_tokens_details",
+        "outputs",
+        "parallel_tool_calls",
+        "param",
+        "parameters",
+        "part",
+        "partial_image_b64",
+        "partial_image_index",
+        "partial_images",
+        "path",
+        "pattern",
+        "pending_safety_checks",
+        "personality",
+        "phase",
+        "policy",
+        "presence_penalty",
+        "previous_response_id",
+        "prompt",
+        "prompt_cache_breakpoint",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "quality",
+        "queries",
+        "query",
+        "ranker",
+        "ranking_options",
+        "read_only",
+        "reason",
+        "reasoning",
+        "reasoning_tokens",
+        "refusal",
+        "region",
+        "require_approval",
+        "response",
+        "response_id",
+        "result",
+        "results",
+        "role",
+        "safety_identifier",
+        "schema",
+        "score",
+        "score_threshold",
+        "scroll_x",
+        "scroll_y",
+        "search_content_types",
+        "search_context_size",
+        "sequence_number",
+        "server_description",
+        "server_label",
+        "server_url",
+        "service_tier",
+        "size",
+        "skill_id",
+        "skills",
+        "source",
+        "sources",
+        "start_index",
+        "status",
+        "stderr",
+        "stdout",
+        "store",
+        "stream",
+        "stream_options",
+        "strict",
+        "summary",
+        "summary_index",
+        "syntax",
+        "temperature",
+        "text",
+        "timeout_ms",
+        "timezone",
+        "title",
+        "token",
+        "tool_choice",
+        "tool_names",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "total_tokens",
+        "truncation",
+        "ttl",
+        "tunnel_id",
+        "type",
+        "url",
+        "usage",
+        "user",
+        "user_location",
+        "value",
+        "variables",
+        "vector_store_ids",
+        "verbosity",
+        "version",
+        "working_directory",
+        "x",
+        "y",
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_stand_in_the_order_in_which_they_are_looked_for() {
+        assert!(super::NAMES.known.is_sorted());
+    }
+}
