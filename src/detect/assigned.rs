@@ -14,8 +14,8 @@ pub(crate) const SHAPE: &str = concat!(
     r"\b(?:\d|[A-Za-z_][!#$%&*+./=?@A-Z^_a-z~-]*\d)",
     r"[!#$%&*+./0-9=?@A-Z^_a-z~-]*[(\[{]?"
 );
-/// Of a longer value the first 256 bytes are found.
-pub(crate) const REACH: usize = 256;
+/// Of a longer value the first 128 bytes are found.
+pub(crate) const REACH: usize = 128;
 
 /// Bits a character, for what a person may have thought out; at least six characters.
 const PASSWORD_BITS: f64 = 2.5;
@@ -26,8 +26,22 @@ const HEX_BITS: f64 = 3.0;
 
 /// Parts, in lower case, of values that stand for a value.
 const PLACEHOLDERS: &[&str] = &[
-    "example", "changeme", "change_me", "placeholder", "your_", "your-", "dummy", "redacted", "xxxx", "****", "....",
-    "0000000", "1234567890", "abcdef123", "test_", "fake",
+    "example",
+    "changeme",
+    "change_me",
+    "placeholder",
+    "your_",
+    "your-",
+    "dummy",
+    "redacted",
+    "xxxx",
+    "****",
+    "....",
+    "0000000",
+    "1234567890",
+    "abcdef123",
+    "test_",
+    "fake",
 ];
 
 /// What a name says of the value assigned to it.
@@ -42,7 +56,11 @@ pub(crate) fn generic(before: &str, found: &str) -> Option<usize> {
     // `password: hunter2.` ends a sentence.
     let value = found.trim_end_matches(['.', '?', '=']);
     let padded = &found[..found.len().min(value.len() + 2)];
-    let value = if padded[value.len()..].starts_with('=') { padded } else { value };
+    let value = if padded[value.len()..].starts_with('=') {
+        padded
+    } else {
+        value
+    };
     let kind = kind(before)?;
     let (long, bits) = match kind {
         Kind::Password => (6, PASSWORD_BITS),
@@ -57,13 +75,21 @@ pub(crate) fn generic(before: &str, found: &str) -> Option<usize> {
 /// `AWS_SECRET_KEY`: 40 characters of base64 behind words that say so (AWS IAM User Guide, "Manage access keys for IAM
 /// users"). Where the first one is no letter or digit it is not covered.
 pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
-    let words = &["secret access key", "secretaccesskey", "aws secret", "aws secret key"];
+    let words = &[
+        "secret access key",
+        "secretaccesskey",
+        "aws secret",
+        "aws secret key",
+    ];
     let led = before.len() - before.trim_end_matches(['/', '+']).len();
     let base64 = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'+');
     let mixed = found.contains(|c: char| c.is_ascii_lowercase())
         && found.contains(|c: char| c.is_ascii_uppercase());
-    (found.len() + led == 40 && mixed && found.bytes().all(base64) && context::precedes(before, words))
-        .then_some(found.len())
+    (found.len() + led == 40
+        && mixed
+        && found.bytes().all(base64)
+        && context::precedes(before, words))
+    .then_some(found.len())
 }
 
 /// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is `,
@@ -99,9 +125,11 @@ fn split_name(text: &str) -> (&str, &str) {
 
 fn ends_with_word(text: &str, word: &str) -> bool {
     let start = text.len().checked_sub(word.len());
-    start.and_then(|at| text.split_at_checked(at)).is_some_and(|(before, end)| {
-        end.eq_ignore_ascii_case(word) && !before.ends_with(|c: char| c.is_alphanumeric())
-    })
+    start
+        .and_then(|at| text.split_at_checked(at))
+        .is_some_and(|(before, end)| {
+            end.eq_ignore_ascii_case(word) && !before.ends_with(|c: char| c.is_alphanumeric())
+        })
 }
 
 /// By its last words: `client_secret`, `accessToken`, `X-Api-Key`, but not `key_id`, `token_type`, `public_key`.
@@ -110,15 +138,27 @@ fn kind_of(name: &str) -> Option<Kind> {
     let mut ends = words.iter().rev().map(String::as_str);
     let (last, previous) = (ends.next()?, ends.next().unwrap_or_default());
     match last {
-        "password" | "passwd" | "passphrase" | "passcode" | "pwd" | "pass" | "pw" => Some(Kind::Password),
-        _ if matches!(previous, "public" | "csrf" | "xsrf" | "page" | "next") => None,
-        "secret" | "token" | "apikey" | "credential" | "credentials" | "secretkey" | "accesskey" => {
-            Some(Kind::Key)
+        "password" | "passwd" | "passphrase" | "passcode" | "pwd" | "pass" | "pw" => {
+            Some(Kind::Password)
         }
+        _ if matches!(previous, "public" | "csrf" | "xsrf" | "page" | "next") => None,
+        "secret" | "token" | "apikey" | "credential" | "credentials" | "secretkey"
+        | "accesskey" => Some(Kind::Key),
         "key" => matches!(
             previous,
-            "api" | "access" | "secret" | "private" | "auth" | "signing" | "encryption" | "account" | "service"
-                | "master" | "session" | "shared" | "license"
+            "api"
+                | "access"
+                | "secret"
+                | "private"
+                | "auth"
+                | "signing"
+                | "encryption"
+                | "account"
+                | "service"
+                | "master"
+                | "session"
+                | "shared"
+                | "license"
         )
         .then_some(Kind::Key),
         _ => None,
@@ -151,7 +191,9 @@ fn stands_for_another(found: &str) -> bool {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
     let path = found.contains('.') && found.split('.').all(name);
-    let named = name(found) && found.contains('_') && kind_of(found.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_')).is_some();
+    let named = name(found)
+        && found.contains('_')
+        && kind_of(found.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_')).is_some();
     found.ends_with(['(', '[', '{']) || placeholder || path || named
 }
 

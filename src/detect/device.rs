@@ -38,7 +38,12 @@ pub(crate) fn vin(before: &str, found: &str) -> Option<usize> {
     if bytes.len() != 17 || !mixed || grouped::is_piece(before) {
         return None;
     }
-    let words = &["vin", "vehicle identification", "chassis", "fahrgestellnummer"];
+    let words = &[
+        "vin",
+        "vehicle identification",
+        "chassis",
+        "fahrgestellnummer",
+    ];
     let serial = bytes[13..].iter().all(u8::is_ascii_digit);
     let year = !matches!(bytes[9], b'U' | b'Z' | b'0');
     ((serial && year && is_checked(bytes)) || context::precedes(before, words))

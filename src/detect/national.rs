@@ -111,9 +111,12 @@ fn is_uniform(digits: &[u32]) -> bool {
     digits.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D.
-pub(crate) const UK_NINO: &str =
-    r"\b[A-Za-z]{2}(?: \d\d \d\d \d\d |-\d\d-\d\d-\d\d-|\d{6} ?| \d{6} )[A-Da-d]\b";
+/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D. With spaces in capitals only, or every word of two
+/// letters would be waited for.
+pub(crate) const UK_NINO: &str = concat!(
+    r"\b[A-Za-z]{2}(?:-\d\d-\d\d-\d\d-|\d{6} ?)[A-Da-d]\b",
+    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] (?:\d\d \d\d \d\d|\d{6}) [A-D]\b"
+);
 
 /// Which prefixes are given out: HMRC National Insurance Manual NIM39110. In small letters it is one behind a word that says so.
 pub(crate) fn uk_nino(before: &str, found: &str) -> Option<usize> {
@@ -195,13 +198,11 @@ pub(crate) fn it_fiscal_code(_before: &str, found: &str) -> Option<usize> {
         })
         .collect();
     let (&check, front) = values.split_last()?;
-    let counts = front.iter().enumerate().map(|(i, &value)| {
-        if i % 2 == 0 {
-            ODD[value]
-        } else {
-            value as u32
-        }
-    });
+    let counts = front.iter().enumerate().map(
+        |(i, &value)| {
+            if i % 2 == 0 { ODD[value] } else { value as u32 }
+        },
+    );
     let day = omocodia(found.as_bytes()[9]) * 10 + omocodia(found.as_bytes()[10]);
     let is_day = (1..=31).contains(&day) || (41..=71).contains(&day);
     (is_day && counts.sum::<u32>() % 26 == check as u32).then_some(found.len())
@@ -219,7 +220,8 @@ fn omocodia(byte: u8) -> u32 {
 }
 
 /// `FR_NIR`: sex, year, month, department, commune, order, key; together or in these groups.
-pub(crate) const FR_NIR: &str = r"\b[1-478](?:\d{4}(?:\d\d|2[ABab])\d{8}| \d\d \d\d (?:\d\d|2[ABab]) \d{3} \d{3} \d\d)\b";
+pub(crate) const FR_NIR: &str =
+    r"\b[1-478](?:\d{4}(?:\d\d|2[ABab])\d{8}| \d\d \d\d (?:\d\d|2[ABab]) \d{3} \d{3} \d\d)\b";
 
 /// The key is 97 minus the number modulo 97, with 2A and 2B counting as 19 and 18 (Décret n° 82-103 of 22 January 1982;
 /// INSEE, "Numéro d'inscription au répertoire"). A month that is not known is 20 to 42 or 50 to 99.
