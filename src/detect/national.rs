@@ -3,7 +3,7 @@
 
 use super::{
     checksum::{luhn, mod_11_10, verhoeff, weighted},
-    context,
+    context, grouped,
     grouped::Number,
 };
 
@@ -154,7 +154,7 @@ pub(crate) fn es_nif(before: &str, found: &str) -> Option<usize> {
         && found.starts_with(|c: char| c.is_ascii_digit());
     let sure = is_sure(before, found, NIF_WORDS)
         && (!(short || found.contains(' ')) || context::precedes(before, NIF_WORDS));
-    (sure && is_nif(found)).then_some(found.len())
+    (sure && !grouped::is_piece(before) && is_nif(found)).then_some(found.len())
 }
 
 /// As for a citizen, X, Y, Z counting as a first digit 0, 1, 2 (Orden INT/2058/2008).

@@ -79,6 +79,11 @@ pub(crate) fn is_possible(digits: &str) -> bool {
         })
 }
 
+/// Whether these digits are the calling code of a country.
+pub(crate) fn is_country(digits: &str) -> bool {
+    codes(digits).any(|(code, rest)| rest.is_empty() && PLANS.contains_key(&code))
+}
+
 /// The fronts that may be a country code, none of which begins with 0, and what follows each.
 fn codes(digits: &str) -> impl Iterator<Item = (u16, &str)> {
     (1..=3)

@@ -106,19 +106,53 @@ pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let number = parts.number;
     let parted = number.contains([' ', '.', '-', '/', '(']);
-    // Without `+` and separators it is an id that starts with zeros.
-    if !number.starts_with('+') && (!parted || before.ends_with('+')) {
+    let plus = number.starts_with('+');
+    let fits = if plus {
+        is_signed(number) || parts.labelled
+    } else {
+        // Without separators it is an id that starts with zeros.
+        parted && !before.ends_with('+') && !goes_on(before)
+    };
+    if !fits {
         return None;
     }
     let digits = |end: usize| {
         let digits = digits(&number[..end]);
-        digits[if number.starts_with('+') { 0 } else { 2 }..].to_owned()
+        digits[if plus { 0 } else { 2 }..].to_owned()
     };
-    let told = parts.extended || parts.labelled || (number.starts_with('+') && parted);
+    let told = parts.extended || parts.labelled || (plus && parted && leads_with_country(number));
     let valid = fronts(number).find(|&end| numbering::is_assigned(&digits(end)));
     let possible =
         || Some(number.len()).filter(|&end| told && numbering::is_possible(&digits(end)));
     valid.or_else(possible).map(|end| parts.keep(end))
+}
+
+/// The sign belongs to a number to call: no space behind it (E.123 section 3), and what has one point, and nothing else between its
+/// digits, has it behind the country (RFC 5733 section 2.5).
+fn is_signed(number: &str) -> bool {
+    let decimal = number.matches('.').count() == 1 && !number.contains([' ', '-', '/', '(']);
+    !number.starts_with("+ ") && (!decimal || leads_with_country(number))
+}
+
+/// The first group is the code of a country.
+fn leads_with_country(number: &str) -> bool {
+    let behind = number.trim_start_matches('+');
+    let end = behind
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(behind.len());
+    numbering::is_country(&behind[..end])
+}
+
+/// The number is the end of a row of numbers, or of a name such as `CVE-2024-12345`.
+fn goes_on(before: &str) -> bool {
+    let row = before
+        .trim_end_matches(' ')
+        .ends_with(|c: char| c.is_ascii_digit());
+    let name = before.strip_suffix('-').is_some_and(|b| {
+        let word = b.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
+        word < b.len() && !CONTEXT.contains(&b[word..].to_ascii_lowercase().as_str())
+    });
+    row || name
 }
 
 /// A number without its country: told by its notation, or by a word before or behind it.
@@ -130,6 +164,8 @@ pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
     let end = if parts.labelled {
         let number = is_some_national(parts.number) || is_local(parts.number);
         (number && !is_count(parts.number)).then_some(parts.number.len())
+    } else if goes_on(before) {
+        None
     } else if context::precedes(before, CONTEXT) {
         fronts(parts.number).find(|&end| is_some_national(&parts.number[..end]))
     } else {
@@ -160,17 +196,20 @@ fn is_count(number: &str) -> bool {
 }
 
 /// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. Three groups and ten digits
-/// from `0` on are enough, as people group them as they like.
+/// from `0` on are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
 fn is_notation(number: &str) -> bool {
     let trunk = number.trim_start_matches('(').starts_with('0');
     let area = number.starts_with('(');
     let groups = groups(number);
     let dotted = number.contains(['.', '/']);
     let digits = digits(number);
-    if !(trunk || area) || (dotted && groups.len() < 4) || digits.len() < 8 {
+    if !(trunk || area) || (dotted && groups.len() < 5) || digits.len() < 8 {
         return false;
     }
-    let long = trunk && groups.len() > 2 && digits.len() > 9 && groups.iter().all(|&g| g > 1);
+    let long = trunk
+        && (3..=5).contains(&groups.len())
+        && (10..=12).contains(&digits.len())
+        && groups.iter().all(|&group| group > 1);
     let significant = digits.strip_prefix('0').unwrap_or(&digits);
     let mut without_trunk = groups.clone();
     without_trunk[0] -= usize::from(trunk);
@@ -219,7 +258,8 @@ pub(crate) fn nanp(before: &str, found: &str) -> Option<usize> {
     let digits = digits(parts.number);
     let national = digits.strip_prefix('1').unwrap_or(&digits);
     let service = national.get(1..3) == Some("11") || national.get(4..6) == Some("11");
-    (!grouped::is_piece(before) && !service).then_some(found.len())
+    let row = goes_on(before) && !parts.number.contains(['-', '.', '(']);
+    (!grouped::is_piece(before) && !row && !service).then_some(found.len())
 }
 
 /// Ten digits of North America behind a word, or any with a label behind them.
