@@ -9,17 +9,16 @@
 
 #![allow(
     clippy::disallowed_methods,
-    clippy::expect_used,
-    reason = "a report reads files and may stop"
+    reason = "a report finds the sources of the crates by the environment"
 )]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
+use anyhow::Context;
 use clap::Parser;
 use countersign::detect::{Catalog, Finding, Scanner};
 use serde::{Deserialize, Serialize};
@@ -37,6 +36,8 @@ const PRESIDIO: [(&str, f64, f64); 7] = [
 ];
 /// What the labels of presidio-research call differently.
 const RENAMED: [(&str, &str); 1] = [("DOMAIN_NAME", "URL")];
+/// Files of source code, by their endings.
+const SOURCES: [&str; 6] = ["rs", "py", "js", "go", "java", "c"];
 /// The most text read of one kind, in bytes.
 const CORPUS_BYTES: usize = 40 << 20;
 
@@ -72,29 +73,18 @@ struct Arguments {
     bench: bool,
 }
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let catalog = Catalog::builtin().expect("the built-in detectors compile");
-    let all = catalog.scanner(catalog.entities()).expect("all of them do");
-    let defaults = catalog.scanner(catalog.defaults()).expect("so do these");
+    let catalog = Catalog::builtin()?;
+    let all = catalog.scanner(catalog.entities())?;
+    let defaults = catalog.scanner(catalog.defaults())?;
+    let show = arguments.show;
     let code = arguments.code.clone().unwrap_or_else(crates);
+    let code = noise(&defaults, &code, &SOURCES, show)?;
+    let prose = noise(&defaults, &arguments.prose, &["md", "txt"], show)?;
     let report = Report {
-        scores: score(&all, &arguments),
-        noise: BTreeMap::from([
-            (
-                "prose",
-                noise(&defaults, &arguments.prose, &["md", "txt"], arguments.show),
-            ),
-            (
-                "code",
-                noise(
-                    &defaults,
-                    &code,
-                    &["rs", "py", "js", "go", "java", "c"],
-                    arguments.show,
-                ),
-            ),
-        ]),
+        scores: score(&all, &arguments)?,
+        noise: BTreeMap::from([("code", code), ("prose", prose)]),
         numbers: numbers(&defaults, &arguments),
     };
     if arguments.json {
@@ -102,6 +92,7 @@ fn main() {
     } else {
         report.print();
     }
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -117,9 +108,9 @@ struct Score {
     labels: u32,
     found: u32,
     right: u32,
-    precision: f64,
-    recall: f64,
-    f1: f64,
+    precision: Option<f64>,
+    recall: Option<f64>,
+    f1: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -143,23 +134,23 @@ struct Span {
     end_position: usize,
 }
 
-fn score(scanner: &Arc<Scanner>, arguments: &Arguments) -> BTreeMap<String, Score> {
-    let text = fs::read_to_string(&arguments.set).unwrap_or_else(|error| {
-        panic!("{}: {error}", arguments.set.display());
-    });
-    let texts: Vec<Text> = serde_json::from_str(&text).expect("the labelled texts have their form");
+fn score(scanner: &Scanner, arguments: &Arguments) -> anyhow::Result<BTreeMap<String, Score>> {
+    let name = arguments.set.display();
+    let text = fs::read_to_string(&arguments.set).with_context(|| format!("{name}"))?;
+    let texts: Vec<Text> = serde_json::from_str(&text).with_context(|| format!("{name}"))?;
     let mut scores: BTreeMap<String, Score> = BTreeMap::new();
     for text in &texts {
         score_text(scanner, text, &mut scores, arguments.show);
     }
-    // An entity that is never labelled tells nothing of its precision: it is listed, without one.
     for score in scores.values_mut() {
-        let share = |of: u32| f64::from(score.right) / f64::from(of);
+        // Where an entity is never labelled, what is found of it may well be right.
+        let share =
+            |of: u32| (of > 0 && score.labels > 0).then(|| f64::from(score.right) / f64::from(of));
         (score.precision, score.recall) = (share(score.found), share(score.labels));
-        score.f1 = 2.0 * f64::from(score.right) / f64::from(score.found + score.labels);
+        score.f1 = share(score.found + score.labels).map(|share| 2.0 * share);
     }
     scores.retain(|entity, score| score.found > 0 || detects(scanner, entity));
-    scores
+    Ok(scores)
 }
 
 fn score_text(scanner: &Scanner, text: &Text, scores: &mut BTreeMap<String, Score>, show: bool) {
@@ -234,10 +225,10 @@ fn shown(text: &str, finding: &Finding) -> String {
     )
 }
 
-fn noise(scanner: &Scanner, path: &Path, kinds: &[&str], show: bool) -> Noise {
+fn noise(scanner: &Scanner, path: &Path, kinds: &[&str], show: bool) -> anyhow::Result<Noise> {
     let mut texts = Vec::new();
     let mut room = CORPUS_BYTES;
-    read(path, kinds, &mut room, &mut texts);
+    read(path, kinds, &mut room, &mut texts)?;
     let mut found: BTreeMap<String, f64> = BTreeMap::new();
     let mut characters = 0;
     for text in &texts {
@@ -253,34 +244,42 @@ fn noise(scanner: &Scanner, path: &Path, kinds: &[&str], show: bool) -> Noise {
     for count in found.values_mut() {
         *count = *count * 1e6 / characters.max(1) as f64;
     }
-    Noise { characters, found }
+    Ok(Noise { characters, found })
 }
 
 /// The texts of these kinds under `path`, in the order of their names, until there is no room.
-fn read(path: &Path, kinds: &[&str], room: &mut usize, texts: &mut Vec<String>) {
+fn read(
+    path: &Path,
+    kinds: &[&str],
+    room: &mut usize,
+    texts: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let name = path.display();
     if path.is_dir() {
-        let entries = fs::read_dir(path).expect("the directory can be read");
+        let entries = fs::read_dir(path).with_context(|| format!("{name}"))?;
         let paths: BTreeSet<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         for path in paths {
             let kind = path.extension().and_then(|kind| kind.to_str());
             let wanted = path.is_dir() || kind.is_some_and(|kind| kinds.contains(&kind));
             if wanted && *room > 0 {
-                read(&path, kinds, room, texts);
+                read(&path, kinds, room, texts)?;
             }
         }
-    } else if let Ok(text) = fs::read_to_string(path) {
-        let text = match path.extension().is_some_and(|kind| kind == "json") {
-            true => {
-                let value: Value = serde_json::from_str(&text).expect("it is JSON");
-                let mut prose = String::new();
-                collect(&value, &mut prose);
-                prose
-            }
-            false => text,
-        };
-        *room = room.saturating_sub(text.len());
-        texts.push(text);
+        return Ok(());
     }
+    let bytes = fs::read(path).with_context(|| format!("{name}"))?;
+    // What is not text is none of this report's business.
+    let Ok(mut text) = String::from_utf8(bytes) else {
+        return Ok(());
+    };
+    if path.extension().is_some_and(|kind| kind == "json") {
+        let value: Value = serde_json::from_str(&text).with_context(|| format!("{name}"))?;
+        text.clear();
+        collect(&value, &mut text);
+    }
+    *room = room.saturating_sub(text.len());
+    texts.push(text);
+    Ok(())
 }
 
 /// Every string named `prose`, a line each.
@@ -352,13 +351,13 @@ impl Report {
             let theirs = PRESIDIO.iter().find(|(name, ..)| name == entity);
             let theirs = theirs.map(|(_, p, r)| format!("   {p:.3}/{r:.3}"));
             println!(
-                "{entity:<20} {:>7} {:>7} {:>7} {:>7.3} {:>7.3} {:>7.3}{}",
+                "{entity:<20} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}{}",
                 score.labels,
                 score.found,
                 score.right,
-                score.precision,
-                score.recall,
-                score.f1,
+                shown_share(score.precision),
+                shown_share(score.recall),
+                shown_share(score.f1),
                 theirs.unwrap_or_default()
             );
         }
@@ -380,4 +379,8 @@ impl Report {
             println!("{length:>4}  {}", found.join(", "));
         }
     }
+}
+
+fn shown_share(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"))
 }

@@ -64,7 +64,7 @@ impl DetectorArgs {
             None => Catalog::builtin()?,
         };
         let entities: BTreeSet<Entity> = if self.entities.is_empty() {
-            catalog.entities().clone()
+            catalog.defaults().clone()
         } else {
             self.entities
                 .iter()

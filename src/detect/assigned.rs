@@ -14,8 +14,8 @@ pub(crate) const SHAPE: &str = concat!(
     r"\b(?:\d|[A-Za-z_][!#$%&*+./=?@A-Z^_a-z~-]*\d)",
     r"[!#$%&*+./0-9=?@A-Z^_a-z~-]*[(\[{]?"
 );
-/// Of a longer value the first 256 bytes are found.
-pub(crate) const REACH: usize = 256;
+/// Of a longer value the first 128 bytes are found.
+pub(crate) const REACH: usize = 128;
 
 /// Bits a character, for what a person may have thought out; at least six characters.
 const PASSWORD_BITS: f64 = 2.5;

@@ -16,6 +16,7 @@ pub(crate) const OPTIONAL: &[&str] = &["URL"];
 
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
+    Row("URL", url::SHAPE, None, url::check),
     // secrets with a shape of their issuer
     Row("PRIVATE_KEY", secrets::PRIVATE_KEY, None, secrets::private_key),
     Row("JWT", secrets::JWT, None, secrets::jwt),
@@ -70,7 +71,6 @@ const TABLE: &[Row] = &[
     Row("UK_NHS", grouped::SHAPE, Some(grouped::REACH), national::uk_nhs_written),
     Row("IP_ADDRESS", ip::V6, Some(ip::V6_REACH), ip::v6),
     Row("GENERIC_SECRET", assigned::SHAPE, Some(assigned::REACH), assigned::generic),
-    Row("URL", url::SHAPE, None, url::check),
 ];
 
 /// Every built-in detector.

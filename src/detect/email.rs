@@ -36,7 +36,8 @@ fn runs_on(local: &str) -> bool {
     local.starts_with(is_unspaced) && local.contains(|c: char| c.is_ascii_alphanumeric())
 }
 
-fn is_unspaced(c: char) -> bool {
+/// A character of a script that puts no space between words.
+pub(crate) fn is_unspaced(c: char) -> bool {
     matches!(c, '\u{E00}'..='\u{EFF}' | '\u{1000}'..='\u{109F}' | '\u{1780}'..='\u{17FF}' | '\u{2E80}'..='\u{A4CF}'
         | '\u{AC00}'..='\u{D7FF}' | '\u{F900}'..='\u{FAFF}' | '\u{FF10}'..='\u{FFEF}' | '\u{20000}'..='\u{3FFFF}')
 }

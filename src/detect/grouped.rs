@@ -22,7 +22,11 @@ impl Number {
     /// Keeps the front of a match of [`SHAPE`] that is this number. Without a word before it, nothing may follow it.
     pub(crate) fn keep(&self, before: &str, found: &str) -> Option<usize> {
         let front = front(found, self.digits)?;
-        let told = || self.is_told(front) && front.len() == found.len() && !is_piece(before);
+        let follows = before
+            .trim_end_matches(' ')
+            .ends_with(|c: char| c.is_ascii_digit());
+        let alone = || front.len() == found.len() && !follows && !is_piece(before);
+        let told = || self.is_told(front) && alone();
         ((self.issued)(&checksum::digits(front))
             && (told() || context::precedes(before, self.words)))
         .then_some(front.len())
@@ -50,7 +54,7 @@ pub(crate) fn front(found: &str, digits: usize) -> Option<&str> {
     ends.then_some(front)
 }
 
-/// Whether what follows `before` goes on a number: `1-`, `0.`, `+`.
+/// Whether what follows `before` goes on a number: `1-`, `0.`, `1+`.
 pub(crate) fn is_piece(before: &str) -> bool {
     before
         .strip_suffix(['-', '.', '/', '+'])

@@ -9,14 +9,32 @@ use super::context;
 
 /// Four numbers, and the start of more so that the check can turn a longer number down.
 pub(crate) const V4: &str = r"\b\d{1,3}(?:\.\d{1,3}){3}(?:\.?\d|\b)";
-/// Groups and colons; whatever has too many or too few does not parse.
+/// Groups and colons; whatever has too many or too few does not parse, nor does a path such as `f64::from`.
 pub(crate) const V6: &str =
-    r"(?:\b[0-9A-Fa-f]+:|::)[0-9A-Fa-f:]*(?:[0-9A-Fa-f]\b(?:(?:\.\d{1,3}){3}\b)?|:)";
+    r"(?:\b[0-9A-Fa-f]+:|::)[0-9A-Fa-f:]*(?:[0-9A-Fa-f]\b(?:(?:\.\d{1,3}){3}\b)?|:\w*)";
 /// Six groups of four digits, each with its colon, and a version 4 address.
 pub(crate) const V6_REACH: usize = 6 * 5 + 15;
 
+/// Words after which four numbers are a version, or a place in a document.
 const VERSION: &[&str] = &[
-    "version", "versions", "ver", "v", "release", "build", "rev", "revision",
+    "version",
+    "versions",
+    "ver",
+    "v",
+    "release",
+    "build",
+    "rev",
+    "revision",
+    "section",
+    "sections",
+    "sec",
+    "clause",
+    "chapter",
+    "appendix",
+    "annex",
+    "paragraph",
+    "figure",
+    "table",
 ];
 
 /// Four octets that are no part of a longer dotted number, a version or a product token.
@@ -48,5 +66,7 @@ fn is_version(before: &str) -> bool {
         .strip_suffix('/')
         .is_some_and(|b| b.ends_with(|c: char| c.is_ascii_alphabetic()))
         && word.starts_with(|c: char| c.is_ascii_uppercase());
-    product || context::precedes(word, VERSION)
+    let cited =
+        word.get(..3).is_some_and(|w| w.eq_ignore_ascii_case("rfc")) || before.ends_with('§');
+    product || cited || context::precedes(word, VERSION)
 }

@@ -34,6 +34,11 @@ mod checksum;
 mod context;
 mod crypto;
 mod device;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the scanner does not call it yet")
+)]
+mod dictionary;
 mod email;
 mod grouped;
 mod growth;
@@ -50,6 +55,8 @@ mod phone;
 mod scanner;
 mod secrets;
 mod ssn;
+#[cfg(test)]
+mod tables;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -111,6 +118,12 @@ pub enum DetectorError {
     /// A context word is empty or has no letter or digit.
     #[error("`{0}` is not a context word: it needs a letter or a digit, and at most 5 words")]
     Context(String),
+    /// A term of a dictionary, counted from 0, is empty or too long.
+    #[error("term {0} is empty, or longer than {MAX_REACH} bytes")]
+    Term(usize),
+    /// A dictionary has too many terms, or too much text.
+    #[error("a dictionary holds at most 1000000 terms and 64 MiB")]
+    Terms,
     /// No detector has this name.
     #[error("no detector is named `{0}`")]
     Unknown(String),

@@ -3,7 +3,7 @@
 
 use super::{
     checksum::{luhn, mod_11_10, verhoeff, weighted},
-    context,
+    context, grouped,
     grouped::Number,
 };
 
@@ -111,9 +111,12 @@ fn is_uniform(digits: &[u32]) -> bool {
     digits.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D.
-pub(crate) const UK_NINO: &str =
-    r"\b[A-Za-z]{2}(?: \d\d \d\d \d\d |-\d\d-\d\d-\d\d-|\d{6} ?| \d{6} )[A-Da-d]\b";
+/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D. With spaces in capitals only, or every word of two
+/// letters would be waited for.
+pub(crate) const UK_NINO: &str = concat!(
+    r"\b[A-Za-z]{2}(?:-\d\d-\d\d-\d\d-|\d{6} ?)[A-Da-d]\b",
+    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] (?:\d\d \d\d \d\d|\d{6}) [A-D]\b"
+);
 
 /// Which prefixes are given out: HMRC National Insurance Manual NIM39110. In small letters it is one behind a word that says so.
 pub(crate) fn uk_nino(before: &str, found: &str) -> Option<usize> {
@@ -151,7 +154,7 @@ pub(crate) fn es_nif(before: &str, found: &str) -> Option<usize> {
         && found.starts_with(|c: char| c.is_ascii_digit());
     let sure = is_sure(before, found, NIF_WORDS)
         && (!(short || found.contains(' ')) || context::precedes(before, NIF_WORDS));
-    (sure && is_nif(found)).then_some(found.len())
+    (sure && !grouped::is_piece(before) && is_nif(found)).then_some(found.len())
 }
 
 /// As for a citizen, X, Y, Z counting as a first digit 0, 1, 2 (Orden INT/2058/2008).

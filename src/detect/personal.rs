@@ -4,7 +4,7 @@
 use super::context;
 
 /// Letters and digits with single dashes, a digit early. The check counts.
-pub(crate) const LABELLED: &str = r"\b[A-Za-z]{0,4}-?\d(?:-?[A-Za-z0-9])*\b";
+pub(crate) const LABELLED: &str = r"\b(?:[A-Za-z]{1,4}-?)?\d(?:-?[A-Za-z0-9])*\b";
 /// Longer than any label: 25 characters.
 pub(crate) const LABELLED_REACH: usize = 25;
 
@@ -31,7 +31,7 @@ pub(crate) fn medical_record(before: &str, found: &str) -> Option<usize> {
 pub(crate) const NUMBERS: &str = r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b";
 /// `12 March 1985`, `12th of March, 1985`, `12-Mar-85`, `12. März 1985`.
 pub(crate) const DAY_FIRST: &str = concat!(
-    r"\b\d{1,2}(?:st|nd|rd|th|\.)?[ -](?:of |de )?",
+    r"\b\d{1,2}(?:st|nd|rd|th|er|\.)?[ -](?:of |de )?",
     r"(?u:[A-Za-z]|[^\x00-\x7F])+[.,]?[ -](?:de )?\d{2,4}\b"
 );
 /// The longest: `12th of September, 1985` and room for other languages.

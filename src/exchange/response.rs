@@ -162,7 +162,7 @@ impl Response {
 
 fn obliges_to_all(connection: &Connection, obliged: &BTreeMap<Entity, Operator>) -> bool {
     connection
-        .catalog
+        .everything
         .entities()
         .iter()
         .all(|entity| obliged.get(entity) == Some(&Operator::Replace))

@@ -1,16 +1,20 @@
 //! From a configuration to the rules exchanges run under: secrets read, detectors compiled, authenticator started.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
     config::{self, Config},
-    detect::{Catalog, Custom, DetectorError},
+    detect::{Catalog, Custom, DetectorError, Entity},
     exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
     mask::{MaskingKey, Plan, ShortKey},
+    policy::{Effect, Policy},
 };
 
 /// Why a valid configuration cannot be put into force.
@@ -44,7 +48,8 @@ pub enum SnapshotError {
 /// [`SnapshotError`]; blocks on the disk for secrets.
 pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotError> {
     let catalog = Arc::new(catalog(config)?);
-    let everything = catalog.scanner(catalog.entities())?;
+    let looked_for = looked_for(config, &catalog);
+    let everything = catalog.scanner(&looked_for)?;
     let record_plan = Arc::new(Plan::new(everything.clone(), &BTreeMap::new()));
     let masking = config.masking.as_ref().map(masking).transpose()?;
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
@@ -56,7 +61,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
         // A caller who knows the lent secret may send it: it is not put on record either.
         let record_plan = match &credential {
             Some(credential) => {
-                let everything = credential.catalog.scanner(catalog.entities())?;
+                let everything = credential.catalog.scanner(&looked_for)?;
                 Arc::new(Plan::new(everything, &BTreeMap::new()))
             }
             None => record_plan.clone(),
@@ -113,6 +118,30 @@ fn masking(from: &config::Masking) -> Result<Arc<Masking>, SnapshotError> {
         key: MaskingKey::new(secret)?,
         per_principal: from.per_principal,
     }))
+}
+
+/// What policy is told of and records never show: what is looked for by itself, and whatever else a policy names.
+fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
+    let policies = || config.connections.iter().flat_map(|c| c.chain.policies());
+    let names = |policy: &Policy, entity: &Entity| {
+        let masks = match &policy.then {
+            Effect::Mask(masking) => {
+                masking.request.contains_key(entity) || masking.response.contains_key(entity)
+            }
+            _ => false,
+        };
+        // A name that only stands in a string looks for more than need be, never for less; an escape may spell one.
+        let text = policy.when.text();
+        masks || text.contains(&**entity) || text.contains('\\')
+    };
+    let mut looked_for = catalog.defaults().clone();
+    let others = catalog.entities().difference(catalog.defaults());
+    looked_for.extend(
+        others
+            .filter(|entity| policies().any(|policy| names(policy, entity)))
+            .cloned(),
+    );
+    looked_for
 }
 
 /// The authenticator for `config`'s issuers. Must be called inside a tokio runtime.
@@ -180,4 +209,40 @@ pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
                 .map(|masking| masking.source.clone()),
         )
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn an_optional_detector_is_used_where_a_policy_masks_it_or_asks_for_it_and_nowhere_else() {
+        let text = include_str!("../../examples/countersign.yaml");
+        for (from, to, expected) in [
+            ("", "", false),
+            ("[personal]", "[personal, URL]", true),
+            ("personal: [", "personal: [URL, ", true),
+            (r#"'"interns""#, r#"'findings.URL > 0 && "interns""#, true),
+            (
+                r#"'"interns""#,
+                r#"'findings["\x55RL"] > 0 && "interns""#,
+                true,
+            ),
+            (
+                r#"'"interns""#,
+                r#"'findings.US_SSN > 0 && "interns""#,
+                false,
+            ),
+        ] {
+            let text = text.replacen(from, to, 1);
+            let config =
+                config::with_builtins(|known| Config::parse(&text, "test", known)).unwrap();
+            let catalog = catalog(&config).unwrap();
+            let looked_for = looked_for(&config, &catalog);
+            assert_eq!(looked_for.contains("URL"), expected, "{to}");
+            assert!(looked_for.is_superset(catalog.defaults()));
+        }
+    }
 }

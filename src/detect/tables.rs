@@ -1,0 +1,839 @@
+//! What each built-in detector finds and what it leaves, a table each.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::sync::LazyLock;
+
+use super::*;
+
+static SCANNER: LazyLock<Arc<Scanner>> = LazyLock::new(|| {
+    let catalog = Catalog::builtin().unwrap();
+    catalog.scanner(catalog.defaults()).unwrap()
+});
+
+/// In each text the values between `«` and `»` are found as `entity`, and nothing else is.
+fn check(entity: &str, texts: &[&str]) {
+    check_with(&SCANNER, entity, texts);
+}
+
+fn check_with(scanner: &Scanner, entity: &str, texts: &[&str]) {
+    for marked in texts {
+        let text = marked.replace(['«', '»'], "");
+        let findings = scanner.find(&text);
+        let found: Vec<_> = findings
+            .iter()
+            .map(|f| (&*f.entity, text.get(f.start..f.end).unwrap()))
+            .collect();
+        let expected: Vec<_> = marked
+            .split('«')
+            .skip(1)
+            .map(|rest| (entity, rest.split('»').next().unwrap()))
+            .collect();
+        assert_eq!(found, expected, "{entity} in {text:?}");
+    }
+}
+
+#[test]
+fn us_ssn() {
+    check(
+        "US_SSN",
+        &[
+            "my SSN is «123-45-6789».",
+            "«123 45 6789»",
+            "«899-99-9999»",
+            "«001-01-0001»",
+            "SSN: «123456789»",
+            "social security number «078051120»",
+            "-«219-09-9999»",
+            // never issued
+            "000-12-3456",
+            "666-12-3456",
+            "900-12-3456",
+            "123-00-4567",
+            "123-45-0000",
+            // mixed separators, longer numbers, other groupings
+            "123-45 6789",
+            "123 45-6789",
+            "123-45-67890",
+            "9123-45-6789",
+            "1-123-45-6789",
+            "123-45-6789-1",
+            "123.45.6789",
+            "123456789",
+            "order 123456789",
+            "ssn one two three four five 123456789",
+        ],
+    );
+}
+
+#[test]
+fn credit_card() {
+    check(
+        "CREDIT_CARD",
+        &[
+            "«4111 1111 1111 1111»",
+            "«4111-1111-1111-1111»",
+            "«4111111111111111»",
+            "«4222222222222»",
+            "«5500005555555559»",
+            "«2223003122003222»",
+            "«378282246310005»",
+            "«3714 496353 98431»",
+            "«6011000990139424»",
+            "«3530111333300000»",
+            "«30569309025904»",
+            "«6200000000000005»",
+            "«6759649826438453»",
+            // 19 digits, both ends of the Mastercard 2-series, Diners, JCB, Discover, Mir, RuPay, UnionPay from 81
+            "«4000123456789012343»",
+            "«2221123456789014»",
+            "«2720123456789010»",
+            "«36123456789013»",
+            "«3528123456789012»",
+            "«3589123456789012346»",
+            "«6441234567890123»",
+            "«6512345678901234562»",
+            "«2204123456789015»",
+            "«5081234567890120»",
+            "«8100123456789017»",
+            "«6212345678901234569»",
+            "«676312345678»",
+            // what follows a card is neither part of it nor hides it
+            "card «4111 1111 1111 1111» 12/27 999",
+            "«4111111111111111» 3 items",
+            "«4111 1111 1111 1111» 1234 5678",
+            // just outside a range or a length of one, the check digit right
+            "2220123456789015",
+            "2721123456789019",
+            "3527123456789013",
+            "3590123456789015",
+            "6431234567890125",
+            "400012345678909",
+            "40001234567890124",
+            "5612345678901230",
+            "351234567890124",
+            "3712345678901234",
+            // wrong check digit, nobody's range, wrong length for the range, a fraction, letters around
+            "4111 1111 1111 1112",
+            "1234567812345670",
+            "9111111111111119",
+            "37828224631000",
+            "41111111111111111",
+            "0.4111111111111111",
+            "x4111111111111111",
+            "4111111111111111x",
+            "4111  1111  1111  1111",
+        ],
+    );
+}
+
+#[test]
+fn email_address() {
+    let long = format!("{}@example.com", "a".repeat(65));
+    check(
+        "EMAIL_ADDRESS",
+        &[
+            "write to «jane.doe+tag@mail.example.co.uk».",
+            "<«a@b.co»>",
+            "mailto:«a_b%c@x-y.org»?subject=",
+            "«o'brien@x.ie»",
+            "«jürgen@müller.de»",
+            "«用户@例子.广告»",
+            "请联系«john@x.com»谢谢",
+            "«a@b.co».",
+            "«a@xn--fiqs8s.xn--fiqs8s»",
+            "“«a@b.co»”",
+            "«a@b.co»-",
+            "--«a@b.co»",
+            "«a@b.co».1",
+            "a@b",
+            "a@b.c",
+            "a@1.2.3.4x",
+            "@b.co",
+            "a@.co",
+            "a..«b@c.co»",
+            "a.@b.co",
+            "a@-b.co",
+            &long,
+        ],
+    );
+}
+
+#[test]
+fn phone_number() {
+    check(
+        "PHONE_NUMBER",
+        &[
+            "call «+1 (212) 555-0100» now",
+            "«+12125550100»",
+            "«+44 20 7946 0958»",
+            "«+49 30 901820»",
+            "«+33 1 42 68 53 00»",
+            "«+81 3-3224-5111»",
+            "«(212) 555-0187»",
+            "«212-555-0187»",
+            "«212.555.0187»",
+            "«1-212-555-0187»",
+            "phone: «2125550187»",
+            "«(212)555-0187x42»",
+            "«212-555-0187 ext. 42»",
+            "Phone: «020 7946 0958»",
+            "call «030 901820» now",
+            "mobile «(11) 91234-5678»",
+            "tel. «01 42 68 53 00»",
+            "«020 7946 0958»",
+            "ring «(0)20 7946 0958»",
+            "«01 42 68 53 00» merci",
+            "Munich: «(089) 901820»",
+            "«089 72 63 41» office",
+            "Fax «(32) 484-557»",
+            "«166-684-7899» fax",
+            "«61 51 81»-Office",
+            "«2546712361» mobile",
+            "«001-748-088-2851x818»",
+            "«+1-962-819-8200» fax",
+            "«555 234 4567»",
+            "call 2024-05-06",
+            "09 2013",
+            "2019-2020 work",
+            "1 200 000 home owners",
+            "+002016-07-08",
+            "+82701-05-6",
+            "x = y + 907133923",
+            "+3.140000",
+            "«+44.2079460958»",
+            "call stack (CVE-2026-9358)",
+            "48 96 192 384 768 1536 3072",
+            "68 00 67 00 61 00 64 00 73 00",
+            "016.016.016.016",
+            "Tel-«020 7946 0958»",
+            "211-555-0187",
+            "212-911-0187",
+            "2546712361 mobiles",
+            "«001-212-555-0187x55»",
+            "«0049 30 901820»",
+            "«+1-212-555-0187 ext 5»",
+            "0012125550187",
+            "call «0477 11 28 98»",
+            "call 06.05.2024",
+            "call 12 34",
+            "«+44 20 7946 0958» 2024",
+            "tel «12125550187»",
+            "2125550187",
+            "order 2125550187",
+            "+999 123 456 789",
+            "112-555-0187",
+            "212-155-0187",
+            "+1 212 555",
+            "99-212-555-0187",
+            "212-555-01878",
+            "555-0187",
+        ],
+    );
+}
+
+#[test]
+fn iban_code() {
+    check(
+        "IBAN_CODE",
+        &[
+            "«DE89 3704 0044 0532 0130 00»",
+            "«DE89370400440532013000»",
+            "«GB82 WEST 1234 5698 7654 32»",
+            "«FR1420041010050500013M02606»",
+            "«NO9386011117947»",
+            "«MT84MALT011000012345MTLCAST001S»",
+            "«RU0204452560040702810412345678901»",
+            "«HN88 CABF 0000 0000 0002 5000 5469»",
+            "IBAN «DE89370400440532013000» BIC COBADEFF",
+            "«DE89370400440532013000»,",
+            "DE89370400440532013001",
+            "XX89370400440532013000",
+            "DE8937040044053201300",
+            "DE893704004405320130000",
+            "DE89370400440532013000x",
+            "my iban is «de89370400440532013000» and",
+        ],
+    );
+}
+
+#[test]
+fn ip_address() {
+    check(
+        "IP_ADDRESS",
+        &[
+            "from «10.0.0.1».",
+            "«255.255.255.255»",
+            "http://«192.168.0.1»:8080/",
+            "«10.0.0.0»/8",
+            "«2001:db8::ff00:42:8329»",
+            "[«::1»]:80",
+            "«fe80::1»%eth0",
+            "«::ffff:10.0.0.1»",
+            "«1:2:3:4:5:6:7:8»",
+            "«2001:db8:0:0:1::1»",
+            "«64:ff9b::192.0.2.33»",
+            "«2001:DB8::1»/32",
+            "section 6.2.3.2",
+            "RFC 5280 §4.2.1.10",
+            "rfc8032 5.1.5.1",
+            "f64::from_str",
+            "f64::trunc",
+            "a1::2::3",
+            "«2001:db8::»",
+            "256.1.1.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "version 1.2.3.4",
+            "v1.2.3.4",
+            "v 1.2.3.4",
+            "Chrome/120.0.0.0",
+            "1.2.3.4567",
+            "12:30:45",
+            "std::vec",
+            "a::b",
+            "Foo::bad1",
+            "::",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7:8:9",
+            "dead:beef",
+        ],
+    );
+}
+
+#[test]
+fn secrets() {
+    check(
+        "AWS_ACCESS_KEY",
+        &[
+            "«AKIAIOSFODNN7EXAMPLE»",
+            "key=«ASIAIOSFODNN7EXAMPLE»;",
+            "AKIAIOSFODNN7EXAMPL",
+            "AKIAIOSFODNN7EXAMPLEX",
+            "xAKIAIOSFODNN7EXAMPLE",
+            "akiaiosfodnn7example",
+        ],
+    );
+    check(
+        "GITHUB_TOKEN",
+        &[
+            "«ghp_0123456789abcdefghijABCDEFGHIJ012345»",
+            "«ghs_0123456789abcdefghijABCDEFGHIJ012345».",
+            "«ghs_eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJnaXRodWIifQ.c2ln-bmF0_dXJl»",
+            "«github_pat_11ABCDEFG0abcdefghijkl_0123456789»",
+            "ghp_0123456789",
+            "ghx_0123456789abcdefghijABCDEFGHIJ012345",
+        ],
+    );
+    check(
+        "ANTHROPIC_KEY",
+        &["«sk-ant-api03-abcdefghij_klmnop-qrst»", "sk-ant-api03"],
+    );
+    check(
+        "OPENAI_KEY",
+        &[
+            "«sk-proj-abcdefghijklmnopqrstuvwx»",
+            "«sk-abcdefghijklmnopqrstuvwx»",
+            "«sk-svcacct-IUXtc5gIZK-2cBfB-nTgEWbD8mi_fi»",
+            "«sk-or-v1-0123456789abcdef0123»",
+            "sk-learn",
+            "task-abcdefghijklmnopqrstuvwx",
+        ],
+    );
+    check(
+        "GOOGLE_API_KEY",
+        &["«AIzaSyA1234567890abcdefghijklmnopqrstuv»", "AIzaSy"],
+    );
+    check(
+        "SLACK_TOKEN",
+        &[
+            "«xoxb-123456789012-abcdef»",
+            "«xapp-1-A052FGTS2DL-5171572773297-610b6a11f4b7»",
+            "«xoxe.xoxp-1-Mi0yLTM0MTQwNDE0MDE3Ni0z»",
+            "xoxb-",
+        ],
+    );
+    check(
+        "STRIPE_KEY",
+        &[
+            "«sk_live_0123456789abcdefghijklmn»",
+            "«rk_test_0123456789abcdefghijklmn»",
+            "«whsec_0123456789abcdefghijklmn»",
+            "pk_live_0123456789abcdefghijklmn",
+            "sk_live_",
+        ],
+    );
+    check(
+        "JWT",
+        &[
+            "Bearer «eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N»",
+            "eyJhbGciOiJIUzI1NiJ9",
+        ],
+    );
+    check(
+        "PRIVATE_KEY",
+        &[
+            "x «-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----»\n",
+            "«-----BEGIN PRIVATE KEY-----\\nMIIE\\n-----END PRIVATE KEY-----»\\n",
+            "starts with «-----BEGIN PRIVATE KEY-----» and goes on",
+            "-----BEGIN CERTIFICATE-----\nMIIE\n",
+        ],
+    );
+}
+
+#[test]
+fn us_itin() {
+    check(
+        "US_ITIN",
+        &[
+            "«912-90-3456»",
+            "«900 70 0001»",
+            "«999-88-9999»",
+            "ITIN: «912903456»",
+            "my tax ID is «950650001»",
+            // 4th and 5th digit that are never given out, other area
+            "912-93-3456",
+            "912-89-3456",
+            "912-49-3456",
+            "912-66-3456",
+            "912903456",
+            "1-912-90-3456",
+            "912-90-3456-1",
+            "ITIN: 912933456",
+        ],
+    );
+}
+
+#[test]
+fn us_passport() {
+    check(
+        "US_PASSPORT",
+        &[
+            "Passport No. «123456789»",
+            "my passport is «A12345678», valid",
+            "travel document: «987654321»",
+            "passport 12345678",
+            "passport AB1234567",
+            "passport one two three four five 123456789",
+            "123456789",
+            "A12345678",
+        ],
+    );
+}
+
+#[test]
+fn us_driver_license() {
+    check(
+        "US_DRIVER_LICENSE",
+        &[
+            "Driver's license: «D1234567»",
+            "driver license number «A123-456-78-901-0»",
+            "DL «12345678»",
+            "my driving licence «LH329609T»",
+            "D1234567",
+            "driver license 1234",
+            "driver license renewal",
+            "a software license D1234567",
+        ],
+    );
+}
+
+#[test]
+fn medical_record() {
+    check(
+        "MEDICAL_RECORD",
+        &[
+            "MRN: «00123456»",
+            "MRN-«123456»",
+            "medical record number «AB-1234567»",
+            "Patient ID «P1029384»",
+            "MRN 1234",
+            "00123456",
+            "the patient has 12345 hairs",
+        ],
+    );
+}
+
+#[test]
+fn us_bank_number() {
+    check(
+        "US_BANK_NUMBER",
+        &[
+            "account number «12345678»",
+            "checking account no. «1234 5678 9012»",
+            "acct: «12345678901234567»",
+            "account number 1234567",
+            "account 12345678",
+            "12345678",
+        ],
+    );
+}
+
+#[test]
+fn aba_routing_number() {
+    check(
+        "ABA_ROUTING_NUMBER",
+        &[
+            "routing number «111000025»",
+            "ABA «0210-0002-1»",
+            "RTN: «322271627» for wires",
+            // check digit, district
+            "routing number 112000025",
+            "routing number 500000005",
+            "routing number 000000000",
+            "111000025",
+        ],
+    );
+}
+
+#[test]
+fn uk_nhs() {
+    check(
+        "UK_NHS",
+        &[
+            "NHS number: «9434765870»",
+            "NHS «943-476-5870»",
+            "the national health number «943 476 5870»",
+            "patient «123 456 7806» came",
+            "NHS 9434765871",
+            "NHS 0000000000",
+            "9434765870",
+            "1 123 456 7806",
+        ],
+    );
+}
+
+#[test]
+fn uk_nino() {
+    check(
+        "UK_NINO",
+        &[
+            "«AB123456C»",
+            "«AB 12 34 56 C»",
+            "«AB123456 C»",
+            "«AA-12-34-56-A»",
+            "my NI number is «ab123456c»",
+            // letters that are not used, prefixes withheld, no suffix
+            "DA123456C",
+            "AO123456C",
+            "GB123456C",
+            "AB123456E",
+            "AB123456",
+            "ab123456c",
+            "xAB123456C",
+        ],
+    );
+}
+
+#[test]
+fn ca_sin() {
+    check(
+        "CA_SIN",
+        &[
+            "«123-456-782»",
+            "SIN: «123456782»",
+            "social insurance number «123 456 782»",
+            "numéro d'assurance sociale «123 456 782»",
+            // check digit, fictitious and business numbers
+            "123-456-789",
+            "sin: 046454286",
+            "sin 823456785",
+            "123 456 782",
+            "123456782",
+            "123-456-782-9",
+            "9-123-456-782",
+        ],
+    );
+}
+
+#[test]
+fn au_tfn() {
+    check(
+        "AU_TFN",
+        &[
+            "TFN «123 456 782»",
+            "tax file number: «123456782»",
+            "TFN 123 456 783",
+            "TFN 000 000 000",
+            "123 456 782",
+        ],
+    );
+}
+
+#[test]
+fn in_aadhaar() {
+    check(
+        "IN_AADHAAR",
+        &[
+            "«2341 2341 2346»",
+            "«2341-2341-2346»",
+            "Aadhaar «234123412346»",
+            // check digit, first digit, palindrome, the front of something longer
+            "2341 2341 2347",
+            "Aadhaar 123412341234",
+            "Aadhaar 222222222222",
+            "2341 2341 2346 9999",
+            "234123412346",
+        ],
+    );
+}
+
+#[test]
+fn in_pan() {
+    check(
+        "IN_PAN",
+        &[
+            "«ACUPA7085R»",
+            "PAN «acupa7085r»",
+            "ABMXA3211G",
+            "ACUPA0000R",
+            "acupa7085r",
+            "ACUPA7085RR",
+        ],
+    );
+}
+
+#[test]
+fn de_tax_id() {
+    check(
+        "DE_TAX_ID",
+        &[
+            "«36574261809»",
+            "Steuer-ID: «36 574 261 809».",
+            "«86095742719»",
+            // check digit, two repeated digits, a leading zero
+            "36574261890",
+            "36554266806",
+            "01234567899",
+        ],
+    );
+}
+
+#[test]
+fn es_nif_and_nie() {
+    check(
+        "ES_NIF",
+        &[
+            "«54362315K»",
+            "DNI «54362315-K»",
+            "dni: «54362315k»",
+            "54362315Z",
+            "1.54362315K",
+            "54362315k",
+            "4362315K",
+        ],
+    );
+    check(
+        "ES_NIE",
+        &[
+            "«X2482300W»",
+            "NIE «X-2482300-W»",
+            "«Z8327649K»",
+            "X2482300A",
+            "x2482300w",
+        ],
+    );
+}
+
+#[test]
+fn it_fiscal_code() {
+    check(
+        "IT_FISCAL_CODE",
+        &[
+            "«RCCMNL83S18D969H»",
+            "codice fiscale «rccmnl83s18d969h»",
+            "«CNTCHR83T41D969D»",
+            // check letter, month, day
+            "RCCMNL83S18D969J",
+            "RCCMNL83F18D969H",
+            "RCCMNL83S00D969H",
+        ],
+    );
+}
+
+#[test]
+fn fr_nir() {
+    check(
+        "FR_NIR",
+        &[
+            "«295109912611193»",
+            "NIR «2 95 10 99 126 111 93»",
+            "«253072B07300470»",
+            "«253072A07300443»",
+            // key, department, month
+            "295109912611199",
+            "253072C07300443",
+            "295159912611193",
+        ],
+    );
+}
+
+#[test]
+fn date_of_birth() {
+    check(
+        "DATE_OF_BIRTH",
+        &[
+            "DOB: «1985-03-12»",
+            "born on «03/12/1985» in Paris",
+            "date of birth «12.3.85»",
+            "Birthday: «March 12, 1985»",
+            "she was born «12th of March 1985»",
+            "geboren am «12. März 1985»",
+            "né le «1er août 1985»",
+            "nacido el «12 de marzo de 1985»",
+            "born «Sept. 3 1999»",
+            "1985-03-12",
+            "due on 03/12/1985",
+            "DOB: 1985-13-12",
+            "DOB: 40/40/1985",
+            "born 12 apples 1985",
+        ],
+    );
+}
+
+#[test]
+fn crypto() {
+    check(
+        "CRYPTO",
+        &[
+            "«1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa»",
+            "«3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy»",
+            "send to «1NEDqZPvTWRaoho48qXuLLsrYomMXPABfD».",
+            // BIP 173 and BIP 350
+            "«BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4»",
+            "«bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq»",
+            "«bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqzk5jj0»",
+            "«bc1zw508d6qejxtdg4y5r3zarvaryvaxxpcs»",
+            "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNb",
+            "1NEDqZPvTWRaoho48qXuLLsrYomMXPABfX",
+            "11A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",
+            "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdz",
+            // the other checksum for its version
+            "bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqh2y7hd",
+            "bc1qw508d6qejxtdg4y5r3zarvaryvaxxpcs",
+            "BC1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
+        ],
+    );
+}
+
+#[test]
+fn mac_address() {
+    check(
+        "MAC_ADDRESS",
+        &[
+            "«00:1A:2B:3C:4D:5E»",
+            "«00-1a-2b-3c-4d-5e»",
+            "ether «52:54:00:12:34:56» brd",
+            "«001a.2b3c.4d5e»",
+            "MAC «0012.3456.7890»",
+            "00:00:00:00:00:00",
+            "ff:ff:ff:ff:ff:ff",
+            "00:1A:2B:3C:4D",
+            "00:1A-2B:3C-4D:5E",
+            "a1:b2:c3:d4:e5:f6:07:18:29:30:41:52:63:74:85:96",
+            "0012.3456.7890",
+            "12:30:45",
+        ],
+    );
+}
+
+#[test]
+fn vin() {
+    check(
+        "VIN",
+        &[
+            "«1M8GDM9AXKP042788»",
+            "VIN: «WVWZZZ1JZXW000001»",
+            "«5GZCZ43D13S812715»",
+            // check digit, letters that are not used, no letter, length
+            "1M8GDM9A1KP042788",
+            "1M8GDM9AXKQ042788",
+            "11111111111111111",
+            "1M8GDM9AXKP04278",
+            "WVWZZZ1JZXW000001",
+        ],
+    );
+}
+
+#[test]
+fn url() {
+    let catalog = Catalog::builtin().unwrap();
+    check_with(
+        &catalog.scanner(catalog.entities()).unwrap(),
+        "URL",
+        &[
+            "see «https://example.com/a?b=c#d».",
+            "(«http://x.org»)",
+            "«https://en.wikipedia.org/wiki/URL_(disambiguation)» and",
+            "«www.example.com», or",
+            "«ftp://[2001:db8::1]/x»!",
+            "«HTTP://LOCALHOST:8080»",
+            "https://",
+            "http://x",
+            "example.com",
+        ],
+    );
+}
+
+#[test]
+fn generic_secret() {
+    check(
+        "GENERIC_SECRET",
+        &[
+            "password = «hunter2x»",
+            r#""password": "«Tr0ub4dor&3»","#,
+            "my password is «hunter2x».",
+            "DB_PASSWORD=«p4ssw0rD!»",
+            "api_key: «Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB»",
+            r#"const API_KEY: &str = "«Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB»";"#,
+            r#"{\"client_secret\": \"«q8Zx7Lk2Vb9Nm4Rt»\"}"#,
+            "X-Api-Key: «34bf0e88955ff5a1c328d6a7491acc4f»",
+            "Authorization: Bearer «q8Zx7Lk2Vb9Nm4RtYs6w»",
+            "accessToken => '«q8Zx7Lk2Vb9Nm4Rt»'",
+            // not assigned, or to something else
+            "Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB",
+            "key_id = Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB",
+            "public_key = Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB",
+            "token_type: Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB",
+            "primary key = Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB",
+            // too plain, too short, no digit, placeholders, expressions
+            "api_key = aaaaaaaaaaaaaaaa1111",
+            "api_key = a1b2c3",
+            "password = abc",
+            "password = correcthorse",
+            "password = changeme123",
+            "api_key = your_api_key_1a2b3c4d5e",
+            "password = get_password2(",
+            "password = settings.db1.password",
+            "the password policy has 12 rules",
+        ],
+    );
+    check(
+        "AWS_SECRET_KEY",
+        &[
+            "aws_secret_access_key = «wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY»",
+            r#""SecretAccessKey": "«wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY»""#,
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            "secret access key: 0123456789012345678901234567890123456789",
+        ],
+    );
+}
+
+#[test]
+fn optional_detectors_are_looked_for_only_by_name() {
+    let catalog = Catalog::builtin().unwrap();
+    let text = "https://example.com/?mail=a@b.co";
+    let of = |scanner: Arc<Scanner>| -> Vec<String> {
+        let found = scanner.find(text);
+        found.iter().map(|found| found.entity.to_string()).collect()
+    };
+    assert_eq!(
+        of(catalog.scanner(catalog.defaults()).unwrap()),
+        ["EMAIL_ADDRESS"]
+    );
+    assert_eq!(
+        of(catalog.scanner(&["URL".into()].into()).unwrap()),
+        ["URL"]
+    );
+    assert!(catalog.contains("URL") && !catalog.defaults().contains("URL"));
+}
