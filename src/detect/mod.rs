@@ -8,6 +8,10 @@
 //! found, or at the next character where nothing was. A check sees the match and at most [`LOOK_BEHIND`] bytes before
 //! it, never anything behind it: this is what lets [`crate::mask`] give the same answer however a text is cut.
 //!
+//! All of this is said of the text as it is *seen*: full-width forms, digits of other scripts, odd spaces and dashes are
+//! the plain ones, and what has no width is not there at all (the table is in `fold.rs`). A value is told in places of
+//! the text as it came, from its first seen character to its last. Lengths and reaches are those of the text as seen.
+//!
 //! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after as many whole
 //! characters as fit in [`MAX_REACH`] bytes counts as found there and then, without a check, up to the first character
 //! that no longer fits it.
@@ -19,8 +23,8 @@
 //!
 //! # What it can miss
 //!
-//! Values written in words or digits other than ASCII, with zero-width characters or soft hyphens inside, encoded
-//! (base64, percent, HTML entities), or in a notation that no rule in [`builtin`](Catalog::builtin) describes.
+//! Values written in words or in letters that only look like others, encoded (base64, percent, HTML entities), or in a
+//! notation that no rule in [`builtin`](Catalog::builtin) describes.
 
 use std::sync::Arc;
 
@@ -40,6 +44,7 @@ mod device;
 )]
 mod dictionary;
 mod email;
+mod fold;
 mod grouped;
 mod growth;
 mod iban;
@@ -63,9 +68,10 @@ mod url;
 mod us;
 
 pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
+pub(crate) use fold::{Credit, Folding, View, is_plain};
 pub(crate) use growth::Growth;
 pub use scanner::Scanner;
-pub(crate) use scanner::{Effort, Hit};
+pub(crate) use scanner::{Effort, Hit, at_least};
 
 /// The name of a kind of sensitive data, such as `US_SSN`. Presidio's name where it has one.
 pub type Entity = Arc<str>;
@@ -73,7 +79,7 @@ pub type Entity = Arc<str>;
 /// How many bytes before a match its check may read. Five words of context fit in it.
 pub const LOOK_BEHIND: usize = 128;
 
-/// The longest match in bytes, and so the longest text that a masker ever holds back.
+/// The longest match in bytes, and so the longest text, as it is seen, that a masker ever holds back.
 pub const MAX_REACH: usize = 1024;
 
 /// One value found in a text.

@@ -2,7 +2,7 @@
 //! Nothing here is shared with the scanner but the detectors themselves.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{cell::RefCell, collections::HashMap, sync::LazyLock};
 
 use regex_automata::{
     Anchored, Input, MatchKind,
@@ -18,6 +18,58 @@ use super::{
     Finding, LOOK_BEHIND, MAX_REACH, Scanner,
     pattern::{Beyond, Pattern},
 };
+
+/// A text as it is seen, and by byte of it where its character stands in the text as it came.
+struct Seen {
+    text: String,
+    places: Vec<(usize, usize)>,
+    len: usize,
+}
+
+/// Every decimal digit, in order: tens from 0 to 9.
+static DIGITS: LazyLock<Vec<char>> = LazyLock::new(|| {
+    let digit = meta::Regex::new(r"\p{Nd}").unwrap();
+    let is_digit = |c: &char| digit.is_match(c.encode_utf8(&mut [0; 4]).as_bytes());
+    ('\0'..=char::MAX).filter(is_digit).collect()
+});
+
+impl Seen {
+    fn of(raw: &str) -> Self {
+        let (mut text, mut places, mut credit) = (String::new(), Vec::new(), 256);
+        for (at, c) in raw.char_indices() {
+            let end = at + c.len_utf8();
+            if "\u{AD}\u{200B}\u{200D}\u{FEFF}\u{FE0F}\u{202A}".contains(c) && credit >= end - at {
+                credit -= end - at;
+                continue;
+            }
+            credit = 256.min(credit + end - at);
+            let seen = match c {
+                '\u{A0}' | '\u{3000}' => ' ',
+                '‑' | '–' | '—' => '-',
+                '！'..='～' => char::from_u32(c as u32 - '！' as u32 + '!' as u32).unwrap(),
+                _ => match DIGITS.iter().position(|&digit| digit == c) {
+                    Some(at) if !c.is_ascii() => char::from(b'0' + (at % 10) as u8),
+                    _ => c,
+                },
+            };
+            text.push(seen);
+            places.resize(text.len(), (at, end));
+        }
+        Self {
+            text,
+            places,
+            len: raw.len(),
+        }
+    }
+
+    fn start(&self, at: usize) -> usize {
+        self.places.get(at).map_or(self.len, |&(start, _)| start)
+    }
+
+    fn end(&self, at: usize) -> usize {
+        at.checked_sub(1).map_or(0, |last| self.places[last].1)
+    }
+}
 
 /// One machine per detector.
 pub(crate) struct Oracle {
@@ -53,41 +105,51 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn find(&self, text: &str) -> Vec<Finding> {
+    /// Every value in a text, in places of the text as it came.
+    pub(crate) fn find(&self, raw: &str) -> Vec<Finding> {
+        let seen = Seen::of(raw);
+        let text = &*seen.text;
         let mut at = 0;
         std::iter::from_fn(|| {
-            let found = self.next(text, at, text.len())?;
+            let (found, _) = self.next(text, at, text.len())?;
             at = found.end;
-            Some(found)
+            Some(Finding {
+                start: seen.start(found.start),
+                end: seen.end(found.end),
+                entity: found.entity,
+            })
         })
         .collect()
     }
 
-    /// At each start, each detector in order.
-    fn next(&self, text: &str, from: usize, limit: usize) -> Option<Finding> {
+    /// At each start, each detector in order; and whether it outgrew its reach.
+    fn next(&self, text: &str, from: usize, limit: usize) -> Option<(Finding, bool)> {
         (from..limit)
             .filter(|&start| text.is_char_boundary(start))
             .find_map(|start| {
-                let (machine, end) = self
+                let (machine, (end, grown)) = self
                     .machines
                     .iter()
                     .find_map(|m| m.at(text, start).map(|end| (m, end)))?;
-                Some(Finding {
-                    entity: machine.pattern.entity.clone(),
-                    start,
-                    end,
-                })
+                let entity = machine.pattern.entity.clone();
+                Some((Finding { entity, start, end }, grown))
             })
     }
 
-    /// How much of `text`, of which more may follow, must be held back.
-    pub(crate) fn held(&self, text: &str) -> usize {
+    /// How much of a text, of which more may follow, must be held back.
+    pub(crate) fn held(&self, raw: &str) -> usize {
+        let seen = Seen::of(raw);
+        let text = &*seen.text;
         let mut at = 0;
         loop {
             let decided = self.undecided(text, at);
             match self.next(text, at, decided) {
-                Some(found) => at = found.end,
-                None => return text.len() - decided.max(at),
+                Some((found, true)) if found.end == text.len() => {
+                    // What is unseen behind it is a part of it if it goes on.
+                    return raw.len() - seen.end(found.end);
+                }
+                Some((found, _)) => at = found.end,
+                None => return raw.len() - seen.start(decided.max(at)),
             }
         }
     }
@@ -132,8 +194,8 @@ impl Machine {
         }
     }
 
-    /// Where this detector's value at `start` ends.
-    fn at(&self, text: &str, start: usize) -> Option<usize> {
+    /// Where this detector's value at `start` ends, and whether it outgrew its reach.
+    fn at(&self, text: &str, start: usize) -> Option<(usize, bool)> {
         let outgrows = || {
             let grown = (0..=start + MAX_REACH)
                 .rev()
@@ -147,7 +209,8 @@ impl Machine {
                 .map(|(i, c)| start + i + c.len_utf8());
             return ends
                 .take_while(|&end| self.outlook(text, start, end).fits)
-                .last();
+                .last()
+                .map(|end| (end, true));
         }
         let window = text.len().min(start + self.pattern.reach);
         let found = self
@@ -160,7 +223,7 @@ impl Machine {
         self.pattern
             .check
             .keep(&text[from..start], &text[start..found.end()])
-            .map(|keep| start + keep)
+            .map(|keep| (start + keep, false))
     }
 
     fn outlook(&self, text: &str, start: usize, end: usize) -> Outlook {

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use regex_automata::{nfa::thompson, util::syntax};
 use regex_syntax::{
     ParserBuilder,
-    hir::{Capture, Hir, HirKind, Look, Repetition},
+    hir::{Capture, Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look, Repetition},
 };
 
-use super::{DetectorError, Entity, MAX_REACH, context};
+use super::{DetectorError, Entity, MAX_REACH, context, fold};
 
 /// The compiled size that each custom expression may have, in KiB: some 10,000 characters of a class such as `[a-z]`, some
 /// 60 of `\w`. The compiler stops there, so that an expression costs no more than this before it is refused.
 const BUDGET_KIB: usize = 1024;
 /// How deeply a custom expression may nest. It bounds the recursion below.
 const NEST_LIMIT: u32 = 64;
+/// The most characters that a class lists one by one, rather than saying what it leaves out.
+const LISTED: u32 = 256;
 
 /// A detector.
 #[derive(Clone)]
@@ -78,13 +80,14 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones.
+    /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones. Characters that no text
+    /// is seen to have (see [`fold`]) stand for those they are seen as.
     pub(crate) fn custom(entity: &str, regex: &str, check: Check) -> Result<Self, DetectorError> {
         let shape = parse(regex, syntax::Config::new().nest_limit(NEST_LIMIT))?;
         if has_unbounded_lazy(&shape) {
             return Err(DetectorError::UnboundedLazy);
         }
-        let pattern = Self::of(entity, ascii_boundaries(shape), check)?;
+        let pattern = Self::of(entity, as_seen(shape), check)?;
         thompson::Compiler::new()
             .configure(thompson::Config::new().nfa_size_limit(Some(BUDGET_KIB << 10)))
             .build_from_hir(&pattern.shape)
@@ -92,9 +95,13 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// A detector of exactly this text.
+    /// A detector of exactly this text, however it is written.
     pub(crate) fn literal(entity: &str, text: &str) -> Result<Self, DetectorError> {
-        Self::of(entity, Hir::literal(text.as_bytes()), Check::Always)
+        Self::of(
+            entity,
+            Hir::literal(fold::seen(text).into_bytes()),
+            Check::Always,
+        )
     }
 
     fn of(entity: &str, shape: Hir, check: Check) -> Result<Self, DetectorError> {
@@ -140,13 +147,18 @@ fn reason(error: &regex_syntax::Error) -> String {
     }
 }
 
+/// The expression for texts as they are seen.
+///
 /// Unicode word boundaries become ASCII ones: a lazy DFA cannot decide the former on a non-ASCII byte. Between `é` and
 /// `1` there is then a boundary, so this finds more, never less, at the edges of a value.
-fn ascii_boundaries(shape: Hir) -> Hir {
+fn as_seen(shape: Hir) -> Hir {
     match shape.into_kind() {
         HirKind::Empty => Hir::empty(),
-        HirKind::Literal(literal) => Hir::literal(literal.0),
-        HirKind::Class(class) => Hir::class(class),
+        HirKind::Literal(literal) => Hir::literal(match str::from_utf8(&literal.0) {
+            Ok(text) => fold::seen(text).into_bytes().into(),
+            Err(_) => literal.0,
+        }),
+        HirKind::Class(class) => Hir::class(class_as_seen(class)),
         HirKind::Look(look) => Hir::look(match look {
             Look::WordUnicode => Look::WordAscii,
             Look::WordUnicodeNegate => Look::WordAsciiNegate,
@@ -165,14 +177,33 @@ fn ascii_boundaries(shape: Hir) -> Hir {
             min,
             max,
             greedy,
-            sub: Box::new(ascii_boundaries(*sub)),
+            sub: Box::new(as_seen(*sub)),
         }),
-        HirKind::Capture(Capture { sub, .. }) => ascii_boundaries(*sub),
-        HirKind::Concat(subs) => Hir::concat(subs.into_iter().map(ascii_boundaries).collect()),
-        HirKind::Alternation(subs) => {
-            Hir::alternation(subs.into_iter().map(ascii_boundaries).collect())
-        }
+        HirKind::Capture(Capture { sub, .. }) => as_seen(*sub),
+        HirKind::Concat(subs) => Hir::concat(subs.into_iter().map(as_seen).collect()),
+        HirKind::Alternation(subs) => Hir::alternation(subs.into_iter().map(as_seen).collect()),
     }
+}
+
+/// A class that lists characters also lists those they are seen as. One that says what it leaves out does not: `[^.]`
+/// has the full-width stop but is not meant to have what that is seen as.
+fn class_as_seen(class: Class) -> Class {
+    let Class::Unicode(mut class) = class else {
+        return class;
+    };
+    let characters = class
+        .iter()
+        .map(|range| u32::from(range.end()) - u32::from(range.start()) + 1)
+        .sum::<u32>();
+    if characters <= LISTED {
+        let listed = class.iter().flat_map(|range| range.start()..=range.end());
+        let seen: Vec<ClassUnicodeRange> = listed
+            .flat_map(|c| fold::seen(c.encode_utf8(&mut [0; 4])).chars().next())
+            .map(|c| ClassUnicodeRange::new(c, c))
+            .collect();
+        class.union(&ClassUnicode::new(seen));
+    }
+    Class::Unicode(class)
 }
 
 fn has_unbounded_lazy(shape: &Hir) -> bool {

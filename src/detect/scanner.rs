@@ -1,14 +1,16 @@
 //! Finding values in a text, by the definition in [`super`].
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::DerefMut, sync::Arc};
 
 use regex_automata::{
     Anchored, Input, PatternID, meta,
     nfa::thompson::{self, NFA, WhichCaptures},
+    util::pool::Pool,
 };
 
 use super::{
     DetectorError, Entity, Finding, LOOK_BEHIND, MAX_REACH,
+    fold::{Folding, View},
     growth::Growth,
     live::{Live, Wanted},
     pattern::{Beyond, Pattern},
@@ -28,6 +30,8 @@ pub struct Scanner {
     live: Live,
     longest: usize,
     outgrowing: bool,
+    /// To fold text in: about one per thread, never one per stream, each as large as one slice of it.
+    rooms: Pool<Folding, fn() -> Folding>,
 }
 
 /// What a scan cost: bytes given to each machine. Tests count these, not seconds.
@@ -107,6 +111,7 @@ impl Scanner {
                 .iter()
                 .any(|pattern| pattern.beyond == Beyond::Found),
             patterns,
+            rooms: Pool::new(Folding::default),
         })
     }
 
@@ -116,7 +121,7 @@ impl Scanner {
         &self.entities
     }
 
-    /// The longest text in bytes that a masker with this scanner holds back, at most [`MAX_REACH`].
+    /// The longest text in bytes, as it is seen, that a masker with this scanner holds back, at most [`MAX_REACH`].
     #[must_use]
     pub fn reach(&self) -> usize {
         self.longest
@@ -125,14 +130,20 @@ impl Scanner {
     /// Every value in a whole text, in order and without overlap.
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<Finding> {
-        let mut effort = Effort::default();
-        self.hits(text, &mut effort)
+        let (mut effort, mut room) = (Effort::default(), Folding::default());
+        let view = View::of(text, &mut room);
+        self.hits(view.text, &mut effort)
             .map(|hit| Finding {
                 entity: self.entity(hit.pattern).clone(),
-                start: hit.start,
-                end: hit.end,
+                start: view.start(hit.start),
+                end: view.end(hit.end),
             })
             .collect()
+    }
+
+    /// Room to fold a slice of text in.
+    pub(crate) fn room(&self) -> impl DerefMut<Target = Folding> + '_ {
+        self.rooms.get()
     }
 
     pub(crate) fn hits<'a>(
@@ -330,11 +341,15 @@ fn at_most(text: &str, mut at: usize) -> usize {
     at
 }
 
+/// The first place between two characters that is not before `at`.
+pub(crate) fn at_least(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
+}
+
 /// What a check may read before a match.
 fn before(text: &str, start: usize) -> &str {
-    let mut from = start.saturating_sub(LOOK_BEHIND);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    &text[from..start]
+    &text[at_least(text, start.saturating_sub(LOOK_BEHIND))..start]
 }

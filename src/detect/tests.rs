@@ -137,6 +137,20 @@ fn custom_detectors_find_what_they_say() {
 }
 
 #[test]
+fn a_custom_detector_may_be_written_in_characters_that_are_seen_as_others() {
+    let text = "a no.\u{A0}１２ b no. 12 c—d c-d e.";
+    for (regex, expected) in [
+        ("no.\u{A0}１２", &["no.\u{A0}１２", "no. 12"][..]),
+        ("c[—–]d", &["c—d", "c-d"]),
+        (r"no\.\s\d+", &["no.\u{A0}１２", "no. 12"]),
+        (r"e[^.]?", &["e"]),
+    ] {
+        let catalog = custom("BADGE", regex, &[]).unwrap();
+        assert_eq!(values(&catalog, "BADGE", text), expected, "{regex}");
+    }
+}
+
+#[test]
 fn a_custom_detector_wins_over_a_built_in_one_and_the_credential_over_both() {
     let catalog = custom("EMPLOYEE", r"\d{3}-\d{2}-\d{4}", &[]).unwrap();
     let catalog = catalog.with_credential("123-45-6789").unwrap();

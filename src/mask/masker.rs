@@ -1,12 +1,18 @@
 //! The masker of one stream of text.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
 use super::Plan;
-use crate::detect::{Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH};
+use crate::detect::{
+    Credit, Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH, View, at_least, is_plain,
+};
 
-/// Input is worked through in slices of at most this many bytes, and decided text is dropped when there is this much.
-const SLICE: usize = 4096;
+/// Input is worked through in slices of at most this many bytes.
+const SLICE: usize = 2048;
+/// The buffer grows by at least this many bytes, so that small pieces seldom make it.
+const GRAIN: usize = 256;
+/// The most bytes of the buffer that hold no held text.
+const SPARE: usize = LOOK_BEHIND + SLICE + 1024;
 
 /// Masks one text that comes in pieces.
 ///
@@ -14,14 +20,25 @@ const SLICE: usize = 4096;
 /// the whole. After each [`push`](Self::push) only text is held that some continuation could make part of a value.
 pub struct Masker {
     plan: Arc<Plan>,
-    /// Text already written or masked that checks may look back at, then the held text.
+    /// The end of the text already written or masked, as it is seen, for checks to look back at; then the held text as
+    /// it came.
     buffer: String,
     /// Where the held text begins.
     held: usize,
+    /// What unseen characters of the held text may cost.
+    credit: Credit,
     /// A value that has been masked and still goes on.
     growing: Option<Growth>,
-    counts: Vec<u64>,
+    counts: Box<[u64]>,
     effort: Effort,
+}
+
+/// How far a text is settled.
+struct Settled {
+    /// In the text as it is seen: what is before is written or masked.
+    seen: usize,
+    /// The same in the text as it came.
+    raw: usize,
 }
 
 impl fmt::Debug for Masker {
@@ -35,18 +52,23 @@ impl fmt::Debug for Masker {
 }
 
 impl Masker {
+    /// The most text in bytes that a masker holds back: as much as a value may be long, each character of it four
+    /// bytes for one that is seen, and what is unseen in between.
+    pub const HELD_BYTES: usize = 8 * MAX_REACH + Credit::MOST;
+
     /// The most bytes of text that a masker has in memory between two calls: what it holds, what checks may look
-    /// back at (with a character that straddles its edge), and decided text that it has not dropped yet.
-    pub const BUFFER_BYTES: usize = MAX_REACH + LOOK_BEHIND + 4 + SLICE;
+    /// back at, and decided text that it has not dropped yet.
+    pub const BUFFER_BYTES: usize = Self::HELD_BYTES + SPARE;
 
     /// A masker at the start of a text.
     #[must_use]
     pub fn new(plan: Arc<Plan>) -> Self {
         Self {
-            counts: vec![0; plan.scanner.len()],
+            counts: vec![0; plan.scanner.len()].into(),
             plan,
             buffer: String::new(),
             held: 0,
+            credit: Credit::full(),
             growing: None,
             effort: Effort::default(),
         }
@@ -62,22 +84,20 @@ impl Masker {
             }
             let (slice, behind) = rest.split_at(cut);
             rest = behind;
-            self.grow(slice);
-            let decided = self
-                .plan
-                .scanner
-                .undecided(&self.buffer, self.held, &mut self.effort);
-            self.settle(decided, false, out);
-            self.drop_decided();
+            self.make_room(slice.len());
+            self.buffer.push_str(slice);
+            self.work(false, out);
         }
+        self.give_back();
     }
 
     /// Ends the text and appends the rest of it to `out`. The masker is then at the start of a new text; its counts go
     /// on.
     pub fn finish(&mut self, out: &mut String) {
-        self.settle(self.buffer.len(), true, out);
+        self.work(true, out);
         self.buffer.clear();
         self.held = 0;
+        self.credit = Credit::full();
         self.growing = None;
     }
 
@@ -98,7 +118,8 @@ impl Masker {
         counts
     }
 
-    /// Bytes of text held back, at most [`Scanner::reach`](crate::detect::Scanner::reach).
+    /// Bytes of text held back, at most [`Scanner::reach`](crate::detect::Scanner::reach) where they are seen as they
+    /// are, and at most [`HELD_BYTES`](Self::HELD_BYTES).
     #[must_use]
     pub fn held(&self) -> usize {
         self.buffer.len() - self.held
@@ -114,57 +135,99 @@ impl Masker {
         self.effort
     }
 
-    /// Appends a slice to the buffer; as much of it as belongs to a growing value is swallowed.
-    fn grow(&mut self, slice: &str) {
-        self.buffer.push_str(slice);
-        if let Some(growing) = &mut self.growing {
-            let taken = growing.take(slice);
-            self.held += taken;
-            if taken < slice.len() {
-                self.growing = None;
-            }
+    /// Writes what is decided of the held text, masked.
+    fn work(&mut self, ended: bool, out: &mut String) {
+        let mut buffer = mem::take(&mut self.buffer);
+        if is_plain(&buffer[self.held..]) {
+            let settled = self.settle(View::plain(&buffer), ended, out);
+            self.credit.earn(settled.raw - self.held);
+            self.held = settled.raw;
+        } else {
+            let plan = self.plan.clone();
+            let mut room = plan.scanner.room();
+            let view = room.fold(&buffer, self.held, &mut self.credit.clone());
+            let settled = self.settle(view, ended, out);
+            self.credit.pass(&buffer[self.held..settled.raw]);
+            let context = at_least(room.text(), settled.seen.saturating_sub(LOOK_BEHIND));
+            buffer.replace_range(..settled.raw, &room.text()[context..settled.seen]);
+            self.held = settled.seen - context;
         }
+        self.buffer = buffer;
     }
 
-    /// Writes the text before `decided`, masked. Where a value ends behind `decided`, what follows it is looked at
+    /// Writes the decided part of a text, masked. Where a value ends behind it, what follows the value is looked at
     /// anew: starts inside the value no longer count.
-    fn settle(&mut self, mut decided: usize, ended: bool, out: &mut String) {
-        while self.held < decided {
-            let Some(hit) =
-                self.plan
-                    .scanner
-                    .next(&self.buffer, self.held, decided, &mut self.effort)
-            else {
-                out.push_str(&self.buffer[self.held..decided]);
-                self.held = decided;
-                return;
+    fn settle(&mut self, view: View<'_>, ended: bool, out: &mut String) -> Settled {
+        let (text, raw) = (view.text, view.raw());
+        let scanner = &self.plan.scanner;
+        let (mut seen, mut written) = (self.held, self.held);
+        if let Some(growing) = &mut self.growing {
+            let taken = growing.take(&text[seen..]);
+            if taken > 0 {
+                seen += taken;
+                written = view.end(seen);
+            }
+            if seen == text.len() && !ended {
+                // What is unseen behind the value belongs to it if it goes on.
+                return Settled { seen, raw: written };
+            }
+            self.growing = None;
+        }
+        let mut decided = text.len();
+        if !ended {
+            decided = scanner.undecided(text, seen, &mut self.effort);
+        }
+        while seen < decided {
+            let Some(hit) = scanner.next(text, seen, decided, &mut self.effort) else {
+                seen = decided;
+                break;
             };
-            out.push_str(&self.buffer[self.held..hit.start]);
-            self.plan.put(&hit, &self.buffer[hit.start..hit.end], out);
+            let (start, end) = (view.start(hit.start), view.end(hit.end));
+            out.push_str(&raw[written..start]);
+            self.plan.put(&hit, &raw[start..end], out);
             self.counts[hit.pattern] += 1;
-            self.held = hit.end;
-            if hit.end == self.buffer.len() {
+            (seen, written) = (hit.end, end);
+            if ended {
+                continue;
+            }
+            if seen == text.len() && hit.growth.is_some() {
                 self.growing = hit.growth;
+                return Settled { seen, raw: written };
             }
-            if hit.end > decided && !ended {
-                decided = self
-                    .plan
-                    .scanner
-                    .undecided(&self.buffer, self.held, &mut self.effort);
+            if seen > decided {
+                decided = scanner.undecided(text, seen, &mut self.effort);
             }
+        }
+        let held = view.start(seen);
+        out.push_str(&raw[written..held]);
+        Settled { seen, raw: held }
+    }
+
+    /// Makes room for as many bytes: drops what nobody looks back at any more, and grows if that is not enough.
+    fn make_room(&mut self, bytes: usize) {
+        if self.room() < bytes {
+            self.drop_decided();
+        }
+        if self.room() < bytes {
+            self.buffer.reserve_exact(bytes.max(GRAIN));
         }
     }
 
-    /// Drops what nobody looks back at any more, once it is worth the move.
+    fn room(&self) -> usize {
+        self.buffer.capacity() - self.buffer.len()
+    }
+
     fn drop_decided(&mut self) {
-        if self.held <= LOOK_BEHIND + SLICE {
-            return;
-        }
-        let mut cut = self.held - LOOK_BEHIND;
-        while !self.buffer.is_char_boundary(cut) {
-            cut -= 1;
-        }
+        let cut = at_least(&self.buffer, self.held.saturating_sub(LOOK_BEHIND));
         self.buffer.drain(..cut);
         self.held -= cut;
+    }
+
+    /// Gives back what unusual text made the buffer grow to.
+    fn give_back(&mut self) {
+        if self.buffer.capacity() > self.held() + SPARE {
+            self.drop_decided();
+            self.buffer.shrink_to(self.buffer.len() + SLICE);
+        }
     }
 }

@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::detect::{Effort, Entity, Scanner};
+use crate::detect::{Effort, Entity, Folding, Scanner, View};
 
 mod keys;
 mod masker;
@@ -103,15 +103,17 @@ impl Plan {
 pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
     let mut out = String::with_capacity(text.len());
     let mut counts = BTreeMap::new();
-    let mut effort = Effort::default();
+    let (mut effort, mut room) = (Effort::default(), Folding::default());
+    let view = View::of(text, &mut room);
     let mut at = 0;
-    for hit in plan.scanner.hits(text, &mut effort) {
-        out.push_str(&text[at..hit.start]);
-        plan.put(&hit, &text[hit.start..hit.end], &mut out);
+    for hit in plan.scanner.hits(view.text, &mut effort) {
+        let (start, end) = (view.start(hit.start), view.end(hit.end));
+        out.push_str(&text[at..start]);
+        plan.put(&hit, &text[start..end], &mut out);
         *counts
             .entry(plan.scanner.entity(hit.pattern).clone())
             .or_default() += 1;
-        at = hit.end;
+        at = end;
     }
     out.push_str(&text[at..]);
     (out, counts)

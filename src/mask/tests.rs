@@ -129,7 +129,26 @@ const PIECES: &[&str] = &[
     "A",
     "x",
     "\u{1F600}",
+    "١٢٣-45-6789",
+    "4111\u{A0}1111\u{3000}1111\u{A0}1111",
+    "12\u{AD}3–45‑67\u{200D}89",
+    "\u{A0}",
+    "—",
+    "\u{200B}",
+    "\u{FEFF}\u{FE0F}",
+    HIDING,
 ];
+
+/// More than a text has credit for.
+const HIDING: &str = concat!(
+    "\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}\u{200B}",
+    "\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}\u{200D}",
+    "\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}",
+    "\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}\u{FEFF}",
+    "\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}\u{AD}",
+    "\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}\u{FE0F}",
+    "\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}\u{202A}",
+);
 
 fn text() -> impl Strategy<Value = String> {
     let piece = (
@@ -137,16 +156,31 @@ fn text() -> impl Strategy<Value = String> {
         0..100u8,
         any::<prop::sample::Index>(),
     )
-        .prop_map(|(piece, dice, cut)| {
+        .prop_map(|(piece, dice, index)| {
             let characters: Vec<char> = piece.chars().collect();
-            let len = if dice < 20 {
-                cut.index(characters.len() + 1)
-            } else {
-                characters.len()
-            };
-            characters[..len].iter().collect::<String>()
+            let at = index.index(characters.len() + 1);
+            match dice {
+                ..15 => characters[..at].iter().collect(),
+                15..25 => disguised(&characters, at),
+                _ => piece.to_owned(),
+            }
         });
     prop::collection::vec(piece, 1..14).prop_map(|pieces| pieces.concat())
+}
+
+/// The same value to a reader's eye.
+fn disguised(characters: &[char], seed: usize) -> String {
+    let unseen = ["", "", "\u{200B}", "\u{AD}\u{FE0F}"];
+    let disguise = |(at, &c): (usize, &char)| {
+        let wide = ('!'..='~').contains(&c) && (at + seed).is_multiple_of(3);
+        let c = if wide {
+            char::from_u32(c as u32 + 0xFEE0).unwrap()
+        } else {
+            c
+        };
+        format!("{c}{}", unseen[(at * 7 + seed) % unseen.len()])
+    };
+    characters.iter().enumerate().map(disguise).collect()
 }
 
 /// The text in pieces: after each piece as many characters as the next number says.
@@ -169,9 +203,11 @@ fn cut(text: &str, lengths: &[usize]) -> Vec<String> {
 fn stream<S: AsRef<str>>(plan: &Arc<Plan>, pieces: &[S]) -> (String, Masker) {
     let mut masker = Masker::new(plan.clone());
     let mut out = String::new();
+    let plain = pieces.iter().all(|piece| piece.as_ref().is_ascii());
     for piece in pieces {
         masker.push(piece.as_ref(), &mut out);
-        assert!(masker.held() <= plan.scanner().reach());
+        assert!(masker.held() <= plan.scanner().reach() || !plain);
+        assert!(masker.held() <= Masker::HELD_BYTES);
         assert!(masker.buffered() <= Masker::BUFFER_BYTES);
     }
     masker.finish(&mut out);
@@ -242,6 +278,51 @@ fn no_more_is_held_than_a_continuation_could_bear_on() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn what_only_looks_different_is_masked_as_it_came() {
+    for (text, expected) in [
+        ("ssn １２３-４５-６７８９.", "ssn [US_SSN]."),
+        (
+            "card 4111\u{A0}1111\u{A0}1111\u{A0}1234 x",
+            "card 4111\u{A0}1111\u{A0}1111\u{A0}1234 x",
+        ),
+        (
+            "card ４111\u{A0}1111\u{A0}1111\u{A0}1111 x",
+            "card ****\u{A0}****\u{A0}****\u{A0}1111 x",
+        ),
+        ("a@b\u{200B}.co\u{200B} x", "[EMAIL_ADDRESS]\u{200B} x"),
+        (
+            "\u{200B}123–45–67\u{AD}89\u{FE0F}.",
+            "\u{200B}[US_SSN]\u{FE0F}.",
+        ),
+        ("\u{FEFF}# x — ‘y’\u{200B}", "\u{FEFF}# x — ‘y’\u{200B}"),
+        ("\u{202A}+1 (212) 555‑0100\u{202C}", "\u{202A}\u{202C}"),
+        ("s\u{200D}k-lent-123-45-6789", "[UPSTREAM_CREDENTIAL]"),
+    ] {
+        assert_eq!(mask(&PLAN, text).0, expected);
+        for piece in [1, 2, 3] {
+            assert_eq!(stream(&PLAN, &cut(text, &[piece])).0, expected);
+        }
+    }
+}
+
+#[test]
+fn what_is_unseen_behind_a_value_belongs_to_it_only_if_it_goes_on() {
+    let long = "1".repeat(3000);
+    for (behind, expected) in [
+        ("\u{200B}", "[BADGE]\u{200B}"),
+        ("\u{200B}1\u{200B}\u{AD}1\u{AD}", "[BADGE]\u{AD}"),
+        ("\u{200B}é", "[BADGE]\u{200B}é"),
+        ("\u{200B} a@b.co", "[BADGE]\u{200B} [EMAIL_ADDRESS]"),
+    ] {
+        let text = format!("B-{long}{behind}");
+        assert_eq!(mask(&PLAN, &text).0, expected);
+        for piece in [1, 2, 5, 1024] {
+            assert_eq!(stream(&PLAN, &cut(&text, &[piece])).0, expected);
+        }
+    }
 }
 
 /// One example of each detector, and of each notation.
