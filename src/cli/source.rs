@@ -10,12 +10,7 @@ use crate::kafka::{AUDIT_TOPIC, CHECKPOINT_TOPIC, KafkaOptions};
 #[derive(Args, Debug)]
 pub struct SourceArgs {
     /// The ledger's directory, or a copy of it; it may be being written.
-    #[arg(
-        long,
-        value_name = "DIR",
-        required_unless_present_any = ["brokers", "proof"],
-        conflicts_with = "brokers"
-    )]
+    #[arg(long, value_name = "DIR", conflicts_with = "brokers")]
     pub dir: Option<PathBuf>,
     /// Kafka brokers, `host:port`, separated by commas.
     #[arg(long, value_name = "BROKERS")]
@@ -41,17 +36,20 @@ pub enum Source {
 }
 
 impl SourceArgs {
-    /// Which of the two was given; the parser has seen to it that one was.
-    #[must_use]
-    pub fn source(self) -> Source {
+    /// Which of the two was given.
+    ///
+    /// # Errors
+    /// Where none was.
+    pub fn source(self) -> anyhow::Result<Source> {
         match (self.dir, self.brokers) {
-            (_, Some(brokers)) => Source::Topic(KafkaOptions {
+            (_, Some(brokers)) => Ok(Source::Topic(KafkaOptions {
                 brokers,
                 topic: self.topic,
                 checkpoint_topic: self.checkpoint_topic,
                 extra: self.properties.into_iter().collect::<BTreeMap<_, _>>(),
-            }),
-            (dir, None) => Source::Dir(dir.unwrap_or_default()),
+            })),
+            (Some(dir), None) => Ok(Source::Dir(dir)),
+            (None, None) => anyhow::bail!("say where the log is: --dir DIR or --brokers BROKERS"),
         }
     }
 }

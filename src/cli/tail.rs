@@ -58,7 +58,7 @@ pub fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         to: BufWriter::new(io::stdout().lock()),
         format: args.format,
     };
-    let done = match args.source.source() {
+    let done = match args.source.source()? {
         Source::Dir(dir) => tail_dir(&dir, args.follow, &mut out),
         Source::Topic(options) => tail_topic(&options, args.follow, &mut out),
     };

@@ -84,7 +84,7 @@ fn check(args: VerifyArgs) -> anyhow::Result<(Checked, bool)> {
         }
         Ok(verifier)
     };
-    let mut checked = match args.source.source() {
+    let mut checked = match args.source.source()? {
         Source::Topic(options) => check_topic(begin(Order::Resent)?, &options)?,
         Source::Dir(dir) => {
             let live = DirLock::is_held(&dir);

@@ -3,6 +3,7 @@
 import json
 
 import anthropic
+import openai
 import pytest
 from stack import UPSTREAM_KEY, ModelSim, Upstream
 from stack.caller import call
@@ -18,6 +19,7 @@ ASKED = f"Who has {SSN}?"
 # name, path prefix, dialect, endpoints, the header its SDK sends the caller's token in, the one its model expects the key in
 PROVIDERS = [
     ("anthropic", "/anthropic/v1", "anthropic", ["messages", "count_tokens"], "authorization", "x-api-key"),
+    ("openai", "/openai/v1", "openai", ["chat_completions", "completions", "embeddings", "responses"], "authorization", "authorization"),
 ]
 
 
@@ -123,3 +125,60 @@ def test_an_anthropic_answer_of_no_known_shape_is_refused(providers, tokens):
     reply = call(gateway.envoy.url, tokens(), question(), {}, path="/anthropic/v1/messages")
     assert reply.status == 502 and SSN.encode() not in reply.body
     assert recorded(gateway, reply.session)[-1]["closed"]["outcome"] == "refused_response"
+
+
+# --- OpenAI, beside chat completions ---
+
+
+def gpt(through):
+    url, token, requests = through("/openai")
+    return openai.OpenAI(api_key=token, base_url=url + "/v1", max_retries=0, timeout=20), requests
+
+
+def test_openai_responses_are_masked_as_a_stream_in_every_event_that_tells_the_text(through):
+    client, requests = gpt(through)
+    with client.responses.stream(model="gpt-4o-mini", input=ASKED) as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == MASKED and len(deltas) > 3
+    assert final.output_text == MASKED
+    told = "".join(event.model_dump_json(warnings=False) for event in events)
+    assert CARD not in told and SSN not in told
+    check_request(requests)
+
+
+def test_openai_responses_are_masked_whole(through):
+    client, requests = gpt(through)
+    assert client.responses.create(model="gpt-4o-mini", input=[{"role": "user", "content": ASKED}]).output_text == MASKED
+    check_request(requests)
+
+
+def test_openai_function_calls_of_a_response_stay_json_however_they_are_cut(through):
+    client, _ = gpt(through)
+    tools = [{"type": "function", "name": "pay", "parameters": {"type": "object"}}]
+    with client.responses.stream(model="gpt-4o-mini", input="Pay Ada", tools=tools) as stream:
+        final = stream.get_final_response()
+    (call_,) = [item for item in final.output if item.type == "function_call"]
+    assert json.loads(call_.arguments) == {"card": "[CREDIT_CARD]", "to": "Ada"}
+
+
+def test_openai_embeddings_never_see_the_value(through):
+    client, requests = gpt(through)
+    vectors = client.embeddings.create(model="text-embedding-3-small", input=[ASKED, "plain"], encoding_format="float").data
+    assert len(vectors) == 2 and len(vectors[0].embedding) > 1
+    check_request(requests)
+
+
+def test_openai_legacy_completions_are_masked(providers, tokens):
+    gateway, upstream = providers
+    client = openai.OpenAI(api_key=tokens(), base_url=gateway.envoy.url + "/openai/v1", max_retries=0)
+    base = {"id": "cmpl-1", "object": "text_completion", "created": 1700000000, "model": "gpt-3.5-turbo-instruct"}
+    upstream.requests.clear()
+    upstream.answer = Answer.json({**base, "choices": [{"index": 0, "text": SAID, "logprobs": None, "finish_reason": "stop"}]})
+    assert client.completions.create(model="gpt-3.5-turbo-instruct", prompt=ASKED).choices[0].text == MASKED
+    check_request(upstream.requests)
+    pieces = [{**base, "choices": [{"index": 0, "text": SAID[i : i + 3], "logprobs": None, "finish_reason": None}]} for i in range(0, len(SAID), 3)]
+    upstream.answer = Answer.sse([*pieces, {**base, "choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}]}])
+    said = client.completions.create(model="gpt-3.5-turbo-instruct", prompt=ASKED, stream=True)
+    assert "".join(event.choices[0].text for event in said) == MASKED
