@@ -29,10 +29,16 @@ class Broker(Process):
         return super().start()
 
     def create_topic(self, name: str, partitions: int = 1, **config: str):
+        """Makes the topic, unless it is there."""
+        from confluent_kafka import KafkaError, KafkaException
         from confluent_kafka.admin import NewTopic
 
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
-        self._admin.create_topics([topic])[name].result(20)
+        try:
+            self._admin.create_topics([topic])[name].result(20)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
         wait_until(f"topic {name} is there", lambda: name in self._admin.list_topics(timeout=5).topics)
 
     def consume(self, topic: str, count: int, seconds: float = 20.0) -> list:
