@@ -34,6 +34,8 @@ pub enum Durability {
     /// Handed to the operating system; on disk within 50 ms. Survives the death of the process; a machine that dies can
     /// lose that much.
     Spool,
+    /// On disk, and acknowledged by all in-sync replicas of Kafka (`acks=all`). Survives the loss of the machine and its disk.
+    Kafka,
 }
 
 /// SHA-256 of `bytes` in hex, as records carry digests.

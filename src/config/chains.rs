@@ -27,6 +27,8 @@ pub(super) struct Written {
     pub(super) groups: BTreeMap<String, Vec<String>>,
     /// Whether there is a masking key.
     pub(super) keyed: bool,
+    /// Whether records go to Kafka.
+    pub(super) kafka: bool,
 }
 
 /// What policies may name.
@@ -66,6 +68,10 @@ pub(super) fn connections(
                 &at.key("name"),
                 format!("`{}` is already the name of connections[{first}]", raw.name),
             );
+        }
+        if matches!(raw.durability, Some(raw::Durability::Kafka)) && !written.kafka {
+            let message = "`kafka` needs brokers: say where they are under `audit.kafka`";
+            notes.fault(&at.key("durability"), message);
         }
         used.extend(raw.policies.iter().cloned());
         let territory = territory(&raw.matches, &at.key("match"), notes);
@@ -299,6 +305,7 @@ fn connection(
         durability: match raw.durability {
             None | Some(raw::Durability::Disk) => Durability::Disk,
             Some(raw::Durability::Spool) => Durability::Spool,
+            Some(raw::Durability::Kafka) => Durability::Kafka,
         },
         allow_unscanned: matches!(raw.unscanned, Some(raw::Unscanned::Allow)),
     })

@@ -321,6 +321,7 @@ pub(super) enum Payload {
 pub(super) enum Durability {
     Disk,
     Spool,
+    Kafka,
 }
 
 /// What becomes of prompts with parts no detector can look into.

@@ -336,9 +336,6 @@ fn not_an_option(
                 "`{found}` is not supported yet; use `masked` or `omit`"
             ));
         }
-        ("durability", "kafka") => {
-            return here("`kafka` is not supported yet; use `disk` or `spool`".to_owned());
-        }
         ("operator", "keep_last") => {
             return here("`keep_last` needs a number: `operator: { keep_last: 4 }`".to_owned());
         }

@@ -333,7 +333,9 @@ fn what_is_wrong_with_a_file() {
         (
             "    dialect: openai",
             "    durability: kafka\n    dialect: openai",
-            &["14: connections[0].durability: `kafka` is not supported yet; use `disk` or `spool`"],
+            &[
+                "14: connections[0].durability: `kafka` needs brokers: say where they are under `audit.kafka`",
+            ],
         ),
         (
             "    dialect: openai",

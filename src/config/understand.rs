@@ -67,6 +67,7 @@ pub(super) fn understand(
         .map(|raw| masking(&raw, &root.key("masking"), &mut notes));
     let written = chains::Written {
         keyed: masking.is_some(),
+        kafka: audit.as_ref().is_none_or(|audit| audit.kafka.is_some()),
         connections: raw.connections,
         policies: raw.policies,
         groups: raw.detector_groups,

@@ -119,7 +119,7 @@ pub struct Published {
 struct Status {
     published: Published,
     /// Records of the live chain that were acknowledged, and of older ones those that were not.
-    acknowledged: u64,
+    acknowledged: watch::Sender<u64>,
     older: u64,
     oldest: Option<Timestamp>,
     stop_at: Option<Instant>,
@@ -200,12 +200,27 @@ impl Publisher {
     pub fn published(&self) -> Published {
         let status = lock(&self.status);
         let mut published = status.published.clone();
-        published.lag_records =
-            status.older + self.live.synced().saturating_sub(status.acknowledged);
+        published.lag_records = status.older
+            + self
+                .live
+                .synced()
+                .saturating_sub(*status.acknowledged.borrow());
         published.oldest_unacked_age = status.oldest.map(|oldest| {
             Duration::try_from(wall().duration_since(oldest)).unwrap_or(Duration::ZERO)
         });
         published
+    }
+
+    /// Resolves when Kafka has acknowledged the first `records` of the live chain; never, where it will not.
+    pub async fn acknowledged(&self, records: u64) {
+        let mut acknowledged = lock(&self.status).acknowledged.subscribe();
+        if acknowledged
+            .wait_for(|so_far| *so_far >= records)
+            .await
+            .is_err()
+        {
+            std::future::pending().await
+        }
     }
 
     /// Asks it to end as soon as everything on disk was acknowledged, after `at_most` in any case.

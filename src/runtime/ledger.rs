@@ -337,7 +337,14 @@ impl Ledger {
             let sent = inner.commands.send(Command::Append(item));
             sent.map_err(|_| LedgerError::Closed)?;
             // The writer drops a reply unanswered only when it ends.
-            receipts.await.map_err(|_| LedgerError::Closed)?
+            let receipts = receipts.await.map_err(|_| LedgerError::Closed)??;
+            if let (Durability::Kafka, Some(last)) = (durability, receipts.last()) {
+                match &inner.publisher {
+                    Some(publisher) => publisher.acknowledged(last.seq + 1).await,
+                    None => return Err(LedgerError::Unavailable),
+                }
+            }
+            Ok(receipts)
         };
         let result = match tokio::time::timeout(self.inner.deadline, queued).await {
             Ok(result) => result,

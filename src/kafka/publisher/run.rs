@@ -455,10 +455,14 @@ impl Run {
     fn show(&self, pass: &Pass) {
         let mut status = lock(&self.status);
         if pass.dir.chain == self.live.chain {
-            (status.acknowledged, status.older) = (pass.cursor.seq, 0);
+            status.older = 0;
+            // Whoever waits is woken only where it moved.
+            status.acknowledged.send_if_modified(|so_far| {
+                std::mem::replace(so_far, pass.cursor.seq) != pass.cursor.seq
+            });
         } else {
             let unacknowledged = pass.reader.next_seq().saturating_sub(pass.cursor.seq);
-            (status.acknowledged, status.older) = (0, unacknowledged + pass.later);
+            status.older = unacknowledged + pass.later;
         }
         status.oldest = pass.flights.front().and_then(|flight| flight.time);
     }

@@ -19,7 +19,7 @@ use crate::{
         verify::{Holder, Order, Report, Verdict, Verifier},
     },
     kafka::reader::{Message, TopicReader},
-    runtime::ledger::{Ledger, LedgerOptions},
+    runtime::ledger::{Ledger, LedgerError, LedgerOptions},
     store::{cursor, layout, testing},
 };
 
@@ -175,6 +175,34 @@ async fn brokers_that_are_away_block_nothing_and_lose_nothing() {
     until_all_published(&ledger).await;
     assert_eq!(published(&ledger).oldest_unacked_age, None);
     assert_sound(&verify(&kafka).await, 101);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_to_be_on_kafka_is_there_when_it_is_acknowledged() {
+    let ((cluster, kafka), dir) = (cluster(), testing::dir());
+    let ledger = ledger(dir.path(), &kafka);
+    let entry = |n: u32| Entry {
+        session: format!("s-{n}"),
+        event: Event::Closed(Box::default()),
+    };
+    for n in 0..20 {
+        let receipt = ledger.append(entry(n), Durability::Kafka).await.unwrap();
+        let there = messages(&kafka, &kafka.topic).await;
+        assert!(there.iter().any(|m| m.seq == Some(receipt.seq)), "{n}");
+    }
+    cluster.broker_down(1).unwrap();
+    let (lost, kept) = tokio::join!(
+        ledger.append(entry(100), Durability::Kafka),
+        ledger.append(entry(101), Durability::Disk)
+    );
+    assert_eq!(lost, Err(LedgerError::Unavailable));
+    assert!(
+        kept.is_ok(),
+        "who asked for the disk does not wait for Kafka"
+    );
+    cluster.broker_up(1).unwrap();
+    until_all_published(&ledger).await;
+    assert!(ledger.append(entry(102), Durability::Kafka).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

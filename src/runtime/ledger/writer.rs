@@ -359,7 +359,8 @@ impl Writer {
             let receipts: Vec<Receipt> = receipts.by_ref().take(item.group.entries.len()).collect();
             match item.durability {
                 Durability::Spool => drop(item.reply.send(Ok(receipts))),
-                Durability::Disk => to_sync.push((item.reply, receipts)),
+                // Kafka is sent only what is on disk.
+                Durability::Disk | Durability::Kafka => to_sync.push((item.reply, receipts)),
             }
         }
         if to_sync.is_empty() && !self.wal.must_sync() {
