@@ -37,7 +37,8 @@ const MAX_SIGNED_BYTES: usize = 8 << 20;
 pub(super) trait Protocol: Send + std::fmt::Debug {
     /// Whether later events repeat whole what earlier ones said bit by bit.
     const REPEATS: bool = false;
-    /// Whether more documents may follow the one that says the answer is whole.
+    /// Whether more documents may follow the one that says that a text is whole. Then such a document waits for the
+    /// next one, and the last of all is the one that tells the client that the answer is.
     const GOES_ON: bool = false;
 
     /// What an event's document is.
@@ -129,6 +130,8 @@ pub(super) struct Stream<P> {
     signed: Quarantine,
     /// What became of the last block that was not blank: the LF of a cut CRLF goes where its CR went.
     fate: Fate,
+    /// What may be the last of the stream.
+    tail: Vec<u8>,
     /// The terminal document came.
     done: bool,
     /// `[DONE]` came.
@@ -211,10 +214,15 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             self.block(&rest, filter, &mut passed)?;
         }
         if !self.done {
+            let whole = !self.tail.is_empty();
             let carriers = self.end_all(filter);
             passed
                 .now
                 .extend_from_slice(self.framing.loose(&carriers).as_bytes());
+            passed.terminal.append(&mut self.tail);
+            if whole {
+                self.complete();
+            }
         }
         Ok(passed)
     }
@@ -230,7 +238,7 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             .map(|(channel, open)| channel.field.len() + open.pending.len())
             .sum();
         let signed = self.signed.events.len() + self.signed.text.len();
-        self.framing.held() + texts + signed + self.said.held()
+        self.framing.held() + texts + signed + self.said.held() + self.tail.len()
     }
 }
 
@@ -244,6 +252,7 @@ impl<P: Protocol> Stream<P> {
             said: Said::new(P::REPEATS),
             signed: Quarantine::default(),
             fate: Fate::Left,
+            tail: Vec::new(),
             done: false,
             sentinel: false,
             fault: None,
@@ -273,6 +282,7 @@ impl<P: Protocol> Stream<P> {
                 }
                 let (_, block) = block.encoded(None, &values, &[]);
                 match self.fate {
+                    _ if !self.tail.is_empty() => self.tail.extend_from_slice(block.as_bytes()),
                     Fate::Left => self.out(passed).extend_from_slice(block.as_bytes()),
                     Fate::Held => self.signed.hold(block.as_bytes()),
                     Fate::Dropped => {}
@@ -281,6 +291,7 @@ impl<P: Protocol> Stream<P> {
             }
         }
         self.fate = Fate::Left;
+        passed.now.append(&mut self.tail);
         let carriers = self.end_all(filter);
         self.complete();
         let (before, block) = block.encoded(None, &values, &carriers);
@@ -312,12 +323,13 @@ impl<P: Protocol> Stream<P> {
         passed: &mut Passed,
     ) -> Result<(), ShapeError> {
         let document = Document::read(data)?;
-        if self.sentinel || (self.done && !P::GOES_ON) {
+        if self.sentinel || self.done {
             return Err(unknown_shape(
                 "the stream goes on behind its terminal event",
             ));
         }
         let event = self.protocol.event(&document)?;
+        passed.now.append(&mut self.tail);
         let texts = Texts::find(&document, event.fields)?;
         // What was said bit by bit is over before an event repeats it whole.
         let mut carriers = if P::REPEATS {
@@ -347,7 +359,11 @@ impl<P: Protocol> Stream<P> {
         let new = (!edits.is_empty()).then(|| json::splice(data, edits));
         let (before, block) = block.encoded(new.as_deref(), values, &carriers);
         self.out(passed).extend_from_slice(before.as_bytes());
-        if event.terminal && !self.done {
+        if event.terminal && P::GOES_ON {
+            self.tail.extend_from_slice(block.as_bytes());
+            return Ok(());
+        }
+        if event.terminal {
             self.complete();
         }
         self.fate = if held {

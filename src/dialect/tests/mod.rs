@@ -3,6 +3,7 @@
 mod anthropic;
 mod arguments;
 mod json;
+mod others;
 mod request;
 mod responses;
 mod speech;
