@@ -132,6 +132,8 @@ pub(super) struct Stream<P> {
     fate: Fate,
     /// What may be the last of the stream.
     tail: Vec<u8>,
+    /// The document before, where the next one may differ from it in one piece of text only.
+    like: Option<Like>,
     /// The terminal document came.
     done: bool,
     /// `[DONE]` came.
@@ -151,6 +153,29 @@ struct Open {
     changed: bool,
     /// What was pushed, where the protocol will repeat it.
     said: Option<Sha256>,
+}
+
+/// A document with one piece of text and nothing else to look at: most of a stream is one such after another.
+#[derive(Debug)]
+struct Like {
+    /// The document up to the text, opening quote included.
+    before: String,
+    /// And behind it, from the closing quote on.
+    behind: String,
+    channel: Channel,
+    /// The text is a piece of JSON.
+    json: bool,
+}
+
+impl Like {
+    /// The text of `data`, where that is all it differs in. Text written with escapes is read the long way.
+    fn text<'d>(&self, data: &'d str) -> Option<&'d str> {
+        let text = data
+            .strip_prefix(self.before.as_str())?
+            .strip_suffix(self.behind.as_str())?;
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        text.bytes().all(plain).then_some(text)
+    }
 }
 
 /// What is signed and has not ended.
@@ -238,7 +263,9 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             .map(|(channel, open)| channel.field.len() + open.pending.len())
             .sum();
         let signed = self.signed.events.len() + self.signed.text.len();
-        self.framing.held() + texts + signed + self.said.held() + self.tail.len()
+        let like = self.like.as_ref();
+        let like = like.map_or(0, |like| like.before.len() + like.behind.len());
+        self.framing.held() + texts + signed + self.said.held() + self.tail.len() + like
     }
 }
 
@@ -253,6 +280,7 @@ impl<P: Protocol> Stream<P> {
             signed: Quarantine::default(),
             fate: Fate::Left,
             tail: Vec::new(),
+            like: None,
             done: false,
             sentinel: false,
             fault: None,
@@ -322,6 +350,25 @@ impl<P: Protocol> Stream<P> {
         filter: &mut dyn TextFilter,
         passed: &mut Passed,
     ) -> Result<(), ShapeError> {
+        if self.tail.is_empty()
+            && !self.done
+            && let Some(like) = self.like.take()
+            && let Some(text) = like.text(data)
+        {
+            let out = self.say(&like.channel, text, like.json, filter)?;
+            let new = (out != text).then(|| {
+                let mut new = String::with_capacity(data.len() + out.len());
+                new.push_str(&like.before);
+                json::escape_into(&mut new, &out);
+                new.push_str(&like.behind);
+                new
+            });
+            let (_, block) = block.encoded(new.as_deref(), values, &[]);
+            passed.now.extend_from_slice(block.as_bytes());
+            self.fate = Fate::Left;
+            self.like = Some(like);
+            return Ok(());
+        }
         let document = Document::read(data)?;
         if self.sentinel || self.done {
             return Err(unknown_shape(
@@ -352,6 +399,9 @@ impl<P: Protocol> Stream<P> {
                     .or_insert_with(Vec::new)
                     .push((slot.span, text));
             }
+        }
+        if !held && edits.is_empty() && event.ends.is_empty() && !event.terminal {
+            self.like = like(data, &texts);
         }
         texts.drop_annotations(&self.doubtful(), &mut edits);
         carriers.extend(self.end(&event.ends, filter, &mut pieces));
@@ -421,24 +471,40 @@ impl<P: Protocol> Stream<P> {
             What::ArgumentsPiece(leaf) => (leaf, true),
             _ => return Ok(None),
         };
-        if self.open.len() >= MAX_CHANNELS && !self.open.contains_key(&slot.channel) {
-            return Err(too_many_channels("the stream has too many texts at once"));
-        }
         let text = leaf.text(data, slot.span);
-        let open = self.open.entry(slot.channel.clone()).or_default();
+        self.say(&slot.channel, text, json, filter).map(Some)
+    }
+
+    /// The next piece of a text: what may leave in its place.
+    fn say(
+        &mut self,
+        channel: &Channel,
+        text: &str,
+        json: bool,
+        filter: &mut dyn TextFilter,
+    ) -> Result<String, ShapeError> {
+        if !self.open.contains_key(channel) {
+            if self.open.len() >= MAX_CHANNELS {
+                return Err(too_many_channels("the stream has too many texts at once"));
+            }
+            self.open.insert(channel.clone(), Open::default());
+        }
+        let Some(open) = self.open.get_mut(channel) else {
+            return Ok(String::new());
+        };
         if self.said.remembers() {
             open.said.get_or_insert_default().update(text);
         }
         let out = if json {
             open.arguments
                 .get_or_insert_default()
-                .push(text, &slot.channel, filter)?
+                .push(text, channel, filter)?
         } else {
-            let out = filter.push(&slot.channel, text);
+            let out = filter.push(channel, text);
             open.compare(text, &out);
             out
         };
-        Ok(Some(out))
+        Ok(out)
     }
 
     /// Ends texts. What was held goes to the end of its text in this document, or into documents before it.
@@ -558,6 +624,26 @@ fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
         }
     }
     out
+}
+
+/// What the next document may be like, where this one had one piece of text and nothing but words besides.
+fn like(data: &str, texts: &Texts) -> Option<Like> {
+    let mut pieces = texts
+        .slots
+        .iter()
+        .filter(|slot| !matches!(slot.what, What::Word(_)));
+    let piece = pieces.next().filter(|_| pieces.next().is_none())?;
+    let json = match piece.what {
+        What::Piece(_) => false,
+        What::ArgumentsPiece(_) => true,
+        _ => return None,
+    };
+    Some(Like {
+        before: data.get(..piece.span.start as usize + 1)?.to_owned(),
+        behind: data.get(piece.span.end as usize - 1..)?.to_owned(),
+        channel: piece.channel.clone(),
+        json,
+    })
 }
 
 /// The edits for the pieces whose text is not the one that came.

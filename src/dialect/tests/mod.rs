@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod arguments;
+mod edges;
 mod json;
 mod others;
 mod request;

@@ -53,7 +53,9 @@ impl<'d> Walk<'d, '_> {
             (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
             (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
             (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
-            (Class::Values, Kind::Number) => self.slot(value.span, What::Number),
+            (Class::Values | Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
+                self.slot(value.span, What::Number)
+            }
             (_, Kind::String { .. }) => self.string(class, value),
             (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),
             (_, Kind::Array(values)) => {
