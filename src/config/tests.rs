@@ -33,6 +33,7 @@ impl Dialect for Named {
     fn read_request(
         &self,
         _: &Endpoint,
+        _: &str,
         _: Option<&str>,
         _: bytes::Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError> {

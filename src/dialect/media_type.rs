@@ -9,6 +9,8 @@ pub(super) enum AnswerKind {
     Empty,
     Json,
     EventStream,
+    /// NDJSON.
+    Lines,
 }
 
 /// What the body of an answer of that status and content type is; `streams`: it may be an event stream.
@@ -28,6 +30,9 @@ pub(super) fn answer_kind(
         Some(kind) if is(kind, "application/json") => Ok(AnswerKind::Json),
         Some(kind) if streams && status < 400 && is(kind, "text/event-stream") => {
             Ok(AnswerKind::EventStream)
+        }
+        Some(kind) if streams && status < 400 && is(kind, "application/x-ndjson") => {
+            Ok(AnswerKind::Lines)
         }
         Some(_) => Err(unsupported(
             "the answer's content type is none this endpoint answers with, in utf-8",

@@ -11,10 +11,13 @@ mod anthropic;
 mod arguments;
 mod elements;
 mod framing;
+mod gemini;
+mod generic;
 mod json;
 mod lines;
 mod media_type;
 mod notes;
+mod ollama;
 mod openai;
 mod request;
 mod sse;
@@ -29,7 +32,14 @@ mod tests;
 /// Every dialect there is.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Dialect] {
-    &[&openai::OpenAi, &anthropic::Anthropic]
+    &[
+        &openai::OpenAi,
+        &anthropic::Anthropic,
+        &gemini::Gemini,
+        &ollama::Ollama,
+        &generic::Json,
+        &generic::Text,
+    ]
 }
 
 /// The dialect of that name.
@@ -46,7 +56,7 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     /// Every endpoint this dialect understands.
     fn endpoints(&self) -> &'static [Endpoint];
 
-    /// Reads a whole request body.
+    /// Reads a whole request body. `path` is the request's, without query: some dialects name the model there.
     ///
     /// # Errors
     /// [`ShapeError`] where the body is not exactly what the upstream would read: malformed, duplicate or case-variant
@@ -54,6 +64,7 @@ pub trait Dialect: Send + Sync + fmt::Debug {
     fn read_request(
         &self,
         endpoint: &Endpoint,
+        path: &str,
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError>;
@@ -83,13 +94,42 @@ pub struct Endpoint {
     pub name: &'static str,
     /// HTTP method, upper case.
     pub method: &'static str,
-    /// The path's end, such as `/chat/completions`, matched after the connection's path prefix.
+    /// The path's end, such as `/chat/completions`, matched after the connection's path prefix. `{model}` in it stands
+    /// for the name of a model, `*` for any path.
     pub path: &'static str,
+}
+
+impl Endpoint {
+    /// Whether `path`, without the connection's path prefix and without query, is this endpoint's.
+    #[must_use]
+    pub fn is_at(&self, path: &str) -> bool {
+        match self.path.split_once("{model}") {
+            None => self.path == path || self.path == "*",
+            Some((before, behind)) => path
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(behind))
+                .is_some_and(is_model),
+        }
+    }
+
+    /// The model that `path`, without query, names where this endpoint's path has one.
+    #[must_use]
+    pub fn model<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let (before, behind) = self.path.split_once("{model}")?;
+        let (_, model) = path.strip_suffix(behind)?.rsplit_once(before)?;
+        is_model(model).then_some(model)
+    }
+}
+
+/// Whether a model may have that name in a path: nothing in it can be read as more than a name.
+fn is_model(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    !name.is_empty() && name.len() <= 256 && name.chars().all(plain)
 }
 
 /// A request body that was read whole.
 pub trait RequestBody: Send + fmt::Debug {
-    /// The model asked for, exactly as written.
+    /// The model asked for, exactly as written; empty where the dialect knows of none.
     fn model(&self) -> &str;
     /// Whether a streamed answer is asked for.
     fn stream(&self) -> bool;

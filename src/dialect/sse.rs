@@ -13,8 +13,9 @@ use std::{borrow::Cow, ops::Range};
 
 use super::ShapeError;
 
-/// The largest event in bytes; a larger one is `event_too_large`.
-pub(crate) const MAX_EVENT_BYTES: usize = 1 << 20;
+/// The largest event in bytes; a larger one is `event_too_large`. Room for an image, and for a last event that repeats
+/// a whole answer.
+pub(crate) const MAX_EVENT_BYTES: usize = 8 << 20;
 
 /// Cuts a byte stream into blocks.
 #[derive(Debug)]

@@ -37,7 +37,8 @@ const MAX_SIGNED_BYTES: usize = 8 << 20;
 pub(super) trait Protocol: Send + std::fmt::Debug {
     /// Whether later events repeat whole what earlier ones said bit by bit.
     const REPEATS: bool = false;
-    /// Whether more documents may follow the one that says the answer is whole.
+    /// Whether more documents may follow the one that says that a text is whole. Then such a document waits for the
+    /// next one, and the last of all is the one that tells the client that the answer is.
     const GOES_ON: bool = false;
 
     /// What an event's document is.
@@ -129,6 +130,10 @@ pub(super) struct Stream<P> {
     signed: Quarantine,
     /// What became of the last block that was not blank: the LF of a cut CRLF goes where its CR went.
     fate: Fate,
+    /// What may be the last of the stream.
+    tail: Vec<u8>,
+    /// The document before, where the next one may differ from it in one piece of text only.
+    like: Option<Like>,
     /// The terminal document came.
     done: bool,
     /// `[DONE]` came.
@@ -148,6 +153,29 @@ struct Open {
     changed: bool,
     /// What was pushed, where the protocol will repeat it.
     said: Option<Sha256>,
+}
+
+/// A document with one piece of text and nothing else to look at: most of a stream is one such after another.
+#[derive(Debug)]
+struct Like {
+    /// The document up to the text, opening quote included.
+    before: String,
+    /// And behind it, from the closing quote on.
+    behind: String,
+    channel: Channel,
+    /// The text is a piece of JSON.
+    json: bool,
+}
+
+impl Like {
+    /// The text of `data`, where that is all it differs in. Text written with escapes is read the long way.
+    fn text<'d>(&self, data: &'d str) -> Option<&'d str> {
+        let text = data
+            .strip_prefix(self.before.as_str())?
+            .strip_suffix(self.behind.as_str())?;
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        text.bytes().all(plain).then_some(text)
+    }
 }
 
 /// What is signed and has not ended.
@@ -211,10 +239,15 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             self.block(&rest, filter, &mut passed)?;
         }
         if !self.done {
+            let whole = !self.tail.is_empty();
             let carriers = self.end_all(filter);
             passed
                 .now
                 .extend_from_slice(self.framing.loose(&carriers).as_bytes());
+            passed.terminal.append(&mut self.tail);
+            if whole {
+                self.complete();
+            }
         }
         Ok(passed)
     }
@@ -230,7 +263,9 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             .map(|(channel, open)| channel.field.len() + open.pending.len())
             .sum();
         let signed = self.signed.events.len() + self.signed.text.len();
-        self.framing.held() + texts + signed + self.said.held()
+        let like = self.like.as_ref();
+        let like = like.map_or(0, |like| like.before.len() + like.behind.len());
+        self.framing.held() + texts + signed + self.said.held() + self.tail.len() + like
     }
 }
 
@@ -244,6 +279,8 @@ impl<P: Protocol> Stream<P> {
             said: Said::new(P::REPEATS),
             signed: Quarantine::default(),
             fate: Fate::Left,
+            tail: Vec::new(),
+            like: None,
             done: false,
             sentinel: false,
             fault: None,
@@ -273,6 +310,7 @@ impl<P: Protocol> Stream<P> {
                 }
                 let (_, block) = block.encoded(None, &values, &[]);
                 match self.fate {
+                    _ if !self.tail.is_empty() => self.tail.extend_from_slice(block.as_bytes()),
                     Fate::Left => self.out(passed).extend_from_slice(block.as_bytes()),
                     Fate::Held => self.signed.hold(block.as_bytes()),
                     Fate::Dropped => {}
@@ -281,6 +319,7 @@ impl<P: Protocol> Stream<P> {
             }
         }
         self.fate = Fate::Left;
+        passed.now.append(&mut self.tail);
         let carriers = self.end_all(filter);
         self.complete();
         let (before, block) = block.encoded(None, &values, &carriers);
@@ -311,13 +350,33 @@ impl<P: Protocol> Stream<P> {
         filter: &mut dyn TextFilter,
         passed: &mut Passed,
     ) -> Result<(), ShapeError> {
+        if self.tail.is_empty()
+            && !self.done
+            && let Some(like) = self.like.take()
+            && let Some(text) = like.text(data)
+        {
+            let out = self.say(&like.channel, text, like.json, filter)?;
+            let new = (out != text).then(|| {
+                let mut new = String::with_capacity(data.len() + out.len());
+                new.push_str(&like.before);
+                json::escape_into(&mut new, &out);
+                new.push_str(&like.behind);
+                new
+            });
+            let (_, block) = block.encoded(new.as_deref(), values, &[]);
+            passed.now.extend_from_slice(block.as_bytes());
+            self.fate = Fate::Left;
+            self.like = Some(like);
+            return Ok(());
+        }
         let document = Document::read(data)?;
-        if self.sentinel || (self.done && !P::GOES_ON) {
+        if self.sentinel || self.done {
             return Err(unknown_shape(
                 "the stream goes on behind its terminal event",
             ));
         }
         let event = self.protocol.event(&document)?;
+        passed.now.append(&mut self.tail);
         let texts = Texts::find(&document, event.fields)?;
         // What was said bit by bit is over before an event repeats it whole.
         let mut carriers = if P::REPEATS {
@@ -341,13 +400,20 @@ impl<P: Protocol> Stream<P> {
                     .push((slot.span, text));
             }
         }
+        if !held && edits.is_empty() && event.ends.is_empty() && !event.terminal {
+            self.like = like(data, &texts);
+        }
         texts.drop_annotations(&self.doubtful(), &mut edits);
         carriers.extend(self.end(&event.ends, filter, &mut pieces));
         edits.extend(changed_pieces(data, &texts, pieces));
         let new = (!edits.is_empty()).then(|| json::splice(data, edits));
         let (before, block) = block.encoded(new.as_deref(), values, &carriers);
         self.out(passed).extend_from_slice(before.as_bytes());
-        if event.terminal && !self.done {
+        if event.terminal && P::GOES_ON {
+            self.tail.extend_from_slice(block.as_bytes());
+            return Ok(());
+        }
+        if event.terminal {
             self.complete();
         }
         self.fate = if held {
@@ -405,24 +471,40 @@ impl<P: Protocol> Stream<P> {
             What::ArgumentsPiece(leaf) => (leaf, true),
             _ => return Ok(None),
         };
-        if self.open.len() >= MAX_CHANNELS && !self.open.contains_key(&slot.channel) {
-            return Err(too_many_channels("the stream has too many texts at once"));
-        }
         let text = leaf.text(data, slot.span);
-        let open = self.open.entry(slot.channel.clone()).or_default();
+        self.say(&slot.channel, text, json, filter).map(Some)
+    }
+
+    /// The next piece of a text: what may leave in its place.
+    fn say(
+        &mut self,
+        channel: &Channel,
+        text: &str,
+        json: bool,
+        filter: &mut dyn TextFilter,
+    ) -> Result<String, ShapeError> {
+        if !self.open.contains_key(channel) {
+            if self.open.len() >= MAX_CHANNELS {
+                return Err(too_many_channels("the stream has too many texts at once"));
+            }
+            self.open.insert(channel.clone(), Open::default());
+        }
+        let Some(open) = self.open.get_mut(channel) else {
+            return Ok(String::new());
+        };
         if self.said.remembers() {
             open.said.get_or_insert_default().update(text);
         }
         let out = if json {
             open.arguments
                 .get_or_insert_default()
-                .push(text, &slot.channel, filter)?
+                .push(text, channel, filter)?
         } else {
-            let out = filter.push(&slot.channel, text);
+            let out = filter.push(channel, text);
             open.compare(text, &out);
             out
         };
-        Ok(Some(out))
+        Ok(out)
     }
 
     /// Ends texts. What was held goes to the end of its text in this document, or into documents before it.
@@ -542,6 +624,26 @@ fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
         }
     }
     out
+}
+
+/// What the next document may be like, where this one had one piece of text and nothing but words besides.
+fn like(data: &str, texts: &Texts) -> Option<Like> {
+    let mut pieces = texts
+        .slots
+        .iter()
+        .filter(|slot| !matches!(slot.what, What::Word(_)));
+    let piece = pieces.next().filter(|_| pieces.next().is_none())?;
+    let json = match piece.what {
+        What::Piece(_) => false,
+        What::ArgumentsPiece(_) => true,
+        _ => return None,
+    };
+    Some(Like {
+        before: data.get(..piece.span.start as usize + 1)?.to_owned(),
+        behind: data.get(piece.span.end as usize - 1..)?.to_owned(),
+        channel: piece.channel.clone(),
+        json,
+    })
 }
 
 /// The edits for the pieces whose text is not the one that came.

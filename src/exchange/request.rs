@@ -395,7 +395,7 @@ fn send_upstream(_permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Ve
 fn read(head: &Head, endpoint: Endpoint, received: Bytes) -> Result<Box<dyn RequestBody>, Refusal> {
     head.connection
         .dialect
-        .read_request(&endpoint, head.content_type()?, received)
+        .read_request(&endpoint, &head.path, head.content_type()?, received)
         .map_err(Refusal::Shape)
 }
 

@@ -117,7 +117,7 @@ impl Route {
         let rest = lies_below(path, &self.territory.path_prefix)?;
         self.endpoints
             .iter()
-            .find(|endpoint| endpoint.method == method && endpoint.path == rest)
+            .find(|endpoint| endpoint.method == method && endpoint.is_at(rest))
     }
 
     /// Whether the credential may be lent to the route or cluster that Envoy chose.

@@ -196,6 +196,7 @@ fn expect(
     };
     let fault = match (shape, path.keys.as_slice(), &value.kind) {
         (Shape::Error, ..) => None,
+        (_, [.., "text" | "thinking"], Kind::Number) => Some("a text is a number"),
         (Shape::Request, ["messages"], Kind::Array(_))
         | (Shape::Request, ["messages", "*"], Kind::Object(_))
         | (Shape::Request, ["messages", "*", "role"], Kind::String { .. }) => None,

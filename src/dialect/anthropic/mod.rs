@@ -54,6 +54,7 @@ impl Dialect for Anthropic {
     fn read_request(
         &self,
         _: &Endpoint,
+        _: &str,
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError> {
@@ -73,6 +74,9 @@ impl Dialect for Anthropic {
             AnswerKind::Json => Box::new(Whole::new(answer::Messages::default(), status)),
             AnswerKind::EventStream => {
                 Box::new(Stream::new(answer::Messages::default(), Framing::events()))
+            }
+            AnswerKind::Lines => {
+                Box::new(Stream::new(answer::Messages::default(), Framing::lines()))
             }
         })
     }

@@ -66,6 +66,7 @@ impl Dialect for OpenAi {
     fn read_request(
         &self,
         endpoint: &Endpoint,
+        _: &str,
         content_type: Option<&str>,
         body: Bytes,
     ) -> Result<Box<dyn RequestBody>, ShapeError> {
@@ -125,5 +126,6 @@ fn reader(
         AnswerKind::Empty => Box::new(Empty::default()),
         AnswerKind::Json => Box::new(Whole::new(answers, status)),
         AnswerKind::EventStream => Box::new(Stream::new(answers, Framing::events())),
+        AnswerKind::Lines => Box::new(Stream::new(answers, Framing::lines())),
     }
 }

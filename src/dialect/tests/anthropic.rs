@@ -9,7 +9,7 @@ use super::{
 fn request(body: &Value) -> Result<Box<dyn RequestBody>, ShapeError> {
     let (anthropic, messages) = endpoint("anthropic", "messages");
     let body = Bytes::from(body.to_string());
-    anthropic.read_request(messages, Some("application/json"), body)
+    anthropic.read_request(messages, "/v1/x", Some("application/json"), body)
 }
 
 fn rewritten(body: &Value) -> Value {
@@ -333,7 +333,7 @@ fn thinking_beyond_what_can_be_held_is_dropped() {
     events.extend(std::iter::repeat_n(delta, 10));
     events.push(json!({"type": "content_block_stop", "index": 0}));
     let stop = json!({"type": "message_stop"});
-    let (out, _) = stream(&[&events[..], &[stop.clone()]].concat()).unwrap();
+    let (out, _) = stream(&[&events[..], std::slice::from_ref(&stop)].concat()).unwrap();
     assert_eq!(out, format!("event: message_stop\ndata: {stop}\n\n"));
     // Cut off, it does not leave either.
     let (out, facts) = stream(&events[..2]).unwrap();

@@ -2,7 +2,9 @@
 
 mod anthropic;
 mod arguments;
+mod edges;
 mod json;
+mod others;
 mod request;
 mod responses;
 mod speech;

@@ -11,6 +11,7 @@ fn request(body: &str) -> Result<Box<dyn RequestBody>, ShapeError> {
     let (openai, endpoint) = openai();
     openai.read_request(
         endpoint,
+        "/v1/x",
         Some("application/json"),
         Bytes::from(body.to_owned()),
     )
@@ -130,7 +131,7 @@ fn a_bad_body_is_refused_by_a_stable_code() {
     let typed = |content_type| {
         let body = Bytes::from(with(""));
         openai
-            .read_request(endpoint, content_type, body)
+            .read_request(endpoint, "/v1/x", content_type, body)
             .map(|_| ())
             .map_err(|fault| fault.code)
     };
@@ -145,7 +146,7 @@ fn a_bad_body_is_refused_by_a_stable_code() {
         b"{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}",
     );
     let fault = openai
-        .read_request(endpoint, Some("application/json"), body)
+        .read_request(endpoint, "/v1/x", Some("application/json"), body)
         .map(|_| ())
         .unwrap_err();
     assert_eq!(fault.code, "invalid_utf8");

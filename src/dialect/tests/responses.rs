@@ -3,13 +3,13 @@ use serde_json::{Value, json};
 
 use super::{
     super::{RequestBody, ResponseFacts, ShapeError},
-    GONE, LENT, Runs, endpoint, masked, read, sides, text_of,
+    GONE, LENT, Runs, endpoint, masked, sides, text_of,
 };
 
 fn request(name: &str, body: &Value) -> Result<Box<dyn RequestBody>, ShapeError> {
     let (openai, endpoint) = endpoint("openai", name);
     let body = Bytes::from(body.to_string());
-    openai.read_request(endpoint, Some("application/json"), body)
+    openai.read_request(endpoint, "/v1/x", Some("application/json"), body)
 }
 
 fn rewritten(name: &str, body: &Value) -> Value {

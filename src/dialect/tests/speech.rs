@@ -131,7 +131,103 @@ const SPEECHES: &[Speech] = &[
         texts: 2,
         json: true,
     },
+    Speech {
+        dialect: "gemini",
+        endpoint: "stream_generate_content",
+        content_type: "text/event-stream",
+        opening: &[],
+        piece: |n, text| {
+            let thought = if n == 0 {
+                json!({"text": text, "thought": true})
+            } else {
+                json!({"text": text})
+            };
+            json!({"candidates": [{"content": {"parts": [thought], "role": "model"}}]})
+        },
+        closing: &[r#"{"candidates":[{"finishReason":"STOP"}]}"#],
+        heard: gemini,
+        texts: 2,
+        json: false,
+    },
+    Speech {
+        dialect: "gemini",
+        endpoint: "stream_generate_content",
+        content_type: "application/json",
+        opening: &[],
+        piece: |n, text| {
+            let thought = if n == 0 {
+                json!({"text": text, "thought": true})
+            } else {
+                json!({"text": text})
+            };
+            json!({"candidates": [{"content": {"parts": [thought], "role": "model"}}]})
+        },
+        closing: &[r#"{"candidates":[{"finishReason":"STOP"}]}"#],
+        heard: gemini,
+        texts: 2,
+        json: false,
+    },
+    Speech {
+        dialect: "ollama",
+        endpoint: "chat",
+        content_type: "application/x-ndjson",
+        opening: &[],
+        piece: |n, text| match n {
+            0 => json!({"message": {"role": "assistant", "content": text}, "done": false}),
+            _ => json!({"message": {"role": "assistant", "thinking": text}, "done": false}),
+        },
+        closing: &[r#"{"message":{"content":""},"done":true}"#],
+        heard: |event| {
+            let message = &event["message"];
+            let heard = [&message["content"], &message["thinking"]]
+                .map(|text| text.as_str().map(str::to_owned));
+            heard
+                .into_iter()
+                .enumerate()
+                .filter_map(|(n, text)| Some((n, text?)))
+                .collect()
+        },
+        texts: 2,
+        json: false,
+    },
+    Speech {
+        dialect: "ollama",
+        endpoint: "generate",
+        content_type: "application/x-ndjson",
+        opening: &[],
+        piece: |n, text| match n {
+            0 => json!({"response": text, "done": false}),
+            _ => json!({"response": "", "thinking": text, "done": false}),
+        },
+        closing: &[r#"{"response":"","done":true}"#],
+        heard: |event| {
+            let heard = [&event["response"], &event["thinking"]]
+                .map(|text| text.as_str().map(str::to_owned));
+            heard
+                .into_iter()
+                .enumerate()
+                .filter_map(|(n, text)| Some((n, text?)))
+                .collect()
+        },
+        texts: 2,
+        json: false,
+    },
 ];
+
+/// The parts of Gemini's events: thoughts are the first text.
+fn gemini(event: &Value) -> Vec<(usize, String)> {
+    let parts = event["candidates"][0]["content"]["parts"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let heard = |part: &Value| {
+        Some((
+            usize::from(part["thought"] != true),
+            part["text"].as_str()?.to_owned(),
+        ))
+    };
+    parts.filter_map(heard).collect()
+}
 
 impl Speech {
     fn framed(&self, events: &[String]) -> String {

@@ -390,3 +390,39 @@ fn what_may_stand_nowhere_stands_in_no_word_of_a_stream() {
     }
     assert_eq!(facts.finish_reasons, [format!("stop-{GONE}")]);
 }
+
+#[test]
+fn an_event_that_only_begins_and_ends_as_the_last_one_did_is_read_anew() {
+    let event = |inside: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{inside}\"}}}}]}}\n\n"
+        )
+    };
+    let one = event("a ");
+    for (inside, leaves) in [
+        ("b", "b"),
+        ("b\\\"c", "b\\\"c"),
+        ("\\u0031\\u0032\\u0033\\u0034 ", "[\\\"N\\\"] "),
+        // A text cannot hold a quote: this is one more member.
+        ("b\",\"shiny\":\"1234 ", "b\",\"shiny\":\"[\\\"N\\\"] "),
+        ("b\",\"refusal\":\"1234 ", "b\",\"refusal\":\"[\\\"N\\\"] "),
+        ("", ""),
+    ] {
+        let out = through(&[&one[..], &event(inside), &one].concat()).unwrap();
+        assert_eq!(out, [&one[..], &event(leaves), &one].concat());
+    }
+    for (inside, code) in [
+        ("b\",\"content\":\"c", "duplicate_key"),
+        ("b\",\"Content\":\"c", "case_variant_key"),
+        ("b\u{1}", "control_character"),
+        ("b\\", "truncated_json"),
+        ("\\ud800", "lone_surrogate"),
+    ] {
+        let mut reader = event_stream();
+        let mut filter = Runs::default();
+        reader.push(one.as_bytes(), &mut filter).unwrap();
+        let fault = reader.push(event(inside).as_bytes(), &mut filter);
+        let code = [code, "invalid_json"];
+        assert!(code.contains(&fault.unwrap_err().code), "{inside}");
+    }
+}

@@ -33,6 +33,10 @@ const TRANSCRIPTS: &[Transcript] = transcripts! {
     "openai" "completions" "text/event-stream": "completions";
     "openai" "responses" "text/event-stream": "responses" "responses_more";
     "anthropic" "messages" "text/event-stream": "message" "thinking" "odd";
+    "gemini" "stream_generate_content" "text/event-stream": "events";
+    "gemini" "stream_generate_content" "application/json": "array";
+    "ollama" "chat" "application/x-ndjson": "chat";
+    "ollama" "generate" "application/x-ndjson": "generate";
 };
 
 impl Transcript {
@@ -76,10 +80,11 @@ fn every_cut_gives_the_same_bytes() {
         for line_end in transcript.line_ends() {
             let comes = sides(transcript.text).0.replace('\n', line_end);
             let whole = transcript.through([comes.as_bytes()]).unwrap();
-            // Inside lines, one kind of line end is as good as another.
+            // Every place near a line's end, and every third of all others.
             let near = |at: &usize| {
                 let around = &comes.as_bytes()[at.saturating_sub(2)..comes.len().min(at + 2)];
-                *line_end == "\n" || around.iter().any(|byte| matches!(byte, b'\r' | b'\n'))
+                at.is_multiple_of(3) && *line_end == "\n"
+                    || around.iter().any(|byte| matches!(byte, b'\r' | b'\n'))
             };
             for at in (0..comes.len()).filter(near) {
                 let pieces = [&comes.as_bytes()[..at], &comes.as_bytes()[at..]];

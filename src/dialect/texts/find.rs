@@ -53,7 +53,9 @@ impl<'d> Walk<'d, '_> {
             (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
             (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
             (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
-            (Class::Values, Kind::Number) => self.slot(value.span, What::Number),
+            (Class::Values | Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
+                self.slot(value.span, What::Number)
+            }
             (_, Kind::String { .. }) => self.string(class, value),
             (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),
             (_, Kind::Array(values)) => {
@@ -218,9 +220,15 @@ impl<'d> Walk<'d, '_> {
     }
 
     fn text_of_part(&self, part: &'d Value) -> Option<&'d Value> {
-        let kind = self.document.string(self.document.member(part, "type")?)?;
         let text = self.document.member(part, "text")?;
-        let texts = matches!(&*kind, "text" | "input_text" | "output_text");
+        let texts = match self.document.member(part, "type") {
+            Some(kind) => matches!(
+                &*self.document.string(kind)?,
+                "text" | "input_text" | "output_text"
+            ),
+            // Where parts have no type, what is thought is not read together with what is said.
+            None => self.document.member(part, "thought").is_none(),
+        };
         (texts && matches!(text.kind, Kind::String { .. })).then_some(text)
     }
 

@@ -193,6 +193,7 @@ fn expect(
         (Shape::Event, ["response" | "item" | "part"], _) => {
             Some("an event's response, item or part is not an object")
         }
+        (_, [.., "text" | "refusal"], Kind::Number) => Some("a text is a number"),
         (Shape::Event, ["delta"], Kind::String { .. }) => None,
         (Shape::Event, ["delta"], _) => Some("a piece of text is not a string"),
         _ => None,
