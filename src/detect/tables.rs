@@ -191,7 +191,8 @@ fn phone_number() {
             "«2546712361» mobile",
             "«001-748-088-2851x818»",
             "«+1-962-819-8200» fax",
-            "«555 234 4567»",
+            "«555-234-4567»",
+            "221 395 1838",
             "call 2024-05-06",
             "09 2013",
             "2019-2020 work",
@@ -218,7 +219,11 @@ fn phone_number() {
             "call 12 34",
             "«+44 20 7946 0958» 2024",
             "tel «12125550187»",
+            "my mobile is «07911123456»",
+            "phone number: «5552345678»",
+            "Tel «901820301»",
             "2125550187",
+            "call 901820301",
             "order 2125550187",
             "+999 123 456 789",
             "112-555-0187",
@@ -252,6 +257,7 @@ fn iban_code() {
             "DE893704004405320130000",
             "DE89370400440532013000x",
             "my iban is «de89370400440532013000» and",
+            "«AL47-2121-1009-0000-0002-3569-8741»",
         ],
     );
 }
@@ -463,7 +469,7 @@ fn us_bank_number() {
             "checking account no. «1234 5678 9012»",
             "acct: «12345678901234567»",
             "account number 1234567",
-            "account 12345678",
+            "account «12345678»",
             "12345678",
         ],
     );
@@ -495,6 +501,8 @@ fn uk_nhs() {
             "NHS «943-476-5870»",
             "the national health number «943 476 5870»",
             "patient «123 456 7806» came",
+            "«221 395 1837»",
+            "«401-023-2137»",
             "NHS 9434765871",
             "NHS 0000000000",
             "9434765870",
@@ -511,6 +519,7 @@ fn uk_nino() {
             "«AB123456C»",
             "«AB 12 34 56 C»",
             "«AB123456 C»",
+            "nino: «PR 123612C»",
             "«AA-12-34-56-A»",
             "my NI number is «ab123456c»",
             // letters that are not used, prefixes withheld, no suffix
@@ -585,6 +594,7 @@ fn in_pan() {
         &[
             "«ACUPA7085R»",
             "PAN «acupa7085r»",
+            "PAN «AAASA1111R»",
             "ABMXA3211G",
             "ACUPA0000R",
             "acupa7085r",
@@ -600,6 +610,8 @@ fn de_tax_id() {
         &[
             "«36574261809»",
             "Steuer-ID: «36 574 261 809».",
+            "Steuer-ID: «12345678903»",
+            "12345678903",
             "«86095742719»",
             // check digit, two repeated digits, a leading zero
             "36574261890",
@@ -769,6 +781,7 @@ fn url() {
             "«ftp://[2001:db8::1]/x»!",
             "«HTTP://LOCALHOST:8080»",
             "https://",
+            "www.example",
             "http://x",
             "example.com",
         ],
