@@ -26,12 +26,12 @@ const NHS_WRITTEN: Number = Number {
 };
 
 /// `CA_SIN`: nine digits right by the Luhn formula, the first a region's: not 0, not 8 (Service Canada, "Social
-/// Insurance Number Code of Practice", annex on the format). `ddd-ddd-ddd` is read without a word before it.
+/// Insurance Number Code of Practice", annex on the format). In threes it is read without a word before it.
 const SIN: Number = Number {
     digits: 9,
     issued: |digits| luhn(digits) && !matches!(digits.first(), Some(0 | 8)),
     words: &["sin", "social insurance", "nas", "assurance sociale"],
-    notations: &[('-', &[3, 3, 3])],
+    notations: &[('-', &[3, 3, 3]), (' ', &[3, 3, 3])],
 };
 
 /// `AU_TFN`: nine digits, whose sum by the weights 1, 4, 3, 7, 5, 8, 6, 9, 10 is a multiple of 11 (Australian Taxation

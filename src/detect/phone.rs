@@ -80,6 +80,12 @@ const CONTEXT: &[&str] = &[
     "call",
     "dial",
     "sms",
+    "my number",
+    "his number",
+    "her number",
+    "reach me",
+    "ring me",
+    "text me",
 ];
 
 /// A match of one of the shapes, taken apart.
@@ -136,7 +142,9 @@ pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
         let digits = digits(&number[..end]);
         digits[if plus { 0 } else { 2 }..].to_owned()
     };
-    let told = parts.extended || parts.labelled || (plus && parted && leads_with_country(number));
+    let told = parts.extended
+        || parts.labelled
+        || (plus && (leads_with_country(number) || digits(number.len()).len() >= 10));
     let valid = fronts(number).find(|&end| numbering::is_assigned(&digits(end)));
     let possible =
         || Some(number.len()).filter(|&end| told && numbering::is_possible(&digits(end)));
@@ -211,8 +219,7 @@ fn is_count(number: &str) -> bool {
     in_threes && !number.contains('-') && !number.starts_with(['0', '('])
 }
 
-/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. Three groups and ten digits
-/// from `0` on are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
+/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. From `0` on, ten digits in three groups or with parentheses are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
 fn is_notation(number: &str) -> bool {
     let trunk = number.trim_start_matches('(').starts_with('0');
     let area = number.starts_with('(');
@@ -223,7 +230,7 @@ fn is_notation(number: &str) -> bool {
         return false;
     }
     let long = trunk
-        && (3..=5).contains(&groups.len())
+        && (area || (3..=5).contains(&groups.len()))
         && (10..=12).contains(&digits.len())
         && groups.iter().all(|&group| group > 1);
     let significant = digits.strip_prefix('0').unwrap_or(&digits);
