@@ -5,14 +5,15 @@
 //! ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
 //! `generic-api-key`) and detect-secrets (`HexHighEntropyString`).
 //!
-//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, paths of names (`settings.db1.password`), and values without a digit.
+//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`), and values without
+//! a digit.
 
 use super::context;
 
-/// A token with a digit in it and, where there is one, the bracket that makes it a call.
+/// A token with a digit in it.
 pub(crate) const SHAPE: &str = concat!(
-    r"\b(?:\d|[A-Za-z_][!#$%&*+./=?@A-Z^_a-z~-]*\d)",
-    r"[!#$%&*+./0-9=?@A-Z^_a-z~-]*[(\[{]?"
+    r"(?:\b\d|(?:\b[A-Za-z_]|[!#$%&()*+?@^~])[!#$%&()*+./=?@A-Z^_a-z~-]*\d)",
+    r"[!#$%&()*+./0-9=?@A-Z^_a-z~-]*"
 );
 /// Of a longer value the first 128 bytes are found.
 pub(crate) const REACH: usize = 128;
@@ -53,14 +54,7 @@ enum Kind {
 
 /// `GENERIC_SECRET`.
 pub(crate) fn generic(before: &str, found: &str) -> Option<usize> {
-    // `password: hunter2.` ends a sentence.
-    let value = found.trim_end_matches(['.', '?', '=']);
-    let padded = &found[..found.len().min(value.len() + 2)];
-    let value = if padded[value.len()..].starts_with('=') {
-        padded
-    } else {
-        value
-    };
+    let value = without_end(found);
     let kind = kind(before)?;
     let (long, bits) = match kind {
         Kind::Password => (6, PASSWORD_BITS),
@@ -68,12 +62,23 @@ pub(crate) fn generic(before: &str, found: &str) -> Option<usize> {
         Kind::Key => (10, KEY_BITS),
     };
     let letter = value.contains(|c: char| c.is_ascii_alphabetic());
-    (letter && value.len() >= long && entropy(value) >= bits && !stands_for_another(found))
+    (letter && value.len() >= long && entropy(value) >= bits && !stands_for_another(before, found))
         .then_some(value.len())
 }
 
+/// Without the marks of the sentence or the call around it: `hunter2.`, `(password=hunter2)`.
+fn without_end(found: &str) -> &str {
+    let mut value = found.trim_end_matches(['.', '?']);
+    while let Some(shorter) = value.strip_suffix(')')
+        && !shorter.contains('(')
+    {
+        value = shorter;
+    }
+    value
+}
+
 /// `AWS_SECRET_KEY`: 40 characters of base64 behind words that say so (AWS IAM User Guide, "Manage access keys for IAM
-/// users"). Where the first one is no letter or digit it is not covered.
+/// users"). A `/` before the first letter or digit of it is not covered.
 pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
     let words = &[
         "secret access key",
@@ -182,19 +187,33 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// A placeholder, or an expression of a program.
-fn stands_for_another(found: &str) -> bool {
+/// A placeholder, or, where it is not in quotes, an expression of a program.
+fn stands_for_another(before: &str, found: &str) -> bool {
     let lower = found.to_ascii_lowercase();
-    let placeholder = PLACEHOLDERS.iter().any(|part| lower.contains(part));
-    let name = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    let path = found.contains('.') && found.split('.').all(name);
-    let named = name(found)
-        && found.contains('_')
-        && kind_of(found.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_')).is_some();
-    found.ends_with(['(', '[', '{']) || placeholder || path || named
+    PLACEHOLDERS.iter().any(|part| lower.contains(part))
+        || (!before.ends_with(['"', '\'', '`']) && is_expression(found))
+        || is_name_of_secret(found)
+}
+
+/// A call, a path of names, a variable of a shell.
+fn is_expression(found: &str) -> bool {
+    let path = |text: &str| text.split('.').all(is_name);
+    let call = found.split_once('(').is_some_and(|(callee, arguments)| {
+        path(callee) && (arguments.is_empty() || arguments.ends_with(')') || path(arguments))
+    });
+    let variable = found.strip_prefix('$').is_some_and(is_name);
+    call || variable || (found.contains('.') && path(found))
+}
+
+/// `new_password_2`: what is assigned is the value of another name.
+fn is_name_of_secret(found: &str) -> bool {
+    let stem = found.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+    is_name(found) && found.contains('_') && kind_of(stem).is_some()
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Shannon entropy of the distribution of bytes in `text`, in bits a byte.

@@ -27,7 +27,6 @@ const TABLE: &[Row] = &[
     Row("GOOGLE_API_KEY", secrets::GOOGLE_API_KEY, None, secrets::google),
     Row("SLACK_TOKEN", secrets::SLACK_TOKEN, None, secrets::slack),
     Row("STRIPE_KEY", secrets::STRIPE_KEY, None, secrets::stripe),
-    Row("AWS_SECRET_KEY", assigned::SHAPE, Some(assigned::REACH), assigned::aws),
     // what has a shape or a checksum nobody else's number has by chance
     Row("EMAIL_ADDRESS", email::SHAPE, Some(email::REACH), email::check),
     Row("CRYPTO", crypto::BASE58, Some(crypto::BASE58_REACH), crypto::base58),
@@ -41,8 +40,8 @@ const TABLE: &[Row] = &[
     // numbers with a checksum, most of them behind a word
     Row("ABA_ROUTING_NUMBER", grouped::SHAPE, Some(grouped::REACH), us::aba_routing_number),
     Row("UK_NHS", grouped::SHAPE, Some(grouped::REACH), national::uk_nhs),
-    Row("CA_SIN", grouped::SHAPE, Some(grouped::REACH), national::ca_sin),
     Row("AU_TFN", grouped::SHAPE, Some(grouped::REACH), national::au_tfn),
+    Row("CA_SIN", grouped::SHAPE, Some(grouped::REACH), national::ca_sin),
     Row("IN_AADHAAR", grouped::SHAPE, Some(grouped::REACH), national::in_aadhaar),
     Row("DE_TAX_ID", grouped::SHAPE, Some(grouped::REACH), national::de_tax_id),
     Row("ES_NIF", national::ES_NIF, None, national::es_nif),
@@ -70,6 +69,8 @@ const TABLE: &[Row] = &[
     Row("PHONE_NUMBER", phone::NATIONAL, Some(phone::NATIONAL_REACH), phone::national),
     Row("UK_NHS", grouped::SHAPE, Some(grouped::REACH), national::uk_nhs_written),
     Row("IP_ADDRESS", ip::V6, Some(ip::V6_REACH), ip::v6),
+    // what only a name before it tells
+    Row("AWS_SECRET_KEY", assigned::SHAPE, Some(assigned::REACH), assigned::aws),
     Row("GENERIC_SECRET", assigned::SHAPE, Some(assigned::REACH), assigned::generic),
 ];
 

@@ -415,9 +415,10 @@ mod tests {
         }
 
         fn cut(&self, text: &str, at: usize) -> bool {
-            !self.likeness.whole_word
-                || !(Self::joined(text[..at].chars().last())
-                    && Self::joined(text[at..].chars().next()))
+            let joins = || {
+                Self::joined(text[..at].chars().last()) && Self::joined(text[at..].chars().next())
+            };
+            !(self.likeness.whole_word && joins())
         }
 
         fn at(&self, text: &str, start: usize) -> Option<usize> {

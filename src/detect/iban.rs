@@ -1,11 +1,11 @@
 //! `IBAN_CODE`. Country, two check digits and the country's number, as the SWIFT IBAN registry (release 101) says how long it is and where
-//! it has digits and letters, right by ISO/IEC 7064 MOD 97-10 (ISO 13616-1). Groups may be parted by single spaces.
+//! it has digits and letters, right by ISO/IEC 7064 MOD 97-10 (ISO 13616-1). Groups may be parted by single spaces or dashes.
 
-/// Letters and digits with single spaces. The standard has capitals only, people write either. The check finds where
+/// Letters and digits with single spaces or dashes. The standard has capitals only, people write either. The check finds where
 /// the code ends.
-pub(crate) const SHAPE: &str = r"\b[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9])+\b";
+pub(crate) const SHAPE: &str = r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9])+\b";
 
-/// The longest code is 34 characters (ISO 13616-1); with a space before each but the first, 67 bytes.
+/// The longest code is 34 characters (ISO 13616-1); with a separator before each but the first, 67 bytes.
 pub(crate) const REACH: usize = 67;
 
 /// Country and structure of its number, in the registry's notation: so many digits (`n`), letters (`a`) or both (`c`).
@@ -40,7 +40,7 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
     let mut characters = found
         .bytes()
         .enumerate()
-        .filter(|(_, b)| *b != b' ')
+        .filter(|(_, b)| b.is_ascii_alphanumeric())
         .skip(4);
     let mut end = 0;
     for part in structure.split_inclusive(|c: char| c.is_ascii_lowercase()) {
@@ -55,7 +55,10 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
             end = if fits { at + 1 } else { return None };
         }
     }
-    let group_ends = found.as_bytes().get(end).is_none_or(|b| *b == b' ');
+    let group_ends = found
+        .as_bytes()
+        .get(end)
+        .is_none_or(|b| !b.is_ascii_alphanumeric());
     (group_ends && remainder(&found[..end]) == 1).then_some(end)
 }
 

@@ -49,8 +49,13 @@ pub(crate) fn v4(before: &str, found: &str) -> Option<usize> {
 /// An address with at least one digit, not joined to a word on its left (`Foo::bad`) or a colon on either side.
 pub(crate) fn v6(before: &str, found: &str) -> Option<usize> {
     let joined = before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, ':' | '_'));
-    let digit = found.contains(|c: char| c.is_ascii_digit());
-    (digit && !joined && found.parse::<Ipv6Addr>().is_ok()).then_some(found.len())
+    // The last colon may be that of the sentence, or stand before a port.
+    let end = match found.strip_suffix(':') {
+        Some(shorter) if !shorter.ends_with(':') => shorter,
+        _ => found,
+    };
+    let digit = end.contains(|c: char| c.is_ascii_digit());
+    (digit && !joined && end.parse::<Ipv6Addr>().is_ok()).then_some(end.len())
 }
 
 fn is_version(before: &str) -> bool {

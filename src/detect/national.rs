@@ -20,17 +20,18 @@ const NHS: Number = Number {
 
 /// The notation of the NHS, which a telephone number may have too: it comes after those.
 const NHS_WRITTEN: Number = Number {
-    notations: &[(' ', &[3, 3, 4])],
+    words: &[],
+    notations: &[(' ', &[3, 3, 4]), ('-', &[3, 3, 4])],
     ..NHS
 };
 
 /// `CA_SIN`: nine digits right by the Luhn formula, the first a region's: not 0, not 8 (Service Canada, "Social
-/// Insurance Number Code of Practice", annex on the format). `ddd-ddd-ddd` is read without a word before it.
+/// Insurance Number Code of Practice", annex on the format). In threes it is read without a word before it.
 const SIN: Number = Number {
     digits: 9,
     issued: |digits| luhn(digits) && !matches!(digits.first(), Some(0 | 8)),
     words: &["sin", "social insurance", "nas", "assurance sociale"],
-    notations: &[('-', &[3, 3, 3])],
+    notations: &[('-', &[3, 3, 3]), (' ', &[3, 3, 3])],
 };
 
 /// `AU_TFN`: nine digits, whose sum by the weights 1, 4, 3, 7, 5, 8, 6, 9, 10 is a multiple of 11 (Australian Taxation
@@ -57,20 +58,11 @@ const AADHAAR: Number = Number {
     notations: &[(' ', &[4, 4, 4]), ('-', &[4, 4, 4])],
 };
 
-/// `DE_TAX_ID`: eleven digits, the first not 0, right by ISO/IEC 7064 MOD 11,10; among the first ten exactly one digit
-/// comes twice or three times (section 139b AO; Bundeszentralamt für Steuern, "Aufbau der Identifikationsnummer").
-/// One random number in 300 is one of these, so no word is needed.
+/// `DE_TAX_ID`: eleven digits, the first not 0, right by ISO/IEC 7064 MOD 11,10 (section 139b AO; Bundeszentralamt für
+/// Steuern, "Aufbau der Identifikationsnummer").
 const TAX_ID: Number = Number {
     digits: 11,
-    issued: |digits| {
-        let mut counts = [0; 10];
-        digits
-            .iter()
-            .take(10)
-            .for_each(|&digit| counts[digit as usize] += 1);
-        let repeated: Vec<u32> = counts.into_iter().filter(|&count| count > 1).collect();
-        matches!(repeated[..], [2 | 3]) && digits.first() != Some(&0) && mod_11_10(digits)
-    },
+    issued: |digits| digits.first() != Some(&0) && mod_11_10(digits),
     words: &[
         "steuer id",
         "steuerid",
@@ -80,7 +72,24 @@ const TAX_ID: Number = Number {
         "steuerliche identifikationsnummer",
         "tax id",
     ],
+    notations: &[],
+};
+
+/// The same where no word tells: among the first ten digits exactly one comes twice or three times, as the law has it.
+/// One random number in 300 is one of these.
+const TAX_ID_WRITTEN: Number = Number {
+    issued: |digits| {
+        let mut counts = [0; 10];
+        digits
+            .iter()
+            .take(10)
+            .for_each(|&digit| counts[digit as usize] += 1);
+        let mut repeated = counts.into_iter().filter(|&count| count > 1);
+        matches!((repeated.next(), repeated.next()), (Some(2 | 3), None)) && (TAX_ID.issued)(digits)
+    },
+    words: &[],
     notations: &[(' ', &[11]), (' ', &[2, 3, 3, 3])],
+    ..TAX_ID
 };
 
 pub(crate) fn uk_nhs(before: &str, found: &str) -> Option<usize> {
@@ -104,7 +113,9 @@ pub(crate) fn in_aadhaar(before: &str, found: &str) -> Option<usize> {
 }
 
 pub(crate) fn de_tax_id(before: &str, found: &str) -> Option<usize> {
-    TAX_ID.keep(before, found)
+    TAX_ID
+        .keep(before, found)
+        .or_else(|| TAX_ID_WRITTEN.keep(before, found))
 }
 
 fn is_uniform(digits: &[u32]) -> bool {
@@ -115,7 +126,7 @@ fn is_uniform(digits: &[u32]) -> bool {
 /// letters would be waited for.
 pub(crate) const UK_NINO: &str = concat!(
     r"\b[A-Za-z]{2}(?:-\d\d-\d\d-\d\d-|\d{6} ?)[A-Da-d]\b",
-    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] (?:\d\d \d\d \d\d|\d{6}) [A-D]\b"
+    r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] (?:\d\d \d\d \d\d|\d{6}) ?[A-D]\b"
 );
 
 /// Which prefixes are given out: HMRC National Insurance Manual NIM39110. In small letters it is one behind a word that says so.
@@ -131,12 +142,13 @@ pub(crate) fn uk_nino(before: &str, found: &str) -> Option<usize> {
 pub(crate) const IN_PAN: &str = r"\b[A-Za-z]{5}\d{4}[A-Za-z]\b";
 
 /// The fourth letter is the kind of holder, the digits count from 0001 (Income Tax Department of India, "Permanent Account
-/// Number", structure). Its check letter is not published.
+/// Number", structure); behind a word it may be any. Its check letter is not published.
 pub(crate) fn in_pan(before: &str, found: &str) -> Option<usize> {
     let holder = found.chars().nth(3)?.to_ascii_uppercase();
     let words = &["pan", "permanent account"];
     let issued = "ABCFGHJLPT".contains(holder) && found.get(5..9) != Some("0000");
-    (issued && is_sure(before, found, words)).then_some(found.len())
+    let sure = issued && !found.contains(|c: char| c.is_ascii_lowercase());
+    (sure || context::precedes(before, words)).then_some(found.len())
 }
 
 /// `ES_NIF`: seven or eight digits, or K, L, M and seven, then a letter.

@@ -50,20 +50,42 @@ const PLANS: &[u16] = &[
     420, 421, 423, 966, 972,
 ];
 
+/// Words that say a number is one to call.
+const NOUNS: &[&str] = &[
+    "phone",
+    "phones",
+    "telephone",
+    "tel",
+    "cellphone",
+    "mobile number",
+    "cell number",
+    "mobile no",
+    "landline",
+    "fax",
+    "whatsapp",
+];
+
+/// Those, and words that may say other things too.
 const CONTEXT: &[&str] = &[
     "phone",
     "phones",
     "telephone",
     "tel",
-    "mobile",
-    "cell",
     "cellphone",
     "landline",
     "fax",
+    "whatsapp",
+    "mobile",
+    "cell",
     "call",
     "dial",
     "sms",
-    "whatsapp",
+    "my number",
+    "his number",
+    "her number",
+    "reach me",
+    "ring me",
+    "text me",
 ];
 
 /// A match of one of the shapes, taken apart.
@@ -120,7 +142,9 @@ pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
         let digits = digits(&number[..end]);
         digits[if plus { 0 } else { 2 }..].to_owned()
     };
-    let told = parts.extended || parts.labelled || (plus && parted && leads_with_country(number));
+    let told = parts.extended
+        || parts.labelled
+        || (plus && (leads_with_country(number) || digits(number.len()).len() >= 10));
     let valid = fronts(number).find(|&end| numbering::is_assigned(&digits(end)));
     let possible =
         || Some(number.len()).filter(|&end| told && numbering::is_possible(&digits(end)));
@@ -195,8 +219,7 @@ fn is_count(number: &str) -> bool {
     in_threes && !number.contains('-') && !number.starts_with(['0', '('])
 }
 
-/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. Three groups and ten digits
-/// from `0` on are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
+/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. From `0` on, ten digits in three groups or with parentheses are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
 fn is_notation(number: &str) -> bool {
     let trunk = number.trim_start_matches('(').starts_with('0');
     let area = number.starts_with('(');
@@ -207,7 +230,7 @@ fn is_notation(number: &str) -> bool {
         return false;
     }
     let long = trunk
-        && (3..=5).contains(&groups.len())
+        && (area || (3..=5).contains(&groups.len()))
         && (10..=12).contains(&digits.len())
         && groups.iter().all(|&group| group > 1);
     let significant = digits.strip_prefix('0').unwrap_or(&digits);
@@ -252,28 +275,40 @@ fn digits(number: &str) -> String {
     number.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// Not a piece of a longer number. `211` and the like are services, not exchanges.
+/// Not a piece of a longer number. `211` and the like are services, not exchanges. With dashes, points or parentheses it need not be
+/// assigned today; three numbers in a row must be.
 pub(crate) fn nanp(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let digits = digits(parts.number);
     let national = digits.strip_prefix('1').unwrap_or(&digits);
-    let service = national.get(1..3) == Some("11") || national.get(4..6) == Some("11");
-    let row = goes_on(before) && !parts.number.contains(['-', '.', '(']);
-    (!grouped::is_piece(before) && !row && !service).then_some(found.len())
+    let told = parts.extended || parts.number.contains(['-', '.', '(']);
+    let fits = if told {
+        is_north_american(national)
+    } else {
+        numbering::is_national(1, national) && !goes_on(before)
+    };
+    (fits && !grouped::is_piece(before)).then_some(found.len())
 }
 
-/// Ten digits of North America behind a word, or any with a label behind them.
+/// NXX-NXX-XXXX, no area or exchange ending in 11.
+fn is_north_american(national: &str) -> bool {
+    let digit = |at: usize| national.as_bytes().get(at).copied().unwrap_or(b'0');
+    let code = |at: usize| digit(at) >= b'2' && (digit(at + 1), digit(at + 2)) != (b'1', b'1');
+    national.len() == 10 && code(0) && code(3)
+}
+
+/// Digits in a row with a label behind them or a word before them: a number of one of the plans, which a weaker word makes one
+/// only from a trunk `0` on or in North America.
 pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let digits = parts.number;
-    let told = match digits.len() {
-        _ if grouped::is_piece(before) => false,
-        7..=15 if parts.labelled => true,
-        10 | 11 => {
-            context::precedes(before, CONTEXT)
-                && numbering::is_national(1, digits.strip_prefix('1').unwrap_or(digits))
-        }
-        _ => false,
-    };
+    if grouped::is_piece(before) || !(7..=15).contains(&digits.len()) {
+        return None;
+    }
+    let north_american = || is_north_american(digits.strip_prefix('1').unwrap_or(digits));
+    let told = parts.labelled
+        || (context::precedes(before, NOUNS) && (north_american() || is_some_national(digits)))
+        || (context::precedes(before, CONTEXT)
+            && (north_american() || (digits.starts_with('0') && is_some_national(digits))));
     told.then_some(parts.whole)
 }

@@ -18,6 +18,7 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
         }
         kept = shorter;
     }
-    let host = kept.split("//").last().unwrap_or(kept);
-    (host.contains(['.', ':']) || host.starts_with("localhost")).then_some(kept.len())
+    let (_, host) = kept.split_once("//").or_else(|| kept.split_once('.'))?;
+    let named = host.contains(['.', ':']) || host.to_ascii_lowercase().starts_with("localhost");
+    named.then_some(kept.len())
 }

@@ -63,18 +63,7 @@ pub(crate) fn driver_license(before: &str, found: &str) -> Option<usize> {
 
 /// An account number has 4 to 17 digits; below eight they are too many other things (Nacha Operating Rules, entry detail
 /// record, field "DFI Account Number", 17 positions).
-const ACCOUNT: &[&str] = &[
-    "account number",
-    "account no",
-    "account num",
-    "acct",
-    "bank account",
-    "checking account",
-    "savings account",
-    "deposit account",
-    "checking",
-    "a c",
-];
+const ACCOUNT: &[&str] = &["account", "accounts", "acct", "checking", "a c"];
 
 /// Digits in groups: 8 to 17 of them behind such words.
 pub(crate) fn bank_number(before: &str, found: &str) -> Option<usize> {
