@@ -30,16 +30,19 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+mod block;
 mod builtin;
 mod card;
 mod catalog;
 mod context;
 mod email;
+mod facts;
 mod fold;
 mod growth;
 mod iban;
 mod ip;
 mod live;
+mod machine;
 mod numbering;
 #[cfg(test)]
 pub(crate) mod oracle;
@@ -47,9 +50,11 @@ mod pattern;
 mod phone;
 mod scanner;
 mod secrets;
+mod sieve;
 mod ssn;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
 pub(crate) use fold::{Credit, Folding, View, is_plain};

@@ -15,8 +15,8 @@ pub(crate) const NANP: &str = r"(?:\b1[ .-]?)?(?:\([2-9]\d{2}\) ?|\b[2-9]\d{2}[ 
 pub(crate) const NATIONAL: &str = r"(?:\(\d+\)[ -]?|\b\d+[ .-])\d+(?:[ .-]\d+)*\b";
 /// 15 digits, a separator before each but the first, and parentheses, in bytes.
 pub(crate) const NATIONAL_REACH: usize = 15 + 14 + 2;
-/// Digits in a row; the check counts them.
-pub(crate) const BARE: &str = r"\b\d+\b";
+/// Ten digits in a row, or eleven.
+pub(crate) const BARE: &str = r"\b\d{10,11}\b";
 /// Ten digits, or eleven from 1.
 pub(crate) const BARE_REACH: usize = 11;
 
@@ -66,10 +66,11 @@ pub(crate) fn international(_before: &str, found: &str) -> Option<usize> {
 
 /// The same for a number without its country, if a word before it says what it is.
 pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
-    if is_date(found) || !context::precedes(before, CONTEXT) {
+    let mut fronts = fronts(found).peekable();
+    if fronts.peek().is_none() || is_date(found) || !context::precedes(before, CONTEXT) {
         return None;
     }
-    fronts(found).find(|&end| {
+    fronts.find(|&end| {
         let digits = digits(&found[..end]);
         let significant = digits.strip_prefix('0').unwrap_or(&digits);
         PLANS
