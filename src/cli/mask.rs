@@ -332,8 +332,10 @@ fn request(
 ) -> Option<Vec<u8>> {
     let request = endpoints.iter().find_map(|endpoint| {
         let body = body.to_vec().into();
+        // Where the path names the model, it does not stand in the body.
+        let path = endpoint.path.replace("{model}", "model");
         dialect
-            .read_request(endpoint, Some("application/json"), body)
+            .read_request(endpoint, &path, Some("application/json"), body)
             .ok()
     })?;
     let masked = request.rewrite(&mut |text| Some(mask::mask(plan, text).0));

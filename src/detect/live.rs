@@ -45,6 +45,7 @@ pub(crate) struct Live {
     reach: Vec<usize>,
     beyond: Vec<Beyond>,
     longest: usize,
+    shortest: usize,
 }
 
 /// Which starts a walk looks for.
@@ -60,7 +61,7 @@ pub(crate) enum Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) at: usize,
-    /// The first detector in order that is live here.
+    /// The first detector in order that is live here; only those that outgrow their reach are told apart.
     pub(crate) pattern: usize,
 }
 
@@ -86,6 +87,7 @@ impl Live {
             reach: patterns.iter().map(|p| p.reach).collect(),
             beyond: patterns.iter().map(|p| p.beyond).collect(),
             longest: patterns.iter().map(|p| p.reach).max().unwrap_or(0),
+            shortest: patterns.iter().map(|p| p.reach).min().unwrap_or(0),
         })
     }
 
@@ -155,11 +157,19 @@ impl Live {
         end: usize,
         wanted: Wanted,
     ) -> Option<Start> {
+        // At its very end every text is live, and nothing is held for that.
+        if at == end {
+            return None;
+        }
+        // If there is none that does not reach as far, whichever it is counts.
+        if wanted == Wanted::All && end - at <= self.shortest {
+            return Some(Start { at, pattern: 0 });
+        }
         let patterns = (0..self.dfa.match_len(cache, state))
             .map(|i| self.dfa.match_pattern(cache, state, i).as_usize());
         let counts = |&pattern: &usize| match wanted {
-            Wanted::All => at < end && end - at <= self.reach[pattern],
-            Wanted::Outgrowing => at < end && self.beyond[pattern] == Beyond::Found,
+            Wanted::All => end - at <= self.reach[pattern],
+            Wanted::Outgrowing => self.beyond[pattern] == Beyond::Found,
         };
         patterns
             .filter(counts)

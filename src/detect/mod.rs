@@ -31,6 +31,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 mod assigned;
+mod block;
 mod builtin;
 mod card;
 mod catalog;
@@ -44,12 +45,14 @@ mod device;
 )]
 mod dictionary;
 mod email;
+mod facts;
 mod fold;
 mod grouped;
 mod growth;
 mod iban;
 mod ip;
 mod live;
+mod machine;
 mod national;
 mod numbering;
 #[cfg(test)]
@@ -59,6 +62,7 @@ mod personal;
 mod phone;
 mod scanner;
 mod secrets;
+mod sieve;
 mod ssn;
 #[cfg(test)]
 mod tables;
@@ -66,6 +70,7 @@ mod tables;
 mod tests;
 mod url;
 mod us;
+mod watch;
 
 pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
 pub(crate) use fold::{Credit, Folding, View, is_plain};

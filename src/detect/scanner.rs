@@ -2,30 +2,29 @@
 
 use std::{collections::BTreeSet, fmt, ops::DerefMut, sync::Arc};
 
-use regex_automata::{
-    Anchored, Input, PatternID, meta,
-    nfa::thompson::{self, NFA, WhichCaptures},
-    util::pool::Pool,
-};
+use regex_automata::{nfa::thompson::NFA, util::pool::Pool};
 
 use super::{
-    DetectorError, Entity, Finding, LOOK_BEHIND, MAX_REACH,
+    DetectorError, Entity, Finding, LOOK_BEHIND, MAX_REACH, UPSTREAM_CREDENTIAL,
     fold::{Folding, View},
     growth::Growth,
-    live::{Live, Wanted},
+    live::{Live, Start, Wanted},
+    machine::{Machine, automata, automaton},
     pattern::{Beyond, Pattern},
+    sieve::{Groups, Sieve, group},
+    watch::Watch,
 };
 
-/// Bytes of lazily built automaton that each thread keeps for the forward search.
-const CACHE_BYTES: usize = 4 << 20;
-/// How much text one search looks at. It bounds what a search that runs ahead can cost.
-const SPAN: usize = 8 * MAX_REACH;
+/// How much text is worked through at a time, while it is close at hand.
+const SPAN: usize = 16 * MAX_REACH;
 
 /// Some detectors, compiled together.
 pub struct Scanner {
     patterns: Vec<Pattern>,
     entities: BTreeSet<Entity>,
-    search: meta::Regex,
+    /// By detector.
+    machines: Vec<Machine>,
+    sieve: Sieve,
     nfa: Arc<NFA>,
     live: Live,
     longest: usize,
@@ -74,30 +73,16 @@ impl fmt::Debug for Growth {
 
 impl Scanner {
     pub(crate) fn new(patterns: Vec<Pattern>) -> Result<Self, DetectorError> {
-        let too_large = || DetectorError::TooLarge(CACHE_BYTES >> 10);
         let shapes: Vec<_> = patterns.iter().map(|pattern| &pattern.shape).collect();
-        let nfa = thompson::Compiler::new()
-            .configure(
-                thompson::Config::new()
-                    .which_captures(WhichCaptures::None)
-                    .utf8(false),
-            )
-            .build_many_from_hir(&shapes)
-            .map_err(|_| too_large())?;
-        let search = meta::Builder::new()
-            .configure(
-                meta::Config::new()
-                    .utf8_empty(false)
-                    .which_captures(WhichCaptures::Implicit)
-                    .nfa_size_limit(None)
-                    .hybrid_cache_capacity(CACHE_BYTES),
-            )
-            .build_many_from_hir(&shapes)
-            .map_err(|_| too_large())?;
+        let each: Vec<NFA> = patterns.iter().map(automaton).collect::<Result<_, _>>()?;
+        let machines = patterns.iter().zip(&each);
         Ok(Self {
             live: Live::new(&patterns)?,
-            nfa: Arc::new(nfa),
-            search,
+            nfa: Arc::new(automata(&shapes)?),
+            sieve: Sieve::new(&patterns, &each)?,
+            machines: machines
+                .map(|(pattern, nfa)| Machine::new(pattern, nfa))
+                .collect::<Result<_, _>>()?,
             entities: patterns
                 .iter()
                 .map(|pattern| pattern.entity.clone())
@@ -127,6 +112,15 @@ impl Scanner {
         self.longest
     }
 
+    /// The shapes as regular expressions, in order, to measure other engines with; that of a lent credential is not
+    /// told.
+    #[must_use]
+    pub fn shapes(&self) -> Vec<String> {
+        let told = |p: &&Pattern| &*p.entity != UPSTREAM_CREDENTIAL;
+        let shapes = self.patterns.iter().filter(told);
+        shapes.map(|pattern| pattern.shape.to_string()).collect()
+    }
+
     /// Every value in a whole text, in order and without overlap.
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<Finding> {
@@ -151,12 +145,20 @@ impl Scanner {
         text: &'a str,
         effort: &'a mut Effort,
     ) -> impl Iterator<Item = Hit> + 'a {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let hit = self.next(text, at, text.len(), effort)?;
-            at = hit.end;
-            Some(hit)
-        })
+        let mut search = self.search(text, 0);
+        std::iter::from_fn(move || search.next(text.len(), effort))
+    }
+
+    /// Looks for values in a text from `from` on.
+    pub(crate) fn search<'s>(&'s self, text: &'s str, from: usize) -> Search<'s> {
+        Search {
+            scanner: self,
+            text,
+            at: from,
+            watch: Watch::new(&self.sieve, text),
+            outgrown: None,
+            settled: from,
+        }
     }
 
     #[cfg(test)]
@@ -185,139 +187,129 @@ impl Scanner {
         }
         at
     }
+}
 
-    /// The first value that starts in `text[from..limit]`.
+/// Values in one text, from left to right.
+pub(crate) struct Search<'s> {
+    scanner: &'s Scanner,
+    text: &'s str,
+    at: usize,
+    watch: Watch<'s>,
+    /// The first start that outgrows its reach, and before where there is no other.
+    outgrown: Option<Start>,
+    settled: usize,
+}
+
+impl Search<'_> {
+    /// The next value that starts before `limit`.
     ///
     /// The answer for a start depends on the text up to `reach` bytes and one more behind it, no further.
-    pub(crate) fn next(
-        &self,
-        text: &str,
-        from: usize,
-        limit: usize,
-        effort: &mut Effort,
-    ) -> Option<Hit> {
-        let hit = self.next_match(text, from, limit, effort);
-        let bound = hit.as_ref().map_or(limit, |hit| hit.start + 1);
-        match self.next_outgrown(text, from, bound, effort) {
-            Some(grown)
-                if hit
-                    .as_ref()
-                    .is_none_or(|hit| (grown.start, grown.pattern) <= (hit.start, hit.pattern)) =>
-            {
-                Some(grown)
-            }
-            _ => hit,
-        }
-    }
-
-    /// The first match with a passing check. After a check has failed the search goes on one byte further, and looks
-    /// no further ahead than it has to, so that a text full of near misses costs its length times the reach at most.
-    fn next_match(
-        &self,
-        text: &str,
-        from: usize,
-        limit: usize,
-        effort: &mut Effort,
-    ) -> Option<Hit> {
-        let (mut at, mut span) = (from, SPAN);
-        while at < limit {
-            let end = text.len().min(at + span);
-            // Starts before this see all the text that their match may need.
-            let sure = if end == text.len() {
-                limit
-            } else {
-                limit.min(end - self.longest)
+    pub(crate) fn next(&mut self, limit: usize, effort: &mut Effort) -> Option<Hit> {
+        while self.at < limit {
+            let end = limit.min(self.at + SPAN);
+            let outgrown = self.next_outgrown(end, effort);
+            let bound = outgrown.map_or(end, |start| start.at + 1);
+            let found = self.next_match(bound, effort);
+            let hit = match (found, outgrown) {
+                (Some(hit), None) => hit,
+                (Some(hit), Some(grown))
+                    if (hit.start, hit.pattern) < (grown.at, grown.pattern) =>
+                {
+                    hit
+                }
+                (_, Some(grown)) => self.scanner.outgrown(self.text, grown.pattern, grown.at),
+                (None, None) => {
+                    self.at = end;
+                    continue;
+                }
             };
-            let found = self.search.search(&Input::new(text).span(at..end));
-            effort.searched += (end - at) as u64;
-            match found {
-                Some(found) if found.start() < sure => {
-                    let hit =
-                        self.settle(text, found.pattern(), found.start(), found.end(), effort);
-                    if hit.is_some() {
-                        return hit;
-                    }
-                    (at, span) = (found.start() + 1, 2 * self.longest);
-                }
-                _ => {
-                    (at, span) = (sure, SPAN);
-                }
-            }
+            self.at = hit.end;
+            return Some(hit);
         }
         None
     }
 
-    /// The first detector in order whose match at `start` passes its check. `first` is the lowest that matches there
-    /// at all, and `end` where.
-    fn settle(
-        &self,
-        text: &str,
-        first: PatternID,
-        start: usize,
-        end: usize,
-        effort: &mut Effort,
-    ) -> Option<Hit> {
-        (first.as_usize()..self.len()).find_map(|pattern| {
-            let known = (pattern == first.as_usize()).then_some(end);
-            let end = self.match_at(text, pattern, start, known, effort)?;
-            effort.checked += 1;
-            let keep = self.patterns[pattern]
-                .check
-                .keep(before(text, start), &text[start..end])?;
-            Some(Hit {
-                pattern,
-                start,
-                end: start + keep,
-                growth: None,
-            })
-        })
+    /// The first match before `limit` with a passing check.
+    fn next_match(&mut self, limit: usize, effort: &mut Effort) -> Option<Hit> {
+        let mut at = self.at;
+        let hit = loop {
+            let Some((start, groups)) = self.watch.place(at, limit) else {
+                break None;
+            };
+            let hit = self.scanner.settle(self.text, start, groups, effort);
+            if hit.is_some() {
+                break hit;
+            }
+            at = start + 1;
+        };
+        effort.searched += std::mem::take(&mut self.watch.read);
+        hit
     }
 
-    /// Where the leftmost-first match of one detector at `start` ends, within its reach.
-    fn match_at(
-        &self,
-        text: &str,
-        pattern: usize,
-        start: usize,
-        known: Option<usize>,
-        effort: &mut Effort,
-    ) -> Option<usize> {
-        let window = text.len().min(start + self.patterns[pattern].reach);
-        if let Some(end) = known.filter(|&end| end <= window) {
-            return Some(end);
+    /// The first start before `limit` from which the text can still grow after `MAX_REACH` bytes.
+    fn next_outgrown(&mut self, limit: usize, effort: &mut Effort) -> Option<Start> {
+        if !self.scanner.outgrowing {
+            return None;
         }
-        effort.searched += (window - start) as u64;
-        let input = Input::new(text)
-            .span(start..window)
-            .anchored(Anchored::Pattern(PatternID::must(pattern)));
-        self.search.search(&input).map(|found| found.end())
-    }
-
-    /// The first start in `text[from..bound]` from which the text can still grow after `MAX_REACH` bytes.
-    fn next_outgrown(
-        &self,
-        text: &str,
-        from: usize,
-        bound: usize,
-        effort: &mut Effort,
-    ) -> Option<Hit> {
-        let mut from = from;
-        while self.outgrowing && from < bound && from + MAX_REACH <= text.len() {
+        if let Some(start) = self.outgrown.filter(|start| start.at >= self.at) {
+            return Some(start).filter(|start| start.at < limit);
+        }
+        let (text, live) = (self.text, &self.scanner.live);
+        self.outgrown = None;
+        self.settled = self.settled.max(self.at);
+        while self.settled < limit && self.settled + MAX_REACH <= text.len() {
             // Whatever outgrows its reach from a start in this window is live at the window's end.
-            let window = at_most(text, from + MAX_REACH);
+            let window = at_most(text, self.settled + MAX_REACH);
             let head = &text.as_bytes()[..window];
-            match self
-                .live
-                .earliest(head, from, Wanted::Outgrowing, &mut effort.walked)
-            {
-                Some(start) if start.at == from => {
-                    return Some(self.outgrown(text, start.pattern, from));
+            match live.earliest(head, self.settled, Wanted::Outgrowing, &mut effort.walked) {
+                Some(start) if start.at == self.settled => {
+                    self.outgrown = Some(start);
+                    return self.outgrown;
                 }
-                Some(start) => from = start.at,
-                None => from = window,
+                Some(start) => self.settled = start.at,
+                None => self.settled = window,
             }
         }
         None
+    }
+}
+
+impl Scanner {
+    /// The first detector in order, of these groups, whose match at `start` passes its check.
+    fn settle(&self, text: &str, start: usize, groups: Groups, effort: &mut Effort) -> Option<Hit> {
+        let mut left = groups;
+        while left != 0 {
+            let first = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let hit = (first..self.len())
+                .take_while(|&pattern| group(pattern) == first)
+                .find_map(|pattern| self.value_at(text, start, pattern, effort));
+            if hit.is_some() {
+                return hit;
+            }
+        }
+        None
+    }
+
+    /// The value of one detector at `start`.
+    fn value_at(
+        &self,
+        text: &str,
+        start: usize,
+        number: usize,
+        effort: &mut Effort,
+    ) -> Option<Hit> {
+        let pattern = &self.patterns[number];
+        let window = text.len().min(start + pattern.reach);
+        let end = self.machines[number].end(text, start, window, &mut effort.searched)?;
+        effort.checked += 1;
+        let keep = pattern.check.keep(before(text, start), &text[start..end])?;
+        Some(Hit {
+            pattern: number,
+            start,
+            end: start + keep,
+            growth: None,
+        })
     }
 
     fn outgrown(&self, text: &str, pattern: usize, start: usize) -> Hit {

@@ -7,8 +7,8 @@ use super::context;
 
 /// `ddd-dd-dddd` or `ddd dd dddd`, and the start of a longer dashed number so that the check can turn it down.
 pub(crate) const PARTED: &str = r"\b\d{3}(?:-\d{2}-\d{4}(?:\b-\d|\b)| \d{2} \d{4}\b)";
-/// Digits in a row; the check counts them.
-pub(crate) const BARE: &str = r"\b\d+\b";
+/// Nine digits in a row.
+pub(crate) const BARE: &str = r"\b\d{9}\b";
 /// Nine digits.
 pub(crate) const BARE_REACH: usize = 9;
 

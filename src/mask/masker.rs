@@ -177,8 +177,9 @@ impl Masker {
         if !ended {
             decided = scanner.undecided(text, seen, &mut self.effort);
         }
+        let mut search = scanner.search(text, seen);
         while seen < decided {
-            let Some(hit) = scanner.next(text, seen, decided, &mut self.effort) else {
+            let Some(hit) = search.next(decided, &mut self.effort) else {
                 seen = decided;
                 break;
             };

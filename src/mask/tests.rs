@@ -626,12 +626,19 @@ fn a_word_before_a_value_counts_though_the_text_around_it_was_dropped() {
 
 #[test]
 fn a_value_across_the_end_of_a_search_is_found() {
+    // Searches look 16 KiB ahead at a time.
     let oracle = oracle();
-    let value = "4111 1111 1111 1111 x jane.doe@mail.example.com 1";
-    for filler in (8140..8200).step_by(3) {
-        let text = format!("{}{value}", " ".repeat(filler));
-        let found = PLAN.scanner().find(&text);
-        assert_eq!(found.len(), 2);
-        assert_eq!(found, oracle.find(&text), "{filler} bytes before");
+    for value in [
+        "4111 1111 1111 1111 x jane.doe@mail.example.com 1",
+        "sk-proj-abcdefghijklmnopqrstuvwx, name Großß #tag",
+        "2001:db8::ff00:42:8329 or DE89 3704 0044 0532 0130 00",
+    ] {
+        let end = 16 << 10;
+        for filler in (end - 60..end - 6).step_by(5).chain(end - 6..end + 3) {
+            let text = format!("{}{value}", " ".repeat(filler));
+            let found = PLAN.scanner().find(&text);
+            assert_eq!(found.len(), 2);
+            assert_eq!(found, oracle.find(&text), "{filler} bytes before {value}");
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! `./dev bench masking`: how fast text is masked, beside other ways to pass over the same bytes in the same run.
+//!
+//! Absolute figures mean nothing on a shared machine; ratios between rows of one run do. Rows take turns, and each
+//! counts by its fastest turn, so that what disturbs the machine disturbs all of them alike.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a benchmark reads the clock and may stop"
+)]
+
+mod corpus;
+
+use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Instant};
+
+use countersign::{
+    detect::{Catalog, Entity, Scanner},
+    mask::{Masker, Plan, mask},
+};
+use regex_automata::{meta, util::syntax};
+
+const BYTES: usize = 4 << 20;
+
+/// What is looked for in the rows that are compared. It does not change when detectors are added.
+const FROZEN: [&str; 15] = [
+    "US_SSN",
+    "CREDIT_CARD",
+    "EMAIL_ADDRESS",
+    "PHONE_NUMBER",
+    "IBAN_CODE",
+    "IP_ADDRESS",
+    "AWS_ACCESS_KEY",
+    "GITHUB_TOKEN",
+    "OPENAI_KEY",
+    "ANTHROPIC_KEY",
+    "GOOGLE_API_KEY",
+    "SLACK_TOKEN",
+    "STRIPE_KEY",
+    "JWT",
+    "PRIVATE_KEY",
+];
+
+type Row<'a> = (String, Box<dyn Fn(&str) -> usize + 'a>);
+
+fn main() {
+    let rounds = std::env::args().filter_map(|arg| arg.parse().ok()).next();
+    let catalog = Catalog::builtin().expect("the built-in detectors compile");
+    let frozen = FROZEN.iter().map(|&name| name.into()).collect();
+    let frozen = plan(&catalog, &frozen);
+    let all = plan(&catalog, catalog.entities());
+    let yardstick = together(frozen.scanner());
+    let rows: Vec<Row<'_>> = vec![
+        (
+            "copy".into(),
+            Box::new(|text| black_box(text.to_owned()).len()),
+        ),
+        (
+            "meta::new_many".into(),
+            Box::new(|text| yardstick.find_iter(text).count()),
+        ),
+        row("whole", &frozen, None),
+        row("4 KiB", &frozen, Some(4096)),
+        row("16 B", &frozen, Some(16)),
+        row("4 B", &frozen, Some(4)),
+        row("whole, all detectors", &all, None),
+        row("4 KiB, all detectors", &all, Some(4096)),
+        row("4 B, all detectors", &all, Some(4)),
+    ];
+    for (name, share) in [("clean", 0.0), ("1 % values", 0.01)] {
+        let text = corpus::chats(1, BYTES, share);
+        let found = frozen.scanner().find(&text);
+        let masked: usize = found.iter().map(|f| f.end - f.start).sum();
+        println!(
+            "{name}: {} bytes, {} values found in {:.2} % of them",
+            text.len(),
+            found.len(),
+            100.0 * masked as f64 / text.len() as f64
+        );
+        measure(&rows, &text, rounds.unwrap_or(7));
+    }
+    for (name, plan) in [("15", &frozen), ("all", &all)] {
+        hold_back(name, plan);
+    }
+}
+
+fn plan(catalog: &Catalog, entities: &std::collections::BTreeSet<Entity>) -> Arc<Plan> {
+    let scanner = catalog.scanner(entities).expect("they compile together");
+    Arc::new(Plan::new(scanner, &BTreeMap::new()))
+}
+
+/// The same shapes in the regex crate's best engine for many of them.
+fn together(scanner: &Scanner) -> meta::Regex {
+    meta::Builder::new()
+        .syntax(syntax::Config::new().utf8(false))
+        .configure(meta::Config::new().hybrid_cache_capacity(8 << 20))
+        .build_many(&scanner.shapes())
+        .expect("what the scanner compiles, this does too")
+}
+
+fn row<'a>(name: &str, plan: &'a Arc<Plan>, piece: Option<usize>) -> Row<'a> {
+    let run: Box<dyn Fn(&str) -> usize + 'a> = match piece {
+        None => Box::new(|text| mask(plan, text).0.len()),
+        Some(piece) => Box::new(move |text| stream(plan, text, piece).len()),
+    };
+    (name.to_owned(), run)
+}
+
+fn stream(plan: &Arc<Plan>, text: &str, piece: usize) -> String {
+    let mut masker = Masker::new(plan.clone());
+    let mut out = String::with_capacity(text.len());
+    pieces(text, piece).for_each(|piece| masker.push(piece, &mut out));
+    masker.finish(&mut out);
+    out
+}
+
+/// The text in pieces of so many bytes, or a few more where a character goes on.
+fn pieces(text: &str, len: usize) -> impl Iterator<Item = &str> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = (at + len).min(text.len());
+        while !text.is_char_boundary(at) {
+            at += 1;
+        }
+        (start < at).then(|| &text[start..at])
+    })
+}
+
+fn measure(rows: &[Row<'_>], text: &str, rounds: usize) {
+    let mut fastest = vec![f64::INFINITY; rows.len()];
+    for _ in 0..rounds {
+        for ((_, run), fastest) in rows.iter().zip(&mut fastest) {
+            let start = Instant::now();
+            black_box(run(black_box(text)));
+            *fastest = fastest.min(start.elapsed().as_secs_f64());
+        }
+    }
+    println!(
+        "{:<26} {:>8} {:>9} {:>16}",
+        "", "MB/s", "of copy", "of new_many"
+    );
+    for ((name, _), seconds) in rows.iter().zip(&fastest) {
+        println!(
+            "{name:<26} {:>8.0} {:>9.3} {:>16.2}",
+            text.len() as f64 / 1e6 / seconds,
+            fastest[0] / seconds,
+            fastest[1] / seconds
+        );
+    }
+    println!();
+}
+
+/// How much is held after each piece of prose.
+fn hold_back(name: &str, plan: &Arc<Plan>) {
+    let text = corpus::chats(2, BYTES / 8, 0.0);
+    for len in [1, 4, 16] {
+        let mut masker = Masker::new(plan.clone());
+        let mut out = String::new();
+        let (mut sum, mut most, mut count) = (0, 0, 0);
+        for piece in pieces(&text, len) {
+            masker.push(piece, &mut out);
+            sum += masker.held();
+            most = most.max(masker.held());
+            count += 1;
+        }
+        println!(
+            "held with {name} detectors after each {len} B: mean {:.2} B, most {most} B",
+            sum as f64 / f64::from(count)
+        );
+    }
+}

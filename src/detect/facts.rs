@@ -1,0 +1,189 @@
+//! What is true of every match of a shape, read from its automaton: which bytes may stand where, and which must.
+
+use regex_automata::{
+    nfa::thompson::{NFA, State},
+    util::primitives::StateID,
+};
+use regex_syntax::hir::{
+    Hir,
+    literal::{ExtractKind, Extractor},
+};
+
+use super::{
+    block::ByteSet,
+    live::{edges, waits},
+};
+
+/// How many of a match's first bytes are known one by one.
+pub(crate) const KNOWN: usize = 8;
+/// The shortest literal worth looking for, the longest part of it that is looked for, and how many a shape may have.
+const LITERAL: (usize, usize, usize) = (3, 8, 32);
+
+/// Facts about the matches of one shape.
+pub(crate) struct Facts {
+    /// Bytes that a match may begin with where a word character, or anything else or nothing, is before it.
+    pub(crate) behind_word: ByteSet,
+    pub(crate) behind_other: ByteSet,
+    /// Bytes that a match may have at each place. All of them, if a match may be over there.
+    pub(crate) at: [ByteSet; KNOWN],
+    /// Whether a match may be over before each place.
+    pub(crate) over: [bool; KNOWN],
+    /// Each match begins with one of these.
+    pub(crate) literals: Option<Vec<Vec<u8>>>,
+}
+
+/// A byte that every match has.
+#[derive(Clone, Copy)]
+pub(crate) struct Needed {
+    pub(crate) byte: u8,
+    /// What may stand before the first of it, and right behind.
+    pub(crate) before: ByteSet,
+    pub(crate) behind: ByteSet,
+}
+
+impl Facts {
+    /// `nfa` is the automaton of `shape` alone.
+    pub(crate) fn of(shape: &Hir, nfa: &NFA) -> Self {
+        let mut facts = Self {
+            behind_word: first(nfa, &[Some(b'a')]),
+            behind_other: first(
+                nfa,
+                &[None, Some(b' '), Some(b'\n'), Some(b'\r'), Some(0x80)],
+            ),
+            at: [ByteSet::ALL; KNOWN],
+            over: [true; KNOWN],
+            literals: literals(shape),
+        };
+        let mut states = vec![nfa.start_anchored()];
+        for place in 0..KNOWN {
+            let reached = closure(nfa, states, |_| true);
+            if has_match(nfa, &reached) {
+                break;
+            }
+            facts.over[place] = false;
+            facts.at[place] = taken(nfa, &reached);
+            states = after(nfa, &reached, ByteSet::ALL);
+        }
+        facts
+    }
+}
+
+/// Bytes that some match begins with, if one of these bytes (or none) is before it.
+fn first(nfa: &NFA, before: &[Option<u8>]) -> ByteSet {
+    let classes = nfa.byte_classes();
+    let mut found = ByteSet::default();
+    for unit in classes.representatives(0..=u8::MAX) {
+        let Some(byte) = unit.as_u8() else { continue };
+        let takes = before.iter().any(|before| {
+            let around: Vec<u8> = before.iter().copied().chain([byte]).collect();
+            let holds = |look| nfa.look_matcher().matches(look, &around, around.len() - 1);
+            let reached = closure(nfa, vec![nfa.start_anchored()], holds);
+            taken(nfa, &reached).contains(byte)
+        });
+        if takes {
+            let class = classes.get(byte);
+            let same = (0..=u8::MAX).filter(|&other| classes.get(other) == class);
+            found = found.union(same.collect());
+        }
+    }
+    found
+}
+
+fn literals(shape: &Hir) -> Option<Vec<Vec<u8>>> {
+    let (shortest, longest, most) = LITERAL;
+    let mut found = Extractor::new().kind(ExtractKind::Prefix).extract(shape);
+    found.keep_first_bytes(longest);
+    found.dedup();
+    let literals = found.literals()?;
+    let usable = literals.len() <= most && literals.iter().all(|l| l.len() >= shortest);
+    usable.then(|| literals.iter().map(|l| l.as_bytes().to_vec()).collect())
+}
+
+/// The byte with what may be around the first of it, if no match is without.
+pub(crate) fn needed(nfa: &NFA, byte: u8) -> Option<Needed> {
+    let others = (0..=u8::MAX).filter(|&b| b != byte).collect();
+    let reached = reach(nfa, others);
+    if has_match(nfa, &reached) {
+        return None;
+    }
+    let before = taken(nfa, &reached).bytes().filter(|&b| b != byte);
+    let behind = after(nfa, &reached, [byte].into_iter().collect());
+    let behind = closure(nfa, behind, |_| true);
+    Some(Needed {
+        byte,
+        before: before.collect(),
+        behind: if has_match(nfa, &behind) {
+            ByteSet::ALL
+        } else {
+            taken(nfa, &behind)
+        },
+    })
+}
+
+/// Every state that can be reached over these bytes, and over none.
+fn reach(nfa: &NFA, over: ByteSet) -> Vec<StateID> {
+    let mut seen = vec![false; nfa.states().len()];
+    let mut stack = vec![nfa.start_anchored()];
+    let mut found = Vec::new();
+    while let Some(id) = stack.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        found.push(id);
+        let open = edges(nfa.state(id))
+            .into_iter()
+            .filter(|(by, _)| by.is_none_or(|(a, b)| (a..=b).any(|byte| over.contains(byte))));
+        stack.extend(open.map(|(_, to)| to));
+    }
+    found
+}
+
+/// The states reached without a byte, where assertions hold as told.
+fn closure(
+    nfa: &NFA,
+    mut stack: Vec<StateID>,
+    holds: impl Fn(regex_automata::util::look::Look) -> bool,
+) -> Vec<StateID> {
+    let mut seen = vec![false; nfa.states().len()];
+    let mut found = Vec::new();
+    while let Some(id) = stack.pop() {
+        if std::mem::replace(&mut seen[id], true) {
+            continue;
+        }
+        found.push(id);
+        if matches!(nfa.state(id), State::Look { look, .. } if !holds(*look)) {
+            continue;
+        }
+        let free = edges(nfa.state(id))
+            .into_iter()
+            .filter(|(by, _)| by.is_none());
+        stack.extend(free.map(|(_, to)| to));
+    }
+    found
+}
+
+/// The states right behind one of these bytes.
+fn after(nfa: &NFA, states: &[StateID], bytes: ByteSet) -> Vec<StateID> {
+    let all = states.iter().flat_map(|&id| edges(nfa.state(id)));
+    let mut found: Vec<StateID> = all
+        .filter(|(by, _)| by.is_some_and(|(a, b)| (a..=b).any(|byte| bytes.contains(byte))))
+        .map(|(_, to)| to)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn taken(nfa: &NFA, states: &[StateID]) -> ByteSet {
+    let waiting = states.iter().map(|&id| nfa.state(id)).filter(|s| waits(s));
+    waiting
+        .flat_map(edges)
+        .filter_map(|(by, _)| by)
+        .flat_map(|(a, b)| a..=b)
+        .collect()
+}
+
+fn has_match(nfa: &NFA, states: &[StateID]) -> bool {
+    let is_match = |&id: &StateID| matches!(nfa.state(id), State::Match { .. });
+    states.iter().any(is_match)
+}

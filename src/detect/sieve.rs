@@ -1,0 +1,373 @@
+//! Where a value can begin: passes over text in which nothing can, many bytes at a time.
+//!
+//! ```text
+//!   text     Your order 4711 was sent to jane@example.com. Bye
+//!   rare                ^                                        a digit that begins a number
+//!   inner                                ^^^^                    in front of an `@`
+//!   places              |                |                       handed to the automata of the detectors
+//! ```
+//!
+//! Nothing here knows a detector. From the automaton of each shape it is read how its matches show: by a literal that
+//! they begin with, by a rare byte at a known place, or by a byte that none of them lacks. What shows in none of these
+//! ways is left to a general search. All of them name places where a match *may* begin and never miss one; a table of
+//! the first bytes that each shape can have then drops most of the places.
+
+use aho_corasick::{AhoCorasick, packed};
+use regex_automata::{meta, nfa::thompson::NFA};
+
+use super::{
+    DetectorError,
+    block::{BLOCK, Block, ByteSet, Finder, block},
+    facts::{Facts, KNOWN, Needed, needed},
+    machine::{regex, too_large},
+    pattern::Pattern,
+};
+
+/// A set of groups of detectors.
+pub(crate) type Groups = u128;
+
+/// Bytes of a match's front that the table knows.
+const GRAM: usize = 6;
+/// The most literals that are looked for at once.
+const LITERALS: usize = 64;
+/// How common the bytes may be together that are looked for at a place.
+const COMMON: u32 = 140;
+/// How common a byte may be that no match lacks.
+const COMMON_NEEDED: u32 = 8;
+/// The most detectors that are found by such a byte.
+pub(super) const INNER: usize = 8;
+/// How many of a block's bytes are decided in it: matches that begin in the others are decided in the next one.
+pub(super) const STEP: usize = BLOCK - KNOWN;
+const DECIDED: u64 = (1 << STEP) - 1;
+
+/// The detectors of a scanner by where their matches can begin.
+pub(crate) struct Sieve {
+    pub(super) table: Box<Table>,
+    pub(super) literals: Option<Literals>,
+    rare: Vec<Rare>,
+    pub(super) rare_groups: Groups,
+    digits: Finder,
+    pub(super) inner: Vec<Inner>,
+    pub(super) general: Option<General>,
+}
+
+/// By the byte at each of the first places, and by what is before them: the groups that have matches with it. The last
+/// entry is for a place behind the end of the text.
+pub(super) struct Table {
+    first: [[Groups; 257]; 2],
+    rest: [[Groups; 257]; GRAM - 1],
+}
+
+/// Literals that matches begin with.
+pub(super) struct Literals {
+    search: Literal,
+    pub(super) longest: usize,
+    pub(super) groups: Groups,
+}
+
+enum Literal {
+    Packed(packed::Searcher),
+    /// Where the processor has no vectors that the former could use.
+    Plain(AhoCorasick),
+}
+
+/// Detectors whose matches have a rare byte at the same place.
+struct Rare {
+    place: usize,
+    /// The bytes that are no digits, and whether digits are among them.
+    set: ByteSet,
+    finder: Option<Finder>,
+    digits: bool,
+    /// Places where there is always, or never, a digit.
+    digit: Vec<(usize, bool)>,
+    /// Whether none of them begins with a digit behind a digit.
+    number: bool,
+}
+
+/// A detector whose matches never lack a byte.
+pub(super) struct Inner {
+    pub(super) needed: Needed,
+    pub(super) reach: usize,
+    pub(super) groups: Groups,
+}
+
+/// Detectors whose matches show in no way.
+pub(super) struct General {
+    pub(super) regex: meta::Regex,
+    pub(super) reach: usize,
+    pub(super) groups: Groups,
+}
+
+/// How the matches of one shape show.
+enum Sign {
+    Literals(Vec<Vec<u8>>),
+    Rare(usize),
+    Inner(Needed),
+    None,
+}
+
+/// The group of a detector. Those behind the last group of their own share it.
+pub(crate) fn group(pattern: usize) -> usize {
+    pattern.min(Groups::BITS as usize - 1)
+}
+
+impl Sieve {
+    /// The automata are those of the patterns, each alone.
+    pub(crate) fn new(patterns: &[Pattern], automata: &[NFA]) -> Result<Self, DetectorError> {
+        let digits: ByteSet = (b'0'..=b'9').collect();
+        let mut sieve = Self {
+            table: Box::new(Table {
+                first: [[0; 257]; 2],
+                rest: [[0; 257]; GRAM - 1],
+            }),
+            literals: None,
+            rare: Vec::new(),
+            rare_groups: 0,
+            digits: Finder::new(digits),
+            inner: Vec::new(),
+            general: None,
+        };
+        let mut literals = (Vec::new(), 0);
+        let mut general = (Vec::new(), 0, 0);
+        for (i, (pattern, nfa)) in patterns.iter().zip(automata).enumerate() {
+            let facts = Facts::of(&pattern.shape, nfa);
+            let groups = 1 << group(i);
+            sieve.table.add(&facts, groups);
+            match sieve.sign(&facts, nfa, LITERALS - literals.0.len()) {
+                Sign::Literals(found) => {
+                    literals.0.extend(found);
+                    literals.1 |= groups;
+                }
+                Sign::Rare(place) => sieve.add_rare(&facts, place, groups, digits),
+                Sign::Inner(needed) => sieve.inner.push(Inner {
+                    needed,
+                    reach: pattern.reach,
+                    groups,
+                }),
+                Sign::None => {
+                    general.0.push(&pattern.shape);
+                    general.1 |= groups;
+                    general.2 = pattern.reach.max(general.2);
+                }
+            }
+        }
+        for rare in &mut sieve.rare {
+            rare.finder = (rare.set != ByteSet::default()).then(|| Finder::new(rare.set));
+        }
+        if !literals.0.is_empty() {
+            sieve.literals = Some(Literals::new(&literals.0, literals.1)?);
+        }
+        if !general.0.is_empty() {
+            sieve.general = Some(General {
+                regex: regex(&general.0)?,
+                groups: general.1,
+                reach: general.2,
+            });
+        }
+        Ok(sieve)
+    }
+
+    /// How to look for matches with these facts.
+    fn sign(&self, facts: &Facts, nfa: &NFA, literals: usize) -> Sign {
+        if let Some(found) = &facts.literals
+            && found.len() <= literals
+        {
+            return Sign::Literals(found.clone());
+        }
+        let common = |place: &usize| facts.at[*place].bytes().map(commonness).sum::<u32>();
+        if let Some(place) = (0..KNOWN).min_by_key(common)
+            && common(&place) <= COMMON
+        {
+            return Sign::Rare(place);
+        }
+        let mut bytes: Vec<u8> = (0..=u8::MAX)
+            .filter(|&byte| commonness(byte) <= COMMON_NEEDED)
+            .collect();
+        bytes.sort_by_key(|&byte| commonness(byte));
+        bytes
+            .into_iter()
+            .filter(|_| self.inner.len() < INNER)
+            .find_map(|byte| needed(nfa, byte))
+            .map_or(Sign::None, Sign::Inner)
+    }
+
+    fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups, digits: ByteSet) {
+        let digit: Vec<(usize, bool)> = (0..GRAM)
+            .filter_map(|i| match facts.at[i] {
+                set if set.is_within(digits) => Some((i, true)),
+                set if set.is_apart(digits) => Some((i, false)),
+                _ => None,
+            })
+            .collect();
+        let number = facts.behind_word.is_apart(digits);
+        let set: ByteSet = facts.at[place]
+            .bytes()
+            .filter(|b| !digits.contains(*b))
+            .collect();
+        let has_digits = !facts.at[place].is_apart(digits);
+        self.rare_groups |= groups;
+        match self.rare.iter_mut().find(|rare| rare.place == place) {
+            Some(rare) => {
+                rare.set = rare.set.union(set);
+                rare.digits |= has_digits;
+                rare.digit.retain(|known| digit.contains(known));
+                rare.number &= number;
+            }
+            None => self.rare.push(Rare {
+                place,
+                set,
+                finder: None,
+                digits: has_digits,
+                digit,
+                number,
+            }),
+        }
+    }
+
+    /// Where in the block at `base` a match with a rare byte may begin.
+    #[inline]
+    pub(super) fn rare_starts(&self, text: &[u8], base: usize) -> u64 {
+        let mut room = [0; BLOCK];
+        let block = block(text, base, &mut room);
+        let digits = self.digits.find(block);
+        let behind_digit = base > 0 && text.get(base - 1).is_some_and(u8::is_ascii_digit);
+        let starts = |rare: &Rare| rare.starts(block, digits, behind_digit);
+        DECIDED & self.rare.iter().fold(0, |all, rare| all | starts(rare))
+    }
+
+    /// The groups that can have a match in this text, judged by the bytes that some cannot do without.
+    pub(super) fn possible(&self, text: &[u8]) -> Groups {
+        let lacking = self
+            .inner
+            .iter()
+            .filter(|inner| !text.contains(&inner.needed.byte));
+        lacking.fold(Groups::MAX, |possible, inner| possible & !inner.groups)
+    }
+}
+
+impl Table {
+    fn add(&mut self, facts: &Facts, groups: Groups) {
+        for byte in 0..=u8::MAX {
+            let at = usize::from(byte);
+            for (table, set) in self
+                .first
+                .iter_mut()
+                .zip([facts.behind_other, facts.behind_word])
+            {
+                table[at] |= if set.contains(byte) { groups } else { 0 };
+            }
+            for (table, set) in self.rest.iter_mut().zip(&facts.at[1..]) {
+                table[at] |= if set.contains(byte) { groups } else { 0 };
+            }
+        }
+        for (table, &over) in self.rest.iter_mut().zip(&facts.over[1..]) {
+            table[256] |= if over { groups } else { 0 };
+        }
+    }
+
+    /// The groups that may have a match at this place.
+    #[inline]
+    pub(super) fn groups(&self, text: &[u8], at: usize) -> Groups {
+        let entry = |at: usize| text.get(at).map_or(256, |&byte| usize::from(byte));
+        let behind_word = at
+            .checked_sub(1)
+            .is_some_and(|before| is_word(text[before]));
+        let first = self.first[usize::from(behind_word)][entry(at)];
+        if first == 0 {
+            return 0;
+        }
+        let mut groups = first;
+        for (i, table) in self.rest.iter().enumerate() {
+            groups &= table[entry(at + 1 + i)];
+            if groups == 0 {
+                break;
+            }
+        }
+        groups
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+impl Literals {
+    fn new(literals: &[Vec<u8>], groups: Groups) -> Result<Self, DetectorError> {
+        let search = match packed::Searcher::new(literals) {
+            Some(search) => Literal::Packed(search),
+            None => AhoCorasick::new(literals)
+                .map(Literal::Plain)
+                .map_err(|_| too_large())?,
+        };
+        Ok(Self {
+            search,
+            longest: literals.iter().map(Vec::len).max().unwrap_or(1),
+            groups,
+        })
+    }
+
+    /// Where the first literal in this part of the text begins.
+    pub(super) fn find(&self, text: &[u8], from: usize, end: usize) -> Option<usize> {
+        match &self.search {
+            Literal::Packed(search) => search
+                .find_in(text, (from..end).into())
+                .map(|found| found.start()),
+            Literal::Plain(search) => search
+                .find(aho_corasick::Input::new(text).span(from..end))
+                .map(|found| found.start()),
+        }
+    }
+}
+
+impl Rare {
+    /// Where in the block a match may begin, given where in it digits are.
+    #[inline]
+    fn starts(&self, block: &Block, digits: u64, behind_digit: bool) -> u64 {
+        let mut starts = if self.digits { digits } else { 0 };
+        if let Some(finder) = &self.finder {
+            starts |= finder.find(block);
+        }
+        if starts == 0 {
+            return 0;
+        }
+        starts >>= self.place;
+        for &(place, always) in &self.digit {
+            let there = digits >> place;
+            starts &= if always { there } else { !there };
+        }
+        if self.number {
+            starts &= !(digits & (digits << 1 | u64::from(behind_digit)));
+        }
+        starts
+    }
+}
+
+impl Inner {
+    /// The first place in this part of the text with the byte, and one behind it that may be.
+    pub(super) fn find(&self, text: &[u8], mut from: usize, end: usize) -> Option<usize> {
+        while let Some(at) = memchr::memchr(self.needed.byte, text.get(from..end)?) {
+            let place = from + at;
+            // Nothing behind it is behind the end: then it may be the last.
+            if text
+                .get(place + 1)
+                .is_none_or(|&byte| self.needed.behind.contains(byte))
+            {
+                return Some(place);
+            }
+            from = place + 1;
+        }
+        None
+    }
+}
+
+/// How common a byte is in what people and programs write, very roughly.
+fn commonness(byte: u8) -> u32 {
+    match byte {
+        b'a'..=b'z' | b' ' => 30,
+        b'A'..=b'Z' => 4,
+        b'"' | b',' | b'.' | b':' | b'\\' | b'{' | b'}' => 8,
+        b'0'..=b'9' | b'\n' | b'-' | b'_' | b'/' | b'\'' => 3,
+        0x80.. => 20,
+        _ => 1,
+    }
+}
