@@ -300,6 +300,7 @@ impl Probe for Live {
         metrics.set("ledger", "writable", health.writable().into());
         metrics.set("ledger", "bytes", health.spool_bytes);
         metrics.set("ledger", "cap_bytes", health.cap_bytes);
+        metrics.set("ledger", "alarm_percent", health.alarm_percent.into());
         metrics.set("ledger", "records", health.records);
         if let Some(published) = &health.published {
             metrics.set("kafka", "unacknowledged_records", published.lag_records);

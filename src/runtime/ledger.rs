@@ -175,6 +175,9 @@ pub struct Opening {
     pub verifier: VerifierKey,
 }
 
+/// How full the ledger's share of the disk may be, in percent, before it says so (SP 800-53 AU-5(1)).
+pub const ALARMS: [u8; 3] = [70, 85, 95];
+
 /// How the ledger is doing, for readiness and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerHealth {
@@ -184,6 +187,8 @@ pub struct LedgerHealth {
     pub spool_bytes: u64,
     /// Bytes they may take.
     pub cap_bytes: u64,
+    /// The highest of [`ALARMS`] that is passed, in percent; 0 below all of them.
+    pub alarm_percent: u8,
     /// Records in the current chain.
     pub records: u64,
     /// Of these, how many are on disk.

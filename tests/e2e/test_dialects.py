@@ -3,6 +3,7 @@
 import json
 
 import anthropic
+import ollama
 import openai
 import pytest
 from stack import UPSTREAM_KEY, ModelSim, Upstream
@@ -20,6 +21,10 @@ ASKED = f"Who has {SSN}?"
 PROVIDERS = [
     ("anthropic", "/anthropic/v1", "anthropic", ["messages", "count_tokens"], "authorization", "x-api-key"),
     ("openai", "/openai/v1", "openai", ["chat_completions", "completions", "embeddings", "responses"], "authorization", "authorization"),
+    ("ollama", "/ollama/api", "ollama", ["chat", "generate"], "authorization", "authorization"),
+    ("gemini", "/gemini/v1beta", "gemini", ["generate_content", "stream_generate_content"], "x-goog-api-key", "x-goog-api-key"),
+    ("json", "/json", "json", ["any"], "authorization", "authorization"),
+    ("text", "/text", "text", ["any"], "authorization", "authorization"),
 ]
 
 
@@ -182,3 +187,82 @@ def test_openai_legacy_completions_are_masked(providers, tokens):
     upstream.answer = Answer.sse([*pieces, {**base, "choices": [{"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}]}])
     said = client.completions.create(model="gpt-3.5-turbo-instruct", prompt=ASKED, stream=True)
     assert "".join(event.choices[0].text for event in said) == MASKED
+
+
+# --- Ollama ---
+
+
+def llama(through):
+    url, token, requests = through("/ollama")
+    return ollama.Client(host=url, headers={"authorization": f"Bearer {token}"}, timeout=20), requests
+
+
+def test_ollama_chat_is_masked_as_a_stream(through):
+    client, requests = llama(through)
+    pieces = [part.message.content for part in client.chat(model="llama3", messages=[{"role": "user", "content": ASKED}], stream=True)]
+    assert "".join(pieces) == MASKED and len(pieces) > 3
+    check_request(requests)
+
+
+def test_ollama_chat_and_generate_are_masked_whole(through):
+    client, requests = llama(through)
+    assert client.chat(model="llama3", messages=[{"role": "user", "content": ASKED}]).message.content == MASKED
+    check_request(requests)
+    requests.clear()
+    assert client.generate(model="llama3", prompt=ASKED).response == MASKED
+    check_request(requests)
+
+
+def test_ollama_generate_is_masked_as_a_stream(through):
+    client, _ = llama(through)
+    assert "".join(part.response for part in client.generate(model="llama3", prompt=ASKED, stream=True)) == MASKED
+
+
+# --- Gemini ---
+
+
+def gemini_text(documents):
+    return "".join(p.get("text", "") for d in documents for c in d.get("candidates", []) for p in c.get("content", {}).get("parts", []))
+
+
+def test_gemini_is_masked_whole_and_as_a_stream(through):
+    url, token, requests = through("/gemini")
+    body = {"contents": [{"role": "user", "parts": [{"text": ASKED}]}]}
+    headers = {"x-goog-api-key": token}
+    whole = call(url.removesuffix("/gemini"), None, body, headers, path="/gemini/v1beta/models/gemini-2.5-flash:generateContent")
+    assert whole.status == 200 and gemini_text([whole.json]) == MASKED, whole
+    check_request(requests)
+    streamed = call(url.removesuffix("/gemini"), None, body, headers, path="/gemini/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+    events = [json.loads(line[6:]) for line in streamed.body.decode().splitlines() if line.startswith("data: ")]
+    assert streamed.whole and gemini_text(events) == MASKED and len(events) > 3
+
+
+def test_the_model_in_geminis_path_is_what_policy_and_record_see(providers, tokens):
+    gateway, upstream = providers
+    upstream.requests.clear()
+    upstream.answer = Answer.json({"candidates": [{"content": {"role": "model", "parts": [{"text": "Hi."}]}, "finishReason": "STOP", "index": 0}]})
+    reply = call(gateway.envoy.url, None, {"contents": [{"parts": [{"text": "hi"}]}]}, {"x-goog-api-key": tokens()},
+                 path="/gemini/v1beta/models/gemini-2.5-pro:generateContent")
+    assert reply.status == 200, reply
+    assert recorded(gateway, reply.session)[0]["opened"]["request"]["model"] == "gemini-2.5-pro"
+
+
+# --- any JSON, any text ---
+
+
+def test_json_of_no_provider_is_masked_in_every_string(providers, tokens):
+    gateway, upstream = providers
+    upstream.requests.clear()
+    upstream.answer = Answer.json({"deep": [{"er": SAID}], "n": 1.50})
+    reply = call(gateway.envoy.url, tokens(), {"any": {"thing": [ASKED]}, CARD: 1}, path="/json/whatever")
+    assert reply.status == 200 and reply.json == {"deep": [{"er": MASKED}], "n": 1.5}, reply
+    assert CARD.encode() not in check_request(upstream.requests).body
+
+
+def test_plain_text_is_masked_however_it_is_cut(providers, tokens):
+    gateway, upstream = providers
+    upstream.requests.clear()
+    upstream.answer = Answer(200, {"content-type": "text/plain; charset=utf-8"}, [SAID[i : i + 3].encode() for i in range(0, len(SAID), 3)])
+    reply = call(gateway.envoy.url, tokens(), ASKED.encode(), {"content-type": "text/plain"}, path="/text/whatever")
+    assert (reply.status, reply.whole, reply.body.decode()) == (200, True, MASKED), reply
+    check_request(upstream.requests)

@@ -466,7 +466,12 @@ async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_notic
     options.spool_cap_bytes = 64 << 10;
     let ledger = Ledger::open(options).unwrap();
     let mut sessions = 0;
+    let mut alarms = vec![ledger.health().alarm_percent];
     let refused = loop {
+        let alarm = ledger.health().alarm_percent;
+        if alarms.last() != Some(&alarm) {
+            alarms.push(alarm);
+        }
         match ledger
             .append(opened(&format!("s-{sessions}")), Durability::Spool)
             .await
@@ -477,6 +482,7 @@ async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_notic
     };
     assert_eq!((refused, refused.code()), (LedgerError::Full, "audit_full"));
     assert!(sessions > 10);
+    assert_eq!(alarms, [0, 70, 85, 95], "it says so before it refuses");
     ledger
         .append(closed("s-0"), Durability::Disk)
         .await
@@ -501,6 +507,7 @@ async fn at_the_cap_new_work_is_refused_open_work_can_end_and_room_made_is_notic
 
     std::fs::remove_dir_all(old.path).unwrap();
     until("the room is noticed", || ledger.health().writable()).await;
+    assert!(ledger.health().alarm_percent < 95);
     ledger.append(opened("s"), Durability::Disk).await.unwrap();
 }
 

@@ -15,7 +15,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening};
+use super::{ALARMS, Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening};
 use crate::{
     audit::{
         ChainId, Durability, Receipt,
@@ -176,6 +176,7 @@ impl Writer {
             trouble: None,
             spool_bytes: 0,
             cap_bytes: options.spool_cap_bytes,
+            alarm_percent: 0,
             records: 0,
             synced: 0,
             published: None,
@@ -596,6 +597,30 @@ impl Writer {
 
     fn grow(&self, bytes: u64) {
         self.health().spool_bytes += bytes;
+        self.alarm();
+    }
+
+    /// Says so, once, where the log has grown over one of the alarms' marks or is below one again.
+    fn alarm(&self) {
+        let mut health = self.health();
+        let usable = health.cap_bytes - reserve(health.cap_bytes);
+        let percent = health.spool_bytes.saturating_mul(100) / usable.max(1);
+        let passed = ALARMS.into_iter().rfind(|mark| percent >= u64::from(*mark));
+        let before = std::mem::replace(&mut health.alarm_percent, passed.unwrap_or(0));
+        let (now, bytes, cap) = (health.alarm_percent, health.spool_bytes, health.cap_bytes);
+        drop(health);
+        match now.cmp(&before) {
+            std::cmp::Ordering::Greater if now == ALARMS[ALARMS.len() - 1] => {
+                tracing::error!(percent, bytes, cap, "the audit log's share of the disk is all but full; at the cap requests are refused");
+            }
+            std::cmp::Ordering::Greater => {
+                tracing::warn!(percent, bytes, cap, "the audit log's share of the disk is filling up");
+            }
+            std::cmp::Ordering::Less => {
+                tracing::info!(percent, bytes, cap, "the audit log's share of the disk has room again");
+            }
+            std::cmp::Ordering::Equal => {}
+        }
     }
 
     fn count_bytes(&mut self) -> u64 {
@@ -603,6 +628,7 @@ impl Writer {
         if let Ok(bytes) = layout::bytes_on_disk(&self.dir) {
             self.health().spool_bytes = bytes;
         }
+        self.alarm();
         self.health().spool_bytes
     }
 
