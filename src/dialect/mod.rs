@@ -1,5 +1,15 @@
 //! Where text lives: how each provider's requests, answers and errors are shaped.
 //!
+//! ```text
+//! request  -> json -> texts  -> texts masked, the rest as received            request
+//! document -> json -> texts  -> the same                                      whole
+//! stream   -> framing (sse, lines, elements) -> json -> texts by channel      stream
+//!             -> the same event with the text that may leave
+//! ```
+//!
+//! A dialect says what its documents look like ([`texts::Fields`]), what its events are ([`stream::Protocol`]) and what
+//! answers say of themselves; how text is found, held, masked and put back is the same for all.
+//!
 //! A dialect reads a request so that what policy decides on is what the upstream will read, and rewrites only the
 //! text that changed: every other byte is forwarded as received. Shapes it does not know are errors, never passed.
 

@@ -130,7 +130,7 @@ pub(super) struct Stream<P> {
     signed: Quarantine,
     /// What became of the last block that was not blank: the LF of a cut CRLF goes where its CR went.
     fate: Fate,
-    /// What may be the last of the stream.
+    /// What may be the last of the stream: the last document since one said that a text is whole.
     tail: Vec<u8>,
     /// The document before, where the next one may differ from it in one piece of text only.
     like: Option<Like>,
@@ -376,6 +376,7 @@ impl<P: Protocol> Stream<P> {
             ));
         }
         let event = self.protocol.event(&document)?;
+        let ended = event.terminal || !self.tail.is_empty();
         passed.now.append(&mut self.tail);
         let texts = Texts::find(&document, event.fields)?;
         // What was said bit by bit is over before an event repeats it whole.
@@ -409,7 +410,7 @@ impl<P: Protocol> Stream<P> {
         let new = (!edits.is_empty()).then(|| json::splice(data, edits));
         let (before, block) = block.encoded(new.as_deref(), values, &carriers);
         self.out(passed).extend_from_slice(before.as_bytes());
-        if event.terminal && P::GOES_ON {
+        if ended && P::GOES_ON {
             self.tail.extend_from_slice(block.as_bytes());
             return Ok(());
         }
