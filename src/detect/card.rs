@@ -70,12 +70,16 @@ pub(crate) fn check(before: &str, found: &str) -> Option<usize> {
 }
 
 fn is_card(text: &[u8]) -> bool {
-    let digits: Vec<u32> = text
-        .iter()
-        .filter(|b| b.is_ascii_digit())
-        .map(|b| u32::from(b - b'0'))
-        .collect();
-    is_issued(&digits) && luhn(&digits)
+    let (mut digits, mut count) = ([0; 19], 0);
+    for byte in text.iter().filter(|b| b.is_ascii_digit()) {
+        let Some(digit) = digits.get_mut(count) else {
+            return false;
+        };
+        *digit = u32::from(byte - b'0');
+        count += 1;
+    }
+    let digits = &digits[..count];
+    is_issued(digits) && luhn(digits)
 }
 
 fn is_issued(digits: &[u32]) -> bool {

@@ -12,7 +12,7 @@ const SLICE: usize = 2048;
 /// The buffer grows by at least this many bytes, so that small pieces seldom make it.
 const GRAIN: usize = 256;
 /// The most bytes of the buffer that hold no held text.
-const SPARE: usize = LOOK_BEHIND + SLICE + 1024;
+const SPARE: usize = LOOK_BEHIND + SLICE + 512;
 
 /// Masks one text that comes in pieces.
 ///

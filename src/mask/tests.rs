@@ -215,23 +215,82 @@ fn stream<S: AsRef<str>>(plan: &Arc<Plan>, pieces: &[S]) -> (String, Masker) {
     (out, masker)
 }
 
+/// How many texts, and from which seed: `./dev fuzz` asks for more, and others.
 #[allow(
     clippy::disallowed_methods,
-    reason = "how long to search is the tester's choice"
+    reason = "how long to search, and where, is the tester's choice"
 )]
-fn cases(default: u32) -> ProptestConfig {
-    let cases = std::env::var("MASK_CASES")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(default);
+fn asked(name: &str, default: u64) -> u64 {
+    let asked = std::env::var(name).ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or(default)
+}
+
+fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::with_cases(cases)
     }
 }
 
+/// A generator of numbers that is fast (Steele and Vigna, SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+
+    fn text(&mut self) -> String {
+        let mut text = String::new();
+        for _ in 0..1 + self.below(13) {
+            let piece = PIECES[self.below(PIECES.len())];
+            let characters: Vec<char> = piece.chars().collect();
+            let at = self.below(characters.len() + 1);
+            match self.below(100) {
+                ..15 => text.extend(&characters[..at]),
+                15..25 => text.push_str(&disguised(&characters, at)),
+                _ => text.push_str(piece),
+            }
+        }
+        text
+    }
+
+    fn pieces(&mut self, text: &str) -> Vec<String> {
+        let most = [1, 2, 7, 60][self.below(4)];
+        let lengths: Vec<usize> = (0..5).map(|_| 1 + self.below(most)).collect();
+        cut(text, &lengths)
+    }
+}
+
+/// The same as below without a library: many more texts in the time, but a failure is not made smaller.
+#[test]
+fn a_hundred_thousand_texts_are_masked_the_same_however_they_are_cut() {
+    let (texts, seed) = (asked("MASK_TEXTS", 100_000), asked("MASK_SEED", 1));
+    println!("{texts} texts from seed {seed}");
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                let mut dice = Dice(seed.wrapping_mul(1_000_003).wrapping_add(thread << 40));
+                for _ in 0..texts.div_ceil(threads) {
+                    let text = dice.text();
+                    let pieces = dice.pieces(&text);
+                    let (whole, counts) = mask(&PLAN, &text);
+                    let (out, masker) = stream(&PLAN, &pieces);
+                    assert_eq!(out, whole, "{text:?} cut into {pieces:?}");
+                    assert_eq!(masker.counts(), counts, "{text:?}");
+                }
+            });
+        }
+    });
+}
+
 proptest! {
-    #![proptest_config(cases(3000))]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn every_cutting_gives_what_the_whole_text_gives(
