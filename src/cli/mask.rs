@@ -412,7 +412,7 @@ impl TextFilter for Lanes {
         mask::mask(&self.plan, text).0
     }
 
-    fn again(&mut self, text: &str) -> String {
+    fn again(&mut self, _: &Channel, text: &str) -> String {
         mask::mask(&self.plan, text).0
     }
 }

@@ -170,11 +170,42 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Whether a program reads the text rather than a person: the arguments of a tool call.
+    /// Whether the text is one that a person reads, as far as the dialects know: neither a tool's arguments nor a program,
+    /// nor a field of no known meaning.
     #[must_use]
-    pub fn is_for_a_tool(&self) -> bool {
-        let last = self.field.rsplit('.').next().unwrap_or_default();
-        matches!(last, "arguments" | "input" | "partial_json")
+    pub fn is_prose(&self) -> bool {
+        const TOOLS: [&str; 12] = [
+            "arguments",
+            "args",
+            "code",
+            "command",
+            "executableCode",
+            "functionCall",
+            "functionResponse",
+            "function_call",
+            "input",
+            "mcp_arguments",
+            "partial_json",
+            "tool_calls",
+        ];
+        const PROSE: [&str; 12] = [
+            "content",
+            "output_text",
+            "reasoning",
+            "reasoning_content",
+            "refusal",
+            "response",
+            "summary",
+            "text",
+            "thinking",
+            "thought",
+            "transcript",
+            "message",
+        ];
+        let mut steps = self.field.split('.');
+        // The last step that is no place in an array says what it is.
+        let last = steps.clone().rfind(|step| step.parse::<u32>().is_err());
+        !steps.any(|step| TOOLS.contains(&step)) && last.is_some_and(|last| PROSE.contains(&last))
     }
 }
 
@@ -189,7 +220,7 @@ pub trait TextFilter {
     /// is part of is pushed behind it, with what came back in the part's place.
     fn part(&mut self, text: &str) -> String;
     /// A text that was pushed before, repeated whole: what came of it then, and not to be shown or counted again.
-    fn again(&mut self, text: &str) -> String;
+    fn again(&mut self, channel: &Channel, text: &str) -> String;
     /// A word of the protocol, such as an id: what must take its place, if anything. Always the same for the same word.
     /// A word is no text of the answer, and masking what only looks like a value would break clients; what may stand
     /// nowhere, such as the lent credential, may not stand here either.

@@ -195,7 +195,7 @@ impl TextFilter for Filter {
                 self.overflowed = true;
                 return String::new();
             }
-            let restorer = |vault| Restorer::new(vault, channel.is_for_a_tool());
+            let restorer = |vault| Restorer::new(vault, !channel.is_prose());
             let lane = Lane {
                 masker: self.plan.clone().map(Masker::new),
                 restorer: self.vault.clone().map(restorer),
@@ -252,7 +252,7 @@ impl TextFilter for Filter {
         masked
     }
 
-    fn again(&mut self, text: &str) -> String {
+    fn again(&mut self, channel: &Channel, text: &str) -> String {
         let masked = match &self.plan {
             Some(plan) => mask::mask(plan, text).0,
             None => text.to_owned(),
@@ -260,8 +260,7 @@ impl TextFilter for Filter {
         let Some(vault) = &self.vault else {
             return masked;
         };
-        // Who reads it is not known here.
-        let mut restorer = Restorer::new(vault.clone(), true);
+        let mut restorer = Restorer::new(vault.clone(), !channel.is_prose());
         let (mut restored, mut shown) = (String::new(), String::new());
         restorer.push(&masked, &mut restored, &mut shown);
         restorer.finish(&mut restored, &mut shown);

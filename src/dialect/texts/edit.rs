@@ -136,7 +136,7 @@ impl<'e> Edit<'e> {
             What::Text(leaf) => {
                 let text = text(leaf);
                 let masked = if self.said.before(text) {
-                    self.filter.again(text)
+                    self.filter.again(channel, text)
                 } else {
                     whole(self.filter, channel, text)
                 };
@@ -150,7 +150,7 @@ impl<'e> Edit<'e> {
             What::Arguments { leaf, .. } => {
                 let text = text(leaf);
                 let masked = if self.said.before(text) {
-                    arguments_again(text, self.filter)?
+                    arguments_again(text, channel, self.filter)?
                 } else {
                     arguments(text, channel, self.filter)?
                 };
@@ -168,7 +168,7 @@ impl<'e> Edit<'e> {
                 let masked = if *word {
                     self.filter.word(text).unwrap_or_else(|| text.to_owned())
                 } else if self.said.before(text) {
-                    self.filter.again(text)
+                    self.filter.again(channel, text)
                 } else {
                     whole(self.filter, channel, text)
                 };
@@ -199,7 +199,7 @@ impl<'e> Edit<'e> {
         if self.said.remembers() && texts.clone().all(|text| self.said.before(text)) {
             for (span, leaf) in parts {
                 let text = leaf.text(self.document, *span);
-                let masked = self.filter.again(text);
+                let masked = self.filter.again(channel, text);
                 self.put(*span, text, &masked);
             }
             return;
@@ -279,14 +279,18 @@ fn arguments(
 }
 
 /// Masks arguments that were said before, as they were written then.
-fn arguments_again(text: &str, filter: &mut dyn TextFilter) -> Result<Option<String>, ShapeError> {
+fn arguments_again(
+    text: &str,
+    channel: &Channel,
+    filter: &mut dyn TextFilter,
+) -> Result<Option<String>, ShapeError> {
     let mut watch = Watch {
         filter,
         again: true,
         pushed: String::new(),
         changed: false,
     };
-    Arguments::whole(text, &Channel::default(), &mut watch).map(Some)
+    Arguments::whole(text, channel, &mut watch).map(Some)
 }
 
 /// Lets texts go whole only, and notices whether one changed.
@@ -307,7 +311,7 @@ impl TextFilter for Watch<'_> {
     fn finish(&mut self, channel: &Channel) -> String {
         let text = std::mem::take(&mut self.pushed);
         let masked = if self.again {
-            self.filter.again(&text)
+            self.filter.again(channel, &text)
         } else {
             whole(self.filter, channel, &text)
         };
@@ -319,8 +323,8 @@ impl TextFilter for Watch<'_> {
         self.filter.part(text)
     }
 
-    fn again(&mut self, text: &str) -> String {
-        self.filter.again(text)
+    fn again(&mut self, channel: &Channel, text: &str) -> String {
+        self.filter.again(channel, text)
     }
 
     fn masks(&self) -> bool {
@@ -369,7 +373,7 @@ impl TextFilter for Mask<'_> {
         (self.mask)(text).unwrap_or_else(|| text.to_owned())
     }
 
-    fn again(&mut self, text: &str) -> String {
+    fn again(&mut self, _: &Channel, text: &str) -> String {
         self.part(text)
     }
 }

@@ -275,7 +275,7 @@ fn texts_inside(arguments: &str) -> Result<Vec<String>, ShapeError> {
         fn part(&mut self, _: &str) -> String {
             String::new()
         }
-        fn again(&mut self, _: &str) -> String {
+        fn again(&mut self, _: &Channel, _: &str) -> String {
             String::new()
         }
     }

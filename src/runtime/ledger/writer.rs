@@ -611,13 +611,28 @@ impl Writer {
         drop(health);
         match now.cmp(&before) {
             std::cmp::Ordering::Greater if now == ALARMS[ALARMS.len() - 1] => {
-                tracing::error!(percent, bytes, cap, "the audit log's share of the disk is all but full; at the cap requests are refused");
+                tracing::error!(
+                    percent,
+                    bytes,
+                    cap,
+                    "the audit log's share of the disk is all but full; at the cap requests are refused"
+                );
             }
             std::cmp::Ordering::Greater => {
-                tracing::warn!(percent, bytes, cap, "the audit log's share of the disk is filling up");
+                tracing::warn!(
+                    percent,
+                    bytes,
+                    cap,
+                    "the audit log's share of the disk is filling up"
+                );
             }
             std::cmp::Ordering::Less => {
-                tracing::info!(percent, bytes, cap, "the audit log's share of the disk has room again");
+                tracing::info!(
+                    percent,
+                    bytes,
+                    cap,
+                    "the audit log's share of the disk has room again"
+                );
             }
             std::cmp::Ordering::Equal => {}
         }
