@@ -173,6 +173,7 @@ fn kafka_options(from: &config::Kafka) -> anyhow::Result<KafkaOptions> {
     }
     Ok(KafkaOptions {
         topic: from.topic.clone(),
+        checkpoint_topic: from.checkpoint_topic.clone(),
         extra,
         ..KafkaOptions::new(from.brokers.join(","))
     })

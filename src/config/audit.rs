@@ -64,6 +64,11 @@ pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<A
     })
 }
 
+/// Where records go unless the file says otherwise.
+const AUDIT_TOPIC: &str = "countersign.audit.v1";
+/// Where signed checkpoints go.
+const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
+
 /// Settings that the promise of delivery rests on, or that are set elsewhere.
 const RESERVED: [&str; 17] = [
     "acks",
@@ -106,20 +111,16 @@ fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
             );
         }
     }
-    let topic = raw
-        .topic
-        .unwrap_or_else(|| "countersign.audit.v1".to_owned());
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty()
-        || topic.len() > 249
-        || topic == "."
-        || topic == ".."
-        || !topic.chars().all(legal)
-    {
-        notes.fault(
-            &at.key("topic"),
-            "not a topic: letters, digits, `.`, `_`, `-`, at most 249",
-        );
+    let topic = topic(raw.topic, AUDIT_TOPIC, &at.key("topic"), notes);
+    let at_checkpoints = at.key("checkpoint_topic");
+    let checkpoint_topic = self::topic(
+        raw.checkpoint_topic,
+        CHECKPOINT_TOPIC,
+        &at_checkpoints,
+        notes,
+    );
+    if topic == checkpoint_topic {
+        notes.fault(&at_checkpoints, "records and checkpoints need a topic each");
     }
     let mut options = BTreeMap::new();
     for (name, value) in raw.options {
@@ -158,7 +159,25 @@ fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
     Kafka {
         brokers: raw.brokers,
         topic,
+        checkpoint_topic,
         options,
         secrets,
     }
+}
+
+fn topic(raw: Option<String>, default: &str, at: &At, notes: &mut Notes<'_>) -> String {
+    let topic = raw.unwrap_or_else(|| default.to_owned());
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if topic.is_empty()
+        || topic.len() > 249
+        || topic == "."
+        || topic == ".."
+        || !topic.chars().all(legal)
+    {
+        notes.fault(
+            at,
+            "not a topic: letters, digits, `.`, `_`, `-`, at most 249",
+        );
+    }
+    topic
 }

@@ -1,12 +1,15 @@
 //! Detectors of the user's own, and groups of entities.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CustomDetector, Known, raw,
+    CustomDetector, Dictionary, Known, TermSource, raw,
     understand::{At, NAME_RULE, Notes, is_name},
 };
 use crate::{detect::Entity, policy::Vocabulary};
+
+const ENTITY_RULE: &str =
+    "an entity is named by capitals, digits and `_`, a capital first, at most 64 in all";
 
 /// Entities by the name of their group.
 pub(super) type Groups = BTreeMap<String, Vec<Entity>>;
@@ -23,8 +26,7 @@ pub(super) fn detectors(
         let at = at.index(i);
         let entity = raw.entity.as_str();
         if !is_entity(entity) {
-            let message = "an entity is named by capitals, digits and `_`, a capital first, at most 64 in all";
-            notes.fault(&at.key("entity"), message);
+            notes.fault(&at.key("entity"), ENTITY_RULE);
         } else if known.entities.iter().any(|builtin| &**builtin == entity) {
             notes.fault(
                 &at.key("entity"),
@@ -47,6 +49,58 @@ pub(super) fn detectors(
         detectors.push(detector);
     }
     detectors
+}
+
+/// Lists of terms, behind `detectors`.
+pub(super) fn dictionaries(
+    raw: Vec<raw::Dictionary>,
+    detectors: &[CustomDetector],
+    known: &Known<'_>,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Vec<Dictionary> {
+    let mut taken: BTreeSet<Entity> = known.entities.iter().cloned().collect();
+    taken.extend(detectors.iter().map(|custom| custom.entity.clone()));
+    let mut dictionaries = Vec::with_capacity(raw.len());
+    for (i, raw) in raw.into_iter().enumerate() {
+        let at = at.index(i);
+        let entity = Entity::from(raw.entity.as_str());
+        if !is_entity(&entity) {
+            notes.fault(&at.key("entity"), ENTITY_RULE);
+        } else if !taken.insert(entity.clone()) {
+            let message = format!("`{entity}` is another detector's name; choose another");
+            notes.fault(&at.key("entity"), message);
+        }
+        let terms = match (raw.terms, raw.file) {
+            (Some(terms), None) => {
+                for (n, term) in terms.iter().enumerate() {
+                    if term.trim().is_empty() {
+                        notes.fault(&at.key("terms").index(n), "the term is empty");
+                    }
+                }
+                if terms.is_empty() {
+                    notes.fault(&at.key("terms"), "there are no terms");
+                }
+                TermSource::Here(terms)
+            }
+            (None, Some(file)) => TermSource::File(notes.existing(&file, &at.key("file"))),
+            (Some(_), Some(_)) => {
+                notes.fault(&at, "name `terms` or `file`, not both");
+                continue;
+            }
+            (None, None) => {
+                notes.fault(&at, "say what the terms are: `terms` or `file`");
+                continue;
+            }
+        };
+        dictionaries.push(Dictionary {
+            entity,
+            terms,
+            match_case: raw.match_case,
+            inside_words: raw.inside_words,
+        });
+    }
+    dictionaries
 }
 
 pub(super) fn groups(

@@ -66,6 +66,8 @@ pub struct Config {
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
     pub detectors: Vec<CustomDetector>,
+    /// Lists of terms, entities unique and none of them another detector's.
+    pub dictionaries: Vec<Dictionary>,
     /// The key of keyed operators; there where a policy uses one.
     pub masking: Option<Masking>,
     /// The ledger and where its records go.
@@ -240,6 +242,28 @@ pub struct CustomDetector {
     pub context: Vec<String>,
 }
 
+/// A list of terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dictionary {
+    /// The entity it finds.
+    pub entity: Entity,
+    /// The terms.
+    pub terms: TermSource,
+    /// Whether capital and small letters differ.
+    pub match_case: bool,
+    /// Whether a term is found inside longer words too.
+    pub inside_words: bool,
+}
+
+/// Where terms are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TermSource {
+    /// In the configuration.
+    Here(Vec<String>),
+    /// In a file, a term on each line.
+    File(PathBuf),
+}
+
 /// The ledger and where its records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
@@ -268,6 +292,8 @@ pub struct Kafka {
     pub brokers: Vec<String>,
     /// The topic.
     pub topic: String,
+    /// The topic of the signed checkpoints.
+    pub checkpoint_topic: String,
     /// Further librdkafka settings, none of which weakens delivery.
     pub options: BTreeMap<String, String>,
     /// librdkafka settings that are secret.

@@ -27,6 +27,9 @@ pub(super) struct File {
     /// Detectors of your own, beside the built-in ones.
     #[serde(default)]
     pub(super) detectors: Vec<Detector>,
+    /// Lists of terms of your own, such as the names of projects or customers.
+    #[serde(default)]
+    pub(super) dictionaries: Vec<Dictionary>,
     /// Named groups of entities, usable wherever a list of detectors is asked for.
     #[serde(default)]
     pub(super) detector_groups: BTreeMap<String, Vec<String>>,
@@ -399,6 +402,24 @@ pub(super) struct Mask {
     pub(super) exempt_groups: Vec<String>,
 }
 
+/// A list of terms: exactly one of `terms` and `file`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dictionary {
+    /// The entity it finds: capitals, digits, `_`; at most 64.
+    pub(super) entity: String,
+    /// The terms.
+    pub(super) terms: Option<Vec<String>>,
+    /// A file with a term on each line, up to 1,000,000 of them and 64 MiB.
+    pub(super) file: Option<String>,
+    /// Whether capital and small letters differ. Default: false.
+    #[serde(default)]
+    pub(super) match_case: bool,
+    /// Whether a term is found inside longer words too. Default: false.
+    #[serde(default)]
+    pub(super) inside_words: bool,
+}
+
 /// What is masked, and how.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -508,6 +529,8 @@ pub(super) struct Kafka {
     pub(super) brokers: Vec<String>,
     /// The topic. Default: countersign.audit.v1.
     pub(super) topic: Option<String>,
+    /// The topic of the signed checkpoints. Default: countersign.checkpoints.v1.
+    pub(super) checkpoint_topic: Option<String>,
     /// Further librdkafka settings, such as `security.protocol`. Those that delivery rests on cannot be set.
     #[serde(default)]
     pub(super) options: BTreeMap<String, OptionValue>,

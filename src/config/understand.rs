@@ -51,6 +51,13 @@ pub(super) fn understand(
         &mut notes,
     );
     let detectors = detectors::detectors(raw.detectors, known, &root.key("detectors"), &mut notes);
+    let dictionaries = detectors::dictionaries(
+        raw.dictionaries,
+        &detectors,
+        known,
+        &root.key("dictionaries"),
+        &mut notes,
+    );
     let audit = audit::audit(raw.audit, &root.key("audit"), &mut notes);
     let claims = issuers
         .iter()
@@ -61,6 +68,7 @@ pub(super) fn understand(
         .iter()
         .cloned()
         .chain(detectors.iter().map(|custom| custom.entity.clone()))
+        .chain(dictionaries.iter().map(|list| list.entity.clone()))
         .collect();
     let masking = raw
         .masking
@@ -84,6 +92,7 @@ pub(super) fn understand(
             issuers,
             connections,
             detectors,
+            dictionaries,
             masking: masking.flatten(),
             audit,
             digest: Sha256::digest(text.as_bytes()).into(),

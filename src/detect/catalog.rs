@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     DetectorError, Entity, Scanner, builtin, context,
+    dictionary::{Dictionary, Likeness},
     pattern::{Check, Pattern},
 };
 
@@ -20,6 +21,8 @@ const CREDENTIAL_BYTES: usize = 16 << 10;
 /// Characters of an entity's name.
 const NAME_LEN: usize = 64;
 
+type Dictionaries = Vec<(Entity, Arc<Dictionary>)>;
+
 /// A detector as the configuration writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Custom {
@@ -31,10 +34,24 @@ pub struct Custom {
     pub context: Vec<String>,
 }
 
+/// A list of terms, such as the names of projects, each found as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Its name, `[A-Z][A-Z0-9_]*`.
+    pub entity: String,
+    /// The terms, 1 to 1,000,000, at most 64 MiB in all, each at most 1,024 bytes.
+    pub terms: Vec<String>,
+    /// Whether capital and small letters are the same (Unicode's simple case folding).
+    pub fold_case: bool,
+    /// Whether only whole words count.
+    pub whole_word: bool,
+}
+
 /// All detectors in priority order: a lent credential first, custom ones next, built-in ones last. Every one of them
 /// compiles.
 pub struct Catalog {
     patterns: Vec<Pattern>,
+    dictionaries: Dictionaries,
     entities: BTreeSet<Entity>,
     defaults: BTreeSet<Entity>,
     /// Scanners by what they look for, the latest used last. A lock, as building one takes milliseconds and happens
@@ -57,7 +74,7 @@ impl Catalog {
     /// # Errors
     /// Never in a build whose tests pass: the table is part of the program.
     pub fn builtin() -> Result<Self, DetectorError> {
-        builtin::patterns().map(Self::of)
+        Ok(Self::of(builtin::patterns()?, Vec::new()))
     }
 
     /// The built-in detectors behind custom ones, which win where both match at the same place.
@@ -76,7 +93,7 @@ impl Catalog {
         }
         patterns.extend(builtin);
         if faults.is_empty() {
-            Ok(Self::of(patterns))
+            Ok(Self::of(patterns, Vec::new()))
         } else {
             Err(faults)
         }
@@ -98,13 +115,38 @@ impl Catalog {
                 .filter(|p| &*p.entity != UPSTREAM_CREDENTIAL)
                 .cloned(),
         );
-        Ok(Self::of(patterns))
+        Ok(Self::of(patterns, self.dictionaries.clone()))
     }
 
-    fn of(patterns: Vec<Pattern>) -> Self {
+    /// The same detectors before lists of terms, which win only where nothing else is found at the same place.
+    ///
+    /// # Errors
+    /// The fault of the first list that has one.
+    pub fn with_terms(self, lists: &[Terms]) -> Result<Self, DetectorError> {
+        let mut dictionaries = Vec::with_capacity(lists.len());
+        for list in lists {
+            if !is_name(&list.entity) {
+                return Err(DetectorError::Name(list.entity.clone()));
+            }
+            if self.contains(&list.entity) {
+                return Err(DetectorError::Taken(list.entity.clone()));
+            }
+            let likeness = Likeness {
+                fold_case: list.fold_case,
+                whole_word: list.whole_word,
+            };
+            let terms = Dictionary::new(list.terms.iter().map(String::as_str), likeness)?;
+            dictionaries.push((Entity::from(list.entity.as_str()), Arc::new(terms)));
+        }
+        Ok(Self::of(self.patterns, dictionaries))
+    }
+
+    fn of(patterns: Vec<Pattern>, dictionaries: Dictionaries) -> Self {
         let entities: BTreeSet<Entity> = patterns
             .iter()
-            .map(|pattern| pattern.entity.clone())
+            .map(|pattern| &pattern.entity)
+            .chain(dictionaries.iter().map(|(entity, _)| entity))
+            .cloned()
             .collect();
         let optional = |entity: &&Entity| builtin::OPTIONAL.contains(&&***entity);
         Self {
@@ -115,6 +157,7 @@ impl Catalog {
                 .cloned()
                 .collect(),
             entities,
+            dictionaries,
             scanners: Mutex::default(),
         }
     }
@@ -158,8 +201,11 @@ impl Catalog {
         }
         let wanted =
             |p: &&Pattern| entities.contains(&p.entity) || &*p.entity == UPSTREAM_CREDENTIAL;
+        let dictionaries = self.dictionaries.iter();
+        let dictionaries = dictionaries.filter(|(entity, _)| entities.contains(entity));
         let scanner = Arc::new(Scanner::new(
             self.patterns.iter().filter(wanted).cloned().collect(),
+            dictionaries.cloned().collect(),
         )?);
         if scanners.len() == SCANNERS {
             scanners.pop_front();

@@ -21,7 +21,7 @@ use super::{DetectorError, MAX_REACH, email::is_unspaced};
 /// The most terms of one dictionary.
 pub(crate) const MAX_TERMS: usize = 1_000_000;
 /// The most text of all terms together, in bytes.
-pub(crate) const MAX_BYTES: usize = 64 << 20;
+pub const MAX_BYTES: usize = 64 << 20;
 
 /// How terms are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +113,7 @@ impl Dictionary {
     }
 
     /// Bytes on the heap.
+    #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         let entry = 2 * size_of::<(char, char)>();
         self.terms.capacity() + self.ends.capacity() * size_of::<u32>() + self.same.len() * entry

@@ -39,10 +39,6 @@ mod checksum;
 mod context;
 mod crypto;
 mod device;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the scanner does not call it yet")
-)]
 mod dictionary;
 mod email;
 mod facts;
@@ -72,7 +68,8 @@ mod url;
 mod us;
 mod watch;
 
-pub use catalog::{Catalog, Custom, UPSTREAM_CREDENTIAL};
+pub use catalog::{Catalog, Custom, Terms, UPSTREAM_CREDENTIAL};
+pub use dictionary::MAX_BYTES as MAX_TERM_BYTES;
 pub(crate) use fold::{Credit, Folding, View, is_plain};
 pub(crate) use growth::Growth;
 pub use scanner::Scanner;

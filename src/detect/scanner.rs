@@ -6,6 +6,7 @@ use regex_automata::{nfa::thompson::NFA, util::pool::Pool};
 
 use super::{
     DetectorError, Entity, Finding, LOOK_BEHIND, MAX_REACH, UPSTREAM_CREDENTIAL,
+    dictionary::Dictionary,
     fold::{Folding, View},
     growth::Growth,
     live::{Live, Start, Wanted},
@@ -21,6 +22,7 @@ const SPAN: usize = 16 * MAX_REACH;
 /// Some detectors, compiled together.
 pub struct Scanner {
     patterns: Vec<Pattern>,
+    dictionaries: Vec<(Entity, Arc<Dictionary>)>,
     entities: BTreeSet<Entity>,
     /// By detector.
     machines: Vec<Machine>,
@@ -72,7 +74,11 @@ impl fmt::Debug for Growth {
 }
 
 impl Scanner {
-    pub(crate) fn new(patterns: Vec<Pattern>) -> Result<Self, DetectorError> {
+    /// `patterns` in priority order, and behind them `dictionaries` in theirs.
+    pub(crate) fn new(
+        patterns: Vec<Pattern>,
+        dictionaries: Vec<(Entity, Arc<Dictionary>)>,
+    ) -> Result<Self, DetectorError> {
         let shapes: Vec<_> = patterns.iter().map(|pattern| &pattern.shape).collect();
         let each: Vec<NFA> = patterns.iter().map(automaton).collect::<Result<_, _>>()?;
         let machines = patterns.iter().zip(&each);
@@ -85,17 +91,21 @@ impl Scanner {
                 .collect::<Result<_, _>>()?,
             entities: patterns
                 .iter()
-                .map(|pattern| pattern.entity.clone())
+                .map(|pattern| &pattern.entity)
+                .chain(dictionaries.iter().map(|(entity, _)| entity))
+                .cloned()
                 .collect(),
             longest: patterns
                 .iter()
                 .map(|pattern| pattern.reach)
+                .chain(dictionaries.iter().map(|(_, terms)| terms.reach()))
                 .max()
                 .unwrap_or(0),
             outgrowing: patterns
                 .iter()
                 .any(|pattern| pattern.beyond == Beyond::Found),
             patterns,
+            dictionaries,
             rooms: Pool::new(Folding::default),
         })
     }
@@ -166,12 +176,16 @@ impl Scanner {
         &self.patterns
     }
 
+    /// How many detectors there are: patterns, and behind them dictionaries.
     pub(crate) fn len(&self) -> usize {
-        self.patterns.len()
+        self.patterns.len() + self.dictionaries.len()
     }
 
-    pub(crate) fn entity(&self, pattern: usize) -> &Entity {
-        &self.patterns[pattern].entity
+    pub(crate) fn entity(&self, detector: usize) -> &Entity {
+        match self.patterns.get(detector) {
+            Some(pattern) => &pattern.entity,
+            None => &self.dictionaries[detector - self.patterns.len()].0,
+        }
     }
 
     /// Where the undecided part of `text[from..]` begins, given that more may follow; the length of `text` where all
@@ -180,7 +194,10 @@ impl Scanner {
         let start = self
             .live
             .earliest(text.as_bytes(), from, Wanted::All, &mut effort.walked);
+        let terms = self.dictionaries.iter();
+        let terms = terms.filter_map(|(_, terms)| terms.live(text, from)).min();
         let mut at = start.map_or(text.len(), |start| start.at);
+        at = terms.map_or(at, |start| start.min(at));
         // INVARIANT: a live start is a character's start already, as shapes match whole characters.
         while !text.is_char_boundary(at) {
             at -= 1;
@@ -211,17 +228,19 @@ impl Search<'_> {
             let bound = outgrown.map_or(end, |start| start.at + 1);
             let found = self.next_match(bound, effort);
             let hit = match (found, outgrown) {
-                (Some(hit), None) => hit,
+                (Some(hit), None) => Some(hit),
                 (Some(hit), Some(grown))
                     if (hit.start, hit.pattern) < (grown.at, grown.pattern) =>
                 {
-                    hit
+                    Some(hit)
                 }
-                (_, Some(grown)) => self.scanner.outgrown(self.text, grown.pattern, grown.at),
-                (None, None) => {
-                    self.at = end;
-                    continue;
-                }
+                (_, Some(grown)) => Some(self.scanner.outgrown(self.text, grown.pattern, grown.at)),
+                (None, None) => None,
+            };
+            let before = hit.as_ref().map_or(end, |hit| hit.start);
+            let Some(hit) = self.scanner.term(self.text, self.at, before).or(hit) else {
+                self.at = end;
+                continue;
             };
             self.at = hit.end;
             return Some(hit);
@@ -281,7 +300,7 @@ impl Scanner {
         while left != 0 {
             let first = left.trailing_zeros() as usize;
             left &= left - 1;
-            let hit = (first..self.len())
+            let hit = (first..self.patterns.len())
                 .take_while(|&pattern| group(pattern) == first)
                 .find_map(|pattern| self.value_at(text, start, pattern, effort));
             if hit.is_some() {
@@ -289,6 +308,24 @@ impl Scanner {
             }
         }
         None
+    }
+
+    /// The first term of any dictionary that starts in `text[from..limit]`; of several there, the first dictionary's.
+    fn term(&self, text: &str, from: usize, limit: usize) -> Option<Hit> {
+        let mut found: Option<Hit> = None;
+        let (from, limit) = (at_least(text, from), at_least(text, limit));
+        for (number, (_, terms)) in self.dictionaries.iter().enumerate() {
+            let limit = found.as_ref().map_or(limit, |hit| hit.start);
+            if let Some(place) = terms.next(text, from, limit) {
+                found = Some(Hit {
+                    pattern: self.patterns.len() + number,
+                    start: place.start,
+                    end: place.end,
+                    growth: None,
+                });
+            }
+        }
+        found
     }
 
     /// The value of one detector at `start`.

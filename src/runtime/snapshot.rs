@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -10,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
     config::{self, Config},
-    detect::{Catalog, Custom, DetectorError, Entity},
+    detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
     exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
     mask::{MaskingKey, Plan, ShortKey},
@@ -34,6 +36,16 @@ pub enum SnapshotError {
     /// The masking key is no key.
     #[error("masking: {0}")]
     ShortKey(#[from] ShortKey),
+    /// A dictionary's file cannot be read.
+    #[error("dictionary `{entity}`: cannot read `{path}`: {cause}")]
+    Dictionary {
+        /// What it finds.
+        entity: Entity,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
     /// The detectors do not compile.
     #[error("the detectors cannot be used: {0}")]
     Detectors(#[from] DetectorError),
@@ -157,8 +169,50 @@ pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
 /// The built-in detectors and those of `config`.
 ///
 /// # Errors
-/// [`DetectorError`] where one does not compile; a configuration that was understood has none such.
-pub fn catalog(config: &Config) -> Result<Catalog, DetectorError> {
+/// [`SnapshotError::Detectors`] where one does not compile, [`SnapshotError::Dictionary`]; blocks on the disk.
+pub fn catalog(config: &Config) -> Result<Catalog, SnapshotError> {
+    let lists: Vec<_> = config
+        .dictionaries
+        .iter()
+        .map(terms)
+        .collect::<Result<_, _>>()?;
+    Ok(with_custom(config)?.with_terms(&lists)?)
+}
+
+fn terms(from: &config::Dictionary) -> Result<Terms, SnapshotError> {
+    let terms = match &from.terms {
+        config::TermSource::Here(terms) => terms.clone(),
+        config::TermSource::File(path) => {
+            let text = read_text(path).map_err(|cause| SnapshotError::Dictionary {
+                entity: from.entity.clone(),
+                path: path.clone(),
+                cause,
+            })?;
+            let terms = text.lines().map(str::trim).filter(|term| !term.is_empty());
+            terms.map(str::to_owned).collect()
+        }
+    };
+    Ok(Terms {
+        entity: from.entity.to_string(),
+        terms,
+        fold_case: !from.match_case,
+        whole_word: !from.inside_words,
+    })
+}
+
+/// A file's text, as far as a dictionary may be long and one byte more, so that a longer one is refused rather than cut.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_TERM_BYTES as u64 + 1)
+        .read_to_string(&mut text)?;
+    if text.len() > MAX_TERM_BYTES {
+        return Err(std::io::Error::other("it has more than 64 MiB"));
+    }
+    Ok(text)
+}
+
+fn with_custom(config: &Config) -> Result<Catalog, DetectorError> {
     let custom = |detector: &config::CustomDetector| Custom {
         entity: detector.entity.to_string(),
         regex: detector.regex.clone(),

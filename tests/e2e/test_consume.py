@@ -27,9 +27,9 @@ def log(kafka, oidc, tokens, tmp_path_factory):
     """A log of two chains, its lines as they are on the topic, and the topic."""
     topic = "countersign.audit.v1.consumed"
     kafka.create_topic(topic, partitions=2)
-    kafka.create_topic("countersign.checkpoints.v1")
+    kafka.create_topic(f"{topic}.checkpoints")
     work = tmp_path_factory.mktemp("consumed")
-    kafka_settings = {"brokers": [kafka.address], "topic": topic}
+    kafka_settings = {"brokers": [kafka.address], "topic": topic, "checkpoint_topic": f"{topic}.checkpoints"}
     with Upstream(chat("Hello there.")) as upstream, \
             Gateway(work, config(oidc.issuer, work, audit={"kafka": kafka_settings}), upstream.port) as gateway:
         for _ in range(2):

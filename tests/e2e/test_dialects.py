@@ -21,7 +21,7 @@ ASKED = f"Who has {SSN}?"
 PROVIDERS = [
     ("anthropic", "/anthropic/v1", "anthropic", ["messages", "count_tokens"], "authorization", "x-api-key"),
     ("openai", "/openai/v1", "openai", ["chat_completions", "completions", "embeddings", "responses"], "authorization", "authorization"),
-    ("ollama", "/ollama/api", "ollama", ["chat", "generate"], "authorization", "authorization"),
+    ("ollama", "/ollama", "ollama", ["chat", "generate"], "authorization", "authorization"),
     ("gemini", "/gemini/v1beta", "gemini", ["generate_content", "stream_generate_content"], "x-goog-api-key", "x-goog-api-key"),
     ("json", "/json", "json", ["any"], "authorization", "authorization"),
     ("text", "/text", "text", ["any"], "authorization", "authorization"),
