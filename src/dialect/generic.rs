@@ -56,7 +56,7 @@ impl Dialect for Json {
         status: u16,
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
-        Ok(match answer_kind(status, content_type, false)? {
+        Ok(match answer_kind(status, content_type, None)? {
             AnswerKind::Json => Box::new(Whole::new(Values, status)),
             _ => Box::new(Empty::default()),
         })

@@ -8,19 +8,23 @@ pub(super) enum AnswerKind {
     /// There is none.
     Empty,
     Json,
-    EventStream,
-    /// NDJSON.
-    Lines,
+    /// Of the type that the endpoint's streams have.
+    Stream,
 }
 
-/// What the body of an answer of that status and content type is; `streams`: it may be an event stream.
+/// The type of an event stream.
+pub(super) const EVENTS: &str = "text/event-stream";
+/// The type of NDJSON.
+pub(super) const LINES: &str = "application/x-ndjson";
+
+/// What the body of an answer of that status and content type is, where a stream has the type `stream`.
 ///
 /// # Errors
 /// `unsupported_content_type`.
 pub(super) fn answer_kind(
     status: u16,
     content_type: Option<&str>,
-    streams: bool,
+    stream: Option<&str>,
 ) -> Result<AnswerKind, ShapeError> {
     let bodiless = matches!(status, 100..200 | 204 | 205 | 304);
     match content_type {
@@ -28,11 +32,8 @@ pub(super) fn answer_kind(
         None => Ok(AnswerKind::Empty),
         Some(_) if bodiless => Ok(AnswerKind::Empty),
         Some(kind) if is(kind, "application/json") => Ok(AnswerKind::Json),
-        Some(kind) if streams && status < 400 && is(kind, "text/event-stream") => {
-            Ok(AnswerKind::EventStream)
-        }
-        Some(kind) if streams && status < 400 && is(kind, "application/x-ndjson") => {
-            Ok(AnswerKind::Lines)
+        Some(kind) if status < 400 && stream.is_some_and(|stream| is(kind, stream)) => {
+            Ok(AnswerKind::Stream)
         }
         Some(_) => Err(unsupported(
             "the answer's content type is none this endpoint answers with, in utf-8",

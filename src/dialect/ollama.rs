@@ -12,7 +12,7 @@ use super::{
     Channel, Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, TextFilter,
     framing::{Carrier, Framing},
     json::{Document, Kind, Value, quoted},
-    media_type::{AnswerKind, answer_kind, json_request, unsupported},
+    media_type::{AnswerKind, LINES, answer_kind, json_request},
     notes::{self, Notes},
     request::{Asked, Request, lists, model, stream},
     stream::{Ends, Event, Protocol, Stream, unknown_shape},
@@ -76,12 +76,12 @@ impl Dialect for Ollama {
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
         let answers = Replies::default();
-        match answer_kind(status, content_type, *endpoint != EMBED)? {
-            AnswerKind::Empty => Ok(Box::new(Empty::default())),
-            AnswerKind::Json => Ok(Box::new(Whole::new(answers, status))),
-            AnswerKind::Lines => Ok(Box::new(Stream::new(answers, Framing::lines()))),
-            AnswerKind::EventStream => Err(unsupported("Ollama does not answer with events")),
-        }
+        let stream = (*endpoint != EMBED).then_some(LINES);
+        Ok(match answer_kind(status, content_type, stream)? {
+            AnswerKind::Empty => Box::new(Empty::default()),
+            AnswerKind::Json => Box::new(Whole::new(answers, status)),
+            AnswerKind::Stream => Box::new(Stream::new(answers, Framing::lines())),
+        })
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {

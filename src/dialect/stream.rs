@@ -13,10 +13,17 @@
 //!
 //! Never holds more than one block, one signed text and what the filter holds.
 
+mod like;
+mod signed;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use self::{
+    like::{Like, like},
+    signed::Quarantine,
+};
 use super::{
     Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
     arguments::Arguments,
@@ -30,8 +37,6 @@ use super::{
 
 /// Texts of one answer that may be open at once, and the bound on an index: more is `too_many_channels`.
 pub(super) const MAX_CHANNELS: usize = 1024;
-/// The most that is held of what is signed, in bytes; more is dropped.
-const MAX_SIGNED_BYTES: usize = 8 << 20;
 
 /// What a dialect knows of its streams. One value per stream.
 pub(super) trait Protocol: Send + std::fmt::Debug {
@@ -153,38 +158,6 @@ struct Open {
     changed: bool,
     /// What was pushed, where the protocol will repeat it.
     said: Option<Sha256>,
-}
-
-/// A document with one piece of text and nothing else to look at: most of a stream is one such after another.
-#[derive(Debug)]
-struct Like {
-    /// The document up to the text, opening quote included.
-    before: String,
-    /// And behind it, from the closing quote on.
-    behind: String,
-    channel: Channel,
-    /// The text is a piece of JSON.
-    json: bool,
-}
-
-impl Like {
-    /// The text of `data`, where that is all it differs in. Text written with escapes is read the long way.
-    fn text<'d>(&self, data: &'d str) -> Option<&'d str> {
-        let text = data
-            .strip_prefix(self.before.as_str())?
-            .strip_suffix(self.behind.as_str())?;
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        text.bytes().all(plain).then_some(text)
-    }
-}
-
-/// What is signed and has not ended.
-#[derive(Debug, Default)]
-struct Quarantine {
-    channel: Channel,
-    text: String,
-    events: Vec<u8>,
-    overflowed: bool,
 }
 
 /// What became of a block.
@@ -573,28 +546,6 @@ impl Open {
     }
 }
 
-impl Quarantine {
-    fn take(&mut self, slot: &Slot, data: &str) {
-        if let What::Piece(leaf) = &slot.what
-            && !self.overflowed
-        {
-            self.channel.clone_from(&slot.channel);
-            self.text.push_str(leaf.text(data, slot.span));
-        }
-    }
-
-    fn hold(&mut self, block: &[u8]) {
-        if self.overflowed || self.events.len() + block.len() > MAX_SIGNED_BYTES {
-            *self = Self {
-                overflowed: true,
-                ..Self::default()
-            };
-            return;
-        }
-        self.events.extend_from_slice(block);
-    }
-}
-
 /// New text for the lines of a block that are not data: comments, ids and what a client ignores carry text too.
 fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
     let mut out = Vec::new();
@@ -625,26 +576,6 @@ fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
         }
     }
     out
-}
-
-/// What the next document may be like, where this one had one piece of text and nothing but words besides.
-fn like(data: &str, texts: &Texts) -> Option<Like> {
-    let mut pieces = texts
-        .slots
-        .iter()
-        .filter(|slot| !matches!(slot.what, What::Word(_)));
-    let piece = pieces.next().filter(|_| pieces.next().is_none())?;
-    let json = match piece.what {
-        What::Piece(_) => false,
-        What::ArgumentsPiece(_) => true,
-        _ => return None,
-    };
-    Some(Like {
-        before: data.get(..piece.span.start as usize + 1)?.to_owned(),
-        behind: data.get(piece.span.end as usize - 1..)?.to_owned(),
-        channel: piece.channel.clone(),
-        json,
-    })
 }
 
 /// The edits for the pieces whose text is not the one that came.

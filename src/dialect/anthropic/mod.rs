@@ -21,7 +21,7 @@ use super::{
     Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError,
     framing::Framing,
     json::quoted,
-    media_type::{AnswerKind, answer_kind, json_request},
+    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
     request::Request,
     stream::{Stream, unknown_shape},
     whole::{Empty, Whole},
@@ -68,16 +68,12 @@ impl Dialect for Anthropic {
         status: u16,
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
-        let streams = *endpoint == MESSAGES;
-        Ok(match answer_kind(status, content_type, streams)? {
+        let stream = (*endpoint == MESSAGES).then_some(EVENTS);
+        let answers = answer::Messages::default();
+        Ok(match answer_kind(status, content_type, stream)? {
             AnswerKind::Empty => Box::new(Empty::default()),
-            AnswerKind::Json => Box::new(Whole::new(answer::Messages::default(), status)),
-            AnswerKind::EventStream => {
-                Box::new(Stream::new(answer::Messages::default(), Framing::events()))
-            }
-            AnswerKind::Lines => {
-                Box::new(Stream::new(answer::Messages::default(), Framing::lines()))
-            }
+            AnswerKind::Json => Box::new(Whole::new(answers, status)),
+            AnswerKind::Stream => Box::new(Stream::new(answers, Framing::events())),
         })
     }
 

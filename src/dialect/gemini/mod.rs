@@ -12,6 +12,7 @@
 //! in cached content.
 
 mod fields;
+mod names;
 
 use bytes::Bytes;
 
@@ -20,7 +21,7 @@ use super::{
     Channel, Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, TextFilter,
     framing::{Carrier, Framing},
     json::{Document, Kind, quoted},
-    media_type::{AnswerKind, answer_kind, json_request, unsupported},
+    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
     notes::{self, Notes},
     request::Request,
     stream::{Ends, Event, Protocol, Stream, unknown_shape},
@@ -74,7 +75,7 @@ impl Dialect for Gemini {
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
         let streams = *endpoint == STREAM;
-        match answer_kind(status, content_type, streams)? {
+        match answer_kind(status, content_type, streams.then_some(EVENTS))? {
             AnswerKind::Empty => Ok(Box::new(Empty::default())),
             AnswerKind::Json if streams && status < 400 => {
                 let contents = Contents {
@@ -84,11 +85,10 @@ impl Dialect for Gemini {
                 Ok(Box::new(Stream::new(contents, Framing::elements())))
             }
             AnswerKind::Json => Ok(Box::new(Whole::new(Contents::default(), status))),
-            AnswerKind::EventStream => Ok(Box::new(Stream::new(
+            AnswerKind::Stream => Ok(Box::new(Stream::new(
                 Contents::default(),
                 Framing::events(),
             ))),
-            AnswerKind::Lines => Err(unsupported("Gemini does not answer with lines")),
         }
     }
 

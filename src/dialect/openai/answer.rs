@@ -311,7 +311,8 @@ fn field(path: &Path<'_>) -> String {
 fn is_word(path: &[&str]) -> bool {
     matches!(
         *path,
-        ["id" | "object" | "model" | "system_fingerprint" | "service_tier"]
+        // OpenAI pads its events to hide how long their texts are.
+        ["id" | "object" | "model" | "system_fingerprint" | "service_tier" | "obfuscation"]
             | ["error", "type" | "code"]
             | ["choices", "*", "finish_reason"]
             | ["choices", "*", "message" | "delta", "role"]
@@ -430,6 +431,7 @@ const ROOT: &[&str] = &[
     "id",
     "model",
     "moderation",
+    "obfuscation",
     "object",
     "prompt_filter_results",
     "prompt_logprobs",

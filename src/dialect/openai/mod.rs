@@ -21,7 +21,7 @@ use bytes::Bytes;
 use super::{
     Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError,
     framing::Framing,
-    media_type::{AnswerKind, answer_kind, json_request},
+    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
     request::Request,
     stream::{Protocol, Stream, unknown_shape},
     unknown_endpoint,
@@ -94,7 +94,11 @@ impl Dialect for OpenAi {
         status: u16,
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
-        let kind = answer_kind(status, content_type, *endpoint != EMBEDDINGS)?;
+        let kind = answer_kind(
+            status,
+            content_type,
+            (*endpoint != EMBEDDINGS).then_some(EVENTS),
+        )?;
         match *endpoint {
             CHAT_COMPLETIONS => Ok(reader(kind, status, chat::Chat::default())),
             COMPLETIONS => Ok(reader(kind, status, completions::Completions::default())),
@@ -125,7 +129,6 @@ fn reader(
     match kind {
         AnswerKind::Empty => Box::new(Empty::default()),
         AnswerKind::Json => Box::new(Whole::new(answers, status)),
-        AnswerKind::EventStream => Box::new(Stream::new(answers, Framing::events())),
-        AnswerKind::Lines => Box::new(Stream::new(answers, Framing::lines())),
+        AnswerKind::Stream => Box::new(Stream::new(answers, Framing::events())),
     }
 }

@@ -426,3 +426,14 @@ fn an_event_that_only_begins_and_ends_as_the_last_one_did_is_read_anew() {
         assert!(code.contains(&fault.unwrap_err().code), "{inside}");
     }
 }
+
+#[test]
+fn what_pads_an_event_is_no_text() {
+    let chunk = json!({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "hi"}}], "obfuscation": "aB4111x"});
+    let stream = format!("data: {chunk}\n\n");
+    let mut filter = Runs::default();
+    let out = read(&mut *event_stream(), [stream.as_bytes()], &mut filter).unwrap();
+    assert_eq!(text_of(&out), stream);
+    let texts: Vec<&str> = filter.texts.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(texts, ["hi"]);
+}
