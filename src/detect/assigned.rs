@@ -1,12 +1,12 @@
 //! Secrets without a shape of their own, told by what they are assigned to: `GENERIC_SECRET` and `AWS_SECRET_KEY`.
 //!
-//! A value counts as secret if the name before it says so, it mixes letters and digits, and its Shannon entropy is high:
-//! at least [`PASSWORD_BITS`] a character behind a word for passwords, [`KEY_BITS`] behind a word for keys and tokens
-//! ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
+//! A value counts as secret if the name before it says so, it mixes letters and digits, and its Shannon entropy is
+//! high: at least [`PASSWORD_BITS`] a character behind a word for passwords, [`KEY_BITS`] behind a word for keys and
+//! tokens ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
 //! `generic-api-key`) and detect-secrets (`HexHighEntropyString`).
 //!
-//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`), and values without
-//! a digit.
+//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`),
+//! and values without a digit.
 
 use super::context;
 
@@ -97,8 +97,8 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
     .then_some(found.len())
 }
 
-/// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is `,
-/// `Bearer `.
+/// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is
+/// `, `Bearer `.
 fn kind(before: &str) -> Option<Kind> {
     let blank = [' ', '\t', '"', '\'', '`', '\\'];
     let left = before.trim_end_matches(blank);
