@@ -102,6 +102,10 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
 fn kind(before: &str) -> Option<Kind> {
     let blank = [' ', '\t', '"', '\'', '`', '\\'];
     let left = before.trim_end_matches(blank);
+    // `Secret::new(`, a path of names.
+    if left.ends_with("::") {
+        return None;
+    }
     if ends_with_word(left, "bearer") {
         return Some(Kind::Key);
     }
@@ -199,7 +203,10 @@ fn stands_for_another(before: &str, found: &str) -> bool {
 fn is_expression(found: &str) -> bool {
     let path = |text: &str| text.split('.').all(is_name);
     let call = found.split_once('(').is_some_and(|(callee, arguments)| {
-        path(callee) && (arguments.is_empty() || arguments.ends_with(')') || path(arguments))
+        path(callee)
+            && (arguments.is_empty()
+                || arguments.ends_with(')')
+                || path(arguments.trim_start_matches('&')))
     });
     let variable = found.strip_prefix('$').is_some_and(is_name);
     call || variable || (found.contains('.') && path(found))

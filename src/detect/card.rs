@@ -61,6 +61,13 @@ pub(crate) fn check(before: &str, found: &str) -> Option<usize> {
     {
         return None;
     }
+    // In a row of small numbers no card begins.
+    let row = before
+        .trim_end_matches(' ')
+        .ends_with(|c: char| c.is_ascii_digit());
+    if row && found.find([' ', '-']).is_some_and(|first| first < 4) {
+        return None;
+    }
     let bytes = found.as_bytes();
     let ends = (0..=bytes.len())
         .rev()

@@ -63,30 +63,23 @@ const NOUNS: &[&str] = &[
     "landline",
     "fax",
     "whatsapp",
-];
-
-/// Those, and words that may say other things too.
-const CONTEXT: &[&str] = &[
-    "phone",
-    "phones",
-    "telephone",
-    "tel",
-    "cellphone",
-    "landline",
-    "fax",
-    "whatsapp",
-    "mobile",
-    "cell",
-    "call",
-    "dial",
-    "sms",
     "my number",
     "his number",
     "her number",
+    "call me",
+    "call us",
     "reach me",
+    "reach us",
     "ring me",
     "text me",
 ];
+
+/// Words that may say other things too.
+const VERBS: &[&str] = &["mobile", "cell", "call", "dial", "sms"];
+
+fn is_announced(before: &str) -> bool {
+    context::precedes(before, NOUNS) || context::precedes(before, VERBS)
+}
 
 /// A match of one of the shapes, taken apart.
 struct Parts<'t> {
@@ -174,7 +167,8 @@ fn goes_on(before: &str) -> bool {
         .ends_with(|c: char| c.is_ascii_digit());
     let name = before.strip_suffix('-').is_some_and(|b| {
         let word = b.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
-        word < b.len() && !CONTEXT.contains(&b[word..].to_ascii_lowercase().as_str())
+        let announced = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(&b[word..]));
+        word < b.len() && !announced(NOUNS) && !announced(VERBS)
     });
     row || name
 }
@@ -190,7 +184,7 @@ pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
         (number && !is_count(parts.number)).then_some(parts.number.len())
     } else if goes_on(before) {
         None
-    } else if context::precedes(before, CONTEXT) {
+    } else if is_announced(before) {
         fronts(parts.number).find(|&end| is_some_national(&parts.number[..end]))
     } else {
         let extended = parts.extended && is_local(parts.number) && !is_count(parts.number);
@@ -310,7 +304,7 @@ pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
     let north_american = || is_north_american(digits.strip_prefix('1').unwrap_or(digits));
     let told = parts.labelled
         || (context::precedes(before, NOUNS) && (north_american() || is_some_national(digits)))
-        || (context::precedes(before, CONTEXT)
+        || (is_announced(before)
             && (north_american() || (digits.starts_with('0') && is_some_national(digits))));
     told.then_some(parts.whole)
 }
