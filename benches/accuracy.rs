@@ -1,11 +1,11 @@
 //! `./dev accuracy`: what the detectors find and miss in labelled texts, and what they find where nothing is.
 //!
-//! Score: each finding takes the first label of its entity, not yet taken, that it overlaps by at least half (characters
-//! in both over characters in either), in the order of the findings. Summed over all texts.
+//! Score: each finding takes the first label of its entity, not yet taken, that it overlaps by at least half
+//! (characters in both over characters in either), in the order of the findings. Summed over all texts.
 //!
-//! Noise: values found per million characters of prose and of source code. Some of them are real (an author's address in a
-//! comment), so the figure bounds the false ones from above. Then the share of random numbers of each length that are
-//! taken for something, alone in a text.
+//! Noise: values found per million characters of prose and of source code. Some of them are real (an author's address
+//! in a comment), so the figure bounds the false ones from above. Then the share of random numbers of each length that
+//! are taken for something, alone in a text.
 
 #![allow(
     clippy::disallowed_methods,
@@ -53,7 +53,8 @@ struct Arguments {
         default_value = "../shared/data/oscal/NIST_SP-800-53_rev5_HIGH-baseline-resolved-profile_catalog.json"
     )]
     prose: PathBuf,
-    /// Source code: a directory of `.rs`, `.py`, `.js`, `.go`, `.java` and `.c` files. Default: the sources of the crates.
+    /// Source code: a directory of `.rs`, `.py`, `.js`, `.go`, `.java` and `.c` files. Default: the sources of the
+    /// crates.
     #[arg(long)]
     code: Option<PathBuf>,
     /// Random numbers of each length.

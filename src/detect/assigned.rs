@@ -1,12 +1,12 @@
 //! Secrets without a shape of their own, told by what they are assigned to: `GENERIC_SECRET` and `AWS_SECRET_KEY`.
 //!
-//! A value counts as secret if the name before it says so, it mixes letters and digits, and its Shannon entropy is high:
-//! at least [`PASSWORD_BITS`] a character behind a word for passwords, [`KEY_BITS`] behind a word for keys and tokens
-//! ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
+//! A value counts as secret if the name before it says so, it mixes letters and digits, and its Shannon entropy is
+//! high: at least [`PASSWORD_BITS`] a character behind a word for passwords, [`KEY_BITS`] behind a word for keys and
+//! tokens ([`HEX_BITS`] in hexadecimal). The bounds for keys are those of two scanners of repositories, gitleaks (rule
 //! `generic-api-key`) and detect-secrets (`HexHighEntropyString`).
 //!
-//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`), and values without
-//! a digit.
+//! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`),
+//! and values without a digit.
 
 use super::context;
 
@@ -97,11 +97,15 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
     .then_some(found.len())
 }
 
-/// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is `,
-/// `Bearer `.
+/// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is
+/// `, `Bearer `.
 fn kind(before: &str) -> Option<Kind> {
     let blank = [' ', '\t', '"', '\'', '`', '\\'];
     let left = before.trim_end_matches(blank);
+    // `Secret::new(`, a path of names.
+    if left.ends_with("::") {
+        return None;
+    }
     if ends_with_word(left, "bearer") {
         return Some(Kind::Key);
     }
@@ -199,7 +203,10 @@ fn stands_for_another(before: &str, found: &str) -> bool {
 fn is_expression(found: &str) -> bool {
     let path = |text: &str| text.split('.').all(is_name);
     let call = found.split_once('(').is_some_and(|(callee, arguments)| {
-        path(callee) && (arguments.is_empty() || arguments.ends_with(')') || path(arguments))
+        path(callee)
+            && (arguments.is_empty()
+                || arguments.ends_with(')')
+                || path(arguments.trim_start_matches('&')))
     });
     let variable = found.strip_prefix('$').is_some_and(is_name);
     call || variable || (found.contains('.') && path(found))

@@ -14,9 +14,9 @@ pub(crate) const REACH: usize = 19 + 18;
 ///
 /// Sources: what the networks publish (Visa; Mastercard 2-series, 2017; American Express; Discover Global Network IIN
 /// ranges with Diners Club, JCB and UnionPay; Maestro; NSPK Mir; NPCI RuPay), compared with the table of Braintree's
-/// `credit-card-type`, which agrees but for Maestro: there every number from 50, 56 to 59 or 6 is one. Here only the prefixes in use are, or
-/// one random number in fifty would be a card. Of JCB the whole block 35 is read at its usual length, as nobody else
-/// has it. Visa's 13 digits and JCB's 15 are history and still in every set of examples.
+/// `credit-card-type`, which agrees but for Maestro: there every number from 50, 56 to 59 or 6 is one. Here only the
+/// prefixes in use are, or one random number in fifty would be a card. Of JCB the whole block 35 is read at its usual
+/// length, as nobody else has it. Visa's 13 digits and JCB's 15 are history and still in every set of examples.
 const ISSUERS: &[(u32, u32, usize, usize)] = &[
     (4, 4, 13, 13), // Visa
     (4, 4, 16, 16),
@@ -59,6 +59,13 @@ pub(crate) fn check(before: &str, found: &str) -> Option<usize> {
         .strip_suffix('.')
         .is_some_and(|b| b.ends_with(|c: char| c.is_ascii_digit()))
     {
+        return None;
+    }
+    // In a row of small numbers no card begins.
+    let row = before
+        .trim_end_matches(' ')
+        .ends_with(|c: char| c.is_ascii_digit());
+    if row && found.find([' ', '-']).is_some_and(|first| first < 4) {
         return None;
     }
     let bytes = found.as_bytes();

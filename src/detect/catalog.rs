@@ -168,8 +168,8 @@ impl Catalog {
         &self.entities
     }
 
-    /// What is looked for where nobody says what: every name but the optional ones. A policy may name those too; they are
-    /// optional because what they find is mostly nobody's, and hides other values inside it.
+    /// What is looked for where nobody says what: every name but the optional ones. A policy may name those too; they
+    /// are optional because what they find is mostly nobody's, and hides other values inside it.
     #[must_use]
     pub fn defaults(&self) -> &BTreeSet<Entity> {
         &self.defaults

@@ -40,8 +40,8 @@ pub(crate) fn mod_11_10(digits: &[u32]) -> bool {
     (product + check) % 10 == 1
 }
 
-/// J. Verhoeff, "Error Detecting Decimal Codes" (1969): the digits, permuted by their place, multiply to the identity of
-/// the dihedral group of order ten.
+/// J. Verhoeff, "Error Detecting Decimal Codes" (1969): the digits, permuted by their place, multiply to the identity
+/// of the dihedral group of order ten.
 pub(crate) fn verhoeff(digits: &[u32]) -> bool {
     const PERMUTATION: [u32; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
     let permuted = |place: usize, digit: u32| {
@@ -88,6 +88,7 @@ mod tests {
     fn each_formula_accepts_its_published_examples_and_no_digit_else() {
         holds(luhn, "79927398713"); // Luhn's patent, US 2,950,048, as commonly quoted
         holds(verhoeff, "2363"); // Verhoeff's own example, 236 with check digit 3
+        holds(verhoeff, "84736430954837284567892"); // as quoted with many programs
         holds(verhoeff, "234123412346"); // UIDAI
         holds(mod_11_10, "36574261809"); // Bundeszentralamt für Steuern
         holds(mod_11_10, "86095742719"); // the same

@@ -11,8 +11,8 @@ pub(crate) const SEGWIT: &str = r"\b(?:bc1[02-9ac-hj-np-z]+|BC1[02-9AC-HJ-NP-Z]+
 /// At most 90 characters (BIP 173).
 pub(crate) const SEGWIT_REACH: usize = 90;
 
-/// A version byte, a hash of 20 bytes and the first four bytes of the double SHA-256 of both (Bitcoin Wiki, "Base58Check
-/// encoding"); version 0 or 5.
+/// A version byte, a hash of 20 bytes and the first four bytes of the double SHA-256 of both (Bitcoin Wiki,
+/// "Base58Check encoding"); version 0 or 5.
 pub(crate) fn base58(_before: &str, found: &str) -> Option<usize> {
     let bytes = (found.len() >= 26).then(|| decode58(found)).flatten()?;
     let (payload, check) = bytes.split_at(21);
@@ -20,8 +20,8 @@ pub(crate) fn base58(_before: &str, found: &str) -> Option<usize> {
     (matches!(payload[0], 0 | 5) && digest.starts_with(check)).then_some(found.len())
 }
 
-/// The 25 bytes of an address. A leading `1` stands for a byte 0; more of them than there are zero bytes make it longer
-/// than it is, which the checksum alone would not see.
+/// The 25 bytes of an address. A leading `1` stands for a byte 0; more of them than there are zero bytes make it
+/// longer than it is, which the checksum alone would not see.
 fn decode58(text: &str) -> Option<[u8; 25]> {
     const ALPHABET: &[u8] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
     let mut bytes = [0u8; 25];

@@ -2,7 +2,8 @@
 
 use super::{context, grouped};
 
-/// Pairs of hexadecimal digits, all parted by `:` or all by `-`, or three groups of four parted by `.`. The check counts them.
+/// Pairs of hexadecimal digits, all parted by `:` or all by `-`, or three groups of four parted by `.`. The check
+/// counts them.
 pub(crate) const MAC: &str = concat!(
     r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2})+|(?:-[0-9A-Fa-f]{2})+)\b",
     r"|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b"
@@ -10,8 +11,8 @@ pub(crate) const MAC: &str = concat!(
 /// Twenty pairs: the fingerprints that have them are no addresses.
 pub(crate) const MAC_REACH: usize = 20 * 3;
 
-/// An EUI-48 (IEEE Std 802-2014, clause 8.1), also as Cisco writes it. The address of nobody (all 0) and of everybody (all
-/// F) tells nothing.
+/// An EUI-48 (IEEE Std 802-2014, clause 8.1), also as Cisco writes it. The address of nobody (all 0) and of everybody
+/// (all F) tells nothing.
 pub(crate) fn mac(before: &str, found: &str) -> Option<usize> {
     let digits = || found.bytes().filter(u8::is_ascii_hexdigit);
     let all = |digit: u8| digits().all(|d| d.eq_ignore_ascii_case(&digit));
@@ -30,8 +31,9 @@ pub(crate) const VIN: &str = r"\b[A-HJ-NPR-Z0-9]*\d\b";
 /// Seventeen characters.
 pub(crate) const VIN_REACH: usize = 17;
 
-/// A vehicle identification number (ISO 3779): seventeen characters, letters and digits, the last four digits, the tenth a model year's. The ninth is the
-/// check digit of 49 CFR 565.15(c), mandatory in North America; elsewhere a word must say what it is.
+/// A vehicle identification number (ISO 3779): seventeen characters, letters and digits, the last four digits, the
+/// tenth a model year's. The ninth is the check digit of 49 CFR 565.15(c), mandatory in North America; elsewhere a
+/// word must say what it is.
 pub(crate) fn vin(before: &str, found: &str) -> Option<usize> {
     let bytes = found.as_bytes();
     let mixed = bytes.iter().any(u8::is_ascii_alphabetic);

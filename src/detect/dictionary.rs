@@ -1,16 +1,18 @@
 //! Terms of a list, such as the names of projects or customers: up to [`MAX_TERMS`] of them.
 //!
 //! What counts as found: text is read left to right; at each start the longest term that stands there wins. Two
-//! characters are the same if they are, if both are white space, or, where case is folded, by the simple case folding of
-//! Unicode (CaseFolding.txt, status C and S): one character against one, so that offsets stay right. `ẞ` is `ß` but not
-//! `ss`, `K` is the Kelvin sign, and the Turkish `İ` and `ı` are letters of their own. A whole word has no letter or digit on
-//! either side, unless it begins or ends with none itself, or either is of a script that puts no space between words.
+//! characters are the same if they are, if both are white space, or, where case is folded, by the simple case folding
+//! of Unicode (CaseFolding.txt, status C and S): one character against one, so that offsets stay right. `ẞ` is `ß` but
+//! not `ss`, `K` is the Kelvin sign, and the Turkish `İ` and `ı` are letters of their own. A whole word has no letter
+//! or digit on either side, unless it begins or ends with none itself, or either is of a script that puts no space
+//! between words.
 //!
-//! The terms are one sorted list. The terms that begin with a text are a stretch of it, which each further character narrows: this
-//! is a walk down their prefix tree that needs no tree. So `text` is still undecided at a start if such a walk has not ended at the end of the text.
+//! The terms are one sorted list. The terms that begin with a text are a stretch of it, which each further character
+//! narrows: this is a walk down their prefix tree that needs no tree. So `text` is still undecided at a start if such
+//! a walk has not ended at the end of the text.
 //!
-//! It costs at most the length of the text times that of the longest term; in prose, where a walk ends after a few letters, a few
-//! comparisons a word.
+//! It costs at most the length of the text times that of the longest term; in prose, where a walk ends after a few
+//! letters, a few comparisons a word.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -22,6 +24,9 @@ use super::{DetectorError, MAX_REACH, email::is_unspaced};
 pub(crate) const MAX_TERMS: usize = 1_000_000;
 /// The most text of all terms together, in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
+
+/// Pairs of bytes.
+const PAIRS: usize = 1 << 16;
 
 /// How terms are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +44,10 @@ pub(crate) struct Dictionary {
     terms: String,
     /// Where each of them ends.
     ends: Vec<u32>,
-    /// How many terms begin with a byte below this one.
-    index: [u32; 257],
+    /// How many terms are less than these two bytes, for each two and for the first that are none.
+    index: Vec<u32>,
+    /// What each ASCII character counts as.
+    ascii: [u8; 128],
     /// What a character counts as, where it is not itself: only those that occur in a term.
     same: BTreeMap<char, char>,
     whole_word: bool,
@@ -57,11 +64,11 @@ struct Walk {
 }
 
 impl Dictionary {
-    /// Builds the list. The order of the terms and repeated ones make no difference; white space around a term is not a part of it.
+    /// Builds the list. The order of the terms and repeated ones make no difference; white space around a term is not
+    /// a part of it.
     ///
-    /// # Errors
-    /// [`DetectorError::MatchesNothing`] without terms, [`DetectorError::Term`] for one that is empty or longer than
-    /// [`MAX_REACH`] bytes, [`DetectorError::Terms`] over [`MAX_TERMS`] or [`MAX_BYTES`].
+    /// # Errors [`DetectorError::MatchesNothing`] without terms, [`DetectorError::Term`] for one that is empty or
+    /// longer than [`MAX_REACH`] bytes, [`DetectorError::Terms`] over [`MAX_TERMS`] or [`MAX_BYTES`].
     pub(crate) fn new<'t>(
         terms: impl IntoIterator<Item = &'t str>,
         likeness: Likeness,
@@ -75,11 +82,21 @@ impl Dictionary {
         let mut dictionary = Self {
             terms: String::new(),
             ends: Vec::new(),
-            index: [0; 257],
+            index: vec![0; PAIRS + 1],
+            ascii: std::array::from_fn(|byte| byte as u8),
             same,
             whole_word: likeness.whole_word,
             reach: 0,
         };
+        // Of the characters that are the same as an ASCII one the first is ASCII too.
+        for (byte, same) in (0u8..128).zip(&mut dictionary.ascii) {
+            let c = char::from(byte);
+            *same = match dictionary.same.get(&c) {
+                _ if c.is_whitespace() => b' ',
+                Some(&first) => first as u8,
+                None => byte,
+            };
+        }
         let mut written = Vec::with_capacity(terms.len());
         for (i, term) in terms.iter().enumerate() {
             let len: usize = term.chars().map(|c| width(&widest, c)).sum();
@@ -100,9 +117,15 @@ impl Dictionary {
         }
         dictionary.terms.shrink_to_fit();
         dictionary.ends.shrink_to_fit();
-        for (byte, below) in dictionary.index.iter_mut().enumerate() {
-            let below_it = written.partition_point(|term| usize::from(term.as_bytes()[0]) < byte);
-            *below = below_it as u32;
+        for term in &written {
+            let pair = usize::from(term.as_bytes()[0]) << 8
+                | usize::from(term.as_bytes().get(1).copied().unwrap_or(0));
+            dictionary.index[pair + 1] += 1;
+        }
+        let mut below = 0;
+        for count in &mut dictionary.index {
+            below += *count;
+            *count = below;
         }
         Ok(dictionary)
     }
@@ -116,16 +139,23 @@ impl Dictionary {
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         let entry = 2 * size_of::<(char, char)>();
-        self.terms.capacity() + self.ends.capacity() * size_of::<u32>() + self.same.len() * entry
+        let numbers = self.ends.capacity() + self.index.capacity();
+        self.terms.capacity() + numbers * size_of::<u32>() + self.same.len() * entry
     }
 
-    /// The first term that starts in `text[from..limit]`, and where it stands. Looks at [`Dictionary::reach`] bytes and one
-    /// character behind `limit`, and at one character before `from`.
+    /// The first term that starts in `text[from..limit]`, and where it stands. Looks at [`Dictionary::reach`] bytes
+    /// and one character behind `limit`, and at one character before `from`.
     pub(crate) fn next(&self, text: &str, from: usize, limit: usize) -> Option<Range<usize>> {
-        let starts = text.get(from..limit)?.char_indices();
-        starts
-            .map(|(at, _)| from + at)
-            .find_map(|start| self.longest_at(text, start).map(|end| start..end))
+        let mut before = text[..from].chars().next_back();
+        for (at, c) in text.get(from..limit)?.char_indices() {
+            let begins = !self.whole_word || !is_joint(before, Some(c));
+            before = Some(c);
+            let start = from + at;
+            if begins && let Some(end) = self.longest_at(text, start) {
+                return Some(start..end);
+            }
+        }
+        None
     }
 
     /// The earliest start in `text[from..]` at which a term may stand that the end of `text` cuts, if there is one.
@@ -141,7 +171,6 @@ impl Dictionary {
     }
 
     fn longest_at(&self, text: &str, start: usize) -> Option<usize> {
-        self.begins(text, start).then_some(())?;
         let mut walk = self.walk();
         let mut best = None;
         for (at, c) in text[start..].char_indices() {
@@ -158,7 +187,7 @@ impl Dictionary {
 
     fn is_live(&self, text: &str, start: usize) -> bool {
         let mut walk = self.walk();
-        self.begins(text, start)
+        (!self.whole_word || is_boundary(text, start))
             && text[start..].chars().all(|c| self.step(&mut walk, c))
             && (self.goes_on(&walk) || self.awaits(text))
     }
@@ -173,31 +202,43 @@ impl Dictionary {
     /// Reads a character. Whether any term begins so.
     fn step(&self, walk: &mut Walk, c: char) -> bool {
         let mut bytes = [0; 4];
-        let c = self.same(c);
-        for &byte in c.encode_utf8(&mut bytes).as_bytes() {
-            walk.terms = if walk.depth == 0 {
-                let below = |byte: usize| self.index[byte] as usize;
-                below(byte.into())..below(usize::from(byte) + 1)
-            } else {
-                let first = partition(walk.terms.clone(), |i| {
-                    self.byte(i, walk.depth) < Some(byte)
-                });
-                let rest = first..walk.terms.end;
-                first..partition(rest, |i| self.byte(i, walk.depth) == Some(byte))
-            };
+        for &byte in self.same(c).encode_utf8(&mut bytes).as_bytes() {
+            walk.terms = self.narrowed(walk, byte);
             walk.depth += 1;
         }
         !walk.terms.is_empty()
     }
 
-    fn term(&self, i: usize) -> &str {
-        let end = |i: usize| self.ends[i] as usize;
-        &self.terms[i.checked_sub(1).map_or(0, end)..end(i)]
+    /// Those of the terms that go on with this byte.
+    fn narrowed(&self, walk: &Walk, byte: u8) -> Range<usize> {
+        let below = |pair: usize| self.index[pair] as usize;
+        let Range { start, end } = walk.terms;
+        match walk.depth {
+            0 => below(usize::from(byte) << 8)..below((usize::from(byte) + 1) << 8),
+            // A zero byte is also what the index has for the end of a term.
+            1 if byte > 0 && start < end => {
+                let pair = usize::from(self.terms.as_bytes()[self.begin(start)]) << 8;
+                below(pair | usize::from(byte))..below((pair | usize::from(byte)) + 1)
+            }
+            depth => {
+                let first = partition(start..end, |i| self.byte(i, depth) < Some(byte));
+                first..partition(first..end, |i| self.byte(i, depth) == Some(byte))
+            }
+        }
+    }
+
+    fn begin(&self, i: usize) -> usize {
+        i.checked_sub(1)
+            .map_or(0, |before| self.ends[before] as usize)
+    }
+
+    fn term(&self, i: usize) -> &[u8] {
+        &self.terms.as_bytes()[self.begin(i)..self.ends[i] as usize]
     }
 
     /// `None`, the term's end, comes before every byte.
     fn byte(&self, i: usize, at: usize) -> Option<u8> {
-        self.term(i).as_bytes().get(at).copied()
+        self.term(i).get(at).copied()
     }
 
     /// What was read is a term: the shortest of those that begin with it, so the first.
@@ -212,16 +253,13 @@ impl Dictionary {
 
     /// What a character counts as.
     fn same(&self, c: char) -> char {
-        if c.is_whitespace() {
+        if let Some(&same) = self.ascii.get(c as usize) {
+            char::from(same)
+        } else if c.is_whitespace() {
             ' '
         } else {
             self.same.get(&c).copied().unwrap_or(c)
         }
-    }
-
-    /// A word may begin at `start`.
-    fn begins(&self, text: &str, start: usize) -> bool {
-        !self.whole_word || is_boundary(text, start)
     }
 
     /// A word that begins somewhere may end at `end`.
@@ -249,16 +287,20 @@ fn partition(stretch: Range<usize>, test: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// Between these two characters a word may begin or end.
+/// Here a word may begin or end.
 fn is_boundary(text: &str, at: usize) -> bool {
     let (before, behind) = text.split_at(at);
-    !(before.chars().next_back().is_some_and(is_joined)
-        && behind.chars().next().is_some_and(is_joined))
+    !is_joint(before.chars().next_back(), behind.chars().next())
+}
+
+/// Both are of one word.
+fn is_joint(before: Option<char>, behind: Option<char>) -> bool {
+    before.is_some_and(is_joined) && behind.is_some_and(is_joined)
 }
 
 /// A character of a word of several.
 fn is_joined(c: char) -> bool {
-    (c.is_alphanumeric() && !is_unspaced(c)) || c == '_'
+    c.is_ascii_alphanumeric() || (c.is_alphanumeric() && !is_unspaced(c)) || c == '_'
 }
 
 /// What each character of the terms, and each that is the same by case, counts as; and how many bytes the widest of
@@ -437,7 +479,8 @@ mod tests {
                 .find_map(|start| Some(start..self.at(text, start)?))
         }
 
-        /// The whole rest of the text is a front of a term: a proper one, or what comes next tells where the word ends.
+        /// The whole rest of the text is a front of a term: a proper one, or what comes next tells where the word
+        /// ends.
         fn live(&self, text: &str, from: usize) -> Option<usize> {
             let waits = |start: usize, term: &str| {
                 let fronts = term.char_indices().map(|(i, c)| &term[..i + c.len_utf8()]);
@@ -507,7 +550,7 @@ mod tests {
         let dictionary = Dictionary::new(terms.iter().map(String::as_str), FOLDED).unwrap();
         let text: usize = terms.iter().map(String::len).sum();
         assert!(
-            dictionary.size() < text + 5 * terms.len() + 4096,
+            dictionary.size() < text + 4 * terms.len() + 300_000,
             "{} for {text}",
             dictionary.size()
         );

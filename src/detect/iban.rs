@@ -1,8 +1,9 @@
-//! `IBAN_CODE`. Country, two check digits and the country's number, as the SWIFT IBAN registry (release 101) says how long it is and where
-//! it has digits and letters, right by ISO/IEC 7064 MOD 97-10 (ISO 13616-1). Groups may be parted by single spaces or dashes.
+//! `IBAN_CODE`. Country, two check digits and the country's number, as the SWIFT IBAN registry (release 101) says how
+//! long it is and where it has digits and letters, right by ISO/IEC 7064 MOD 97-10 (ISO 13616-1). Groups may be parted
+//! by single spaces or dashes.
 
-/// Letters and digits with single spaces or dashes. The standard has capitals only, people write either. The check finds where
-/// the code ends.
+/// Letters and digits with single spaces or dashes. The standard has capitals only, people write either. The check
+/// finds where the code ends.
 pub(crate) const SHAPE: &str = r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9])+\b";
 
 /// The longest code is 34 characters (ISO 13616-1); with a separator before each but the first, 67 bytes.

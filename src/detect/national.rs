@@ -1,5 +1,5 @@
-//! Numbers that states give to people: the United Kingdom, Canada, Australia, India, Germany, Spain, Italy, France. Those of the
-//! United States are in [`us`](super::us) and [`ssn`](super::ssn).
+//! Numbers that states give to people: the United Kingdom, Canada, Australia, India, Germany, Spain, Italy, France.
+//! Those of the United States are in [`us`](super::us) and [`ssn`](super::ssn).
 
 use super::{
     checksum::{luhn, mod_11_10, verhoeff, weighted},
@@ -122,14 +122,15 @@ fn is_uniform(digits: &[u32]) -> bool {
     digits.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D. With spaces in capitals only, or every word of two
-/// letters would be waited for.
+/// `UK_NINO`: two letters, six digits in pairs, a letter from A to D. With spaces in capitals only, or every word of
+/// two letters would be waited for.
 pub(crate) const UK_NINO: &str = concat!(
     r"\b[A-Za-z]{2}(?:-\d\d-\d\d-\d\d-|\d{6} ?)[A-Da-d]\b",
     r"|\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] (?:\d\d \d\d \d\d|\d{6}) ?[A-D]\b"
 );
 
-/// Which prefixes are given out: HMRC National Insurance Manual NIM39110. In small letters it is one behind a word that says so.
+/// Which prefixes are given out: HMRC National Insurance Manual NIM39110. In small letters it is one behind a word
+/// that says so.
 pub(crate) fn uk_nino(before: &str, found: &str) -> Option<usize> {
     let prefix = found.get(..2)?.to_ascii_uppercase();
     let letters = !prefix.contains(['D', 'F', 'I', 'Q', 'U', 'V']) && !prefix.ends_with('O');
@@ -141,8 +142,8 @@ pub(crate) fn uk_nino(before: &str, found: &str) -> Option<usize> {
 /// `IN_PAN`: five letters, four digits, a letter.
 pub(crate) const IN_PAN: &str = r"\b[A-Za-z]{5}\d{4}[A-Za-z]\b";
 
-/// The fourth letter is the kind of holder, the digits count from 0001 (Income Tax Department of India, "Permanent Account
-/// Number", structure); behind a word it may be any. Its check letter is not published.
+/// The fourth letter is the kind of holder, the digits count from 0001 (Income Tax Department of India, "Permanent
+/// Account Number", structure); behind a word it may be any. Its check letter is not published.
 pub(crate) fn in_pan(before: &str, found: &str) -> Option<usize> {
     let holder = found.chars().nth(3)?.to_ascii_uppercase();
     let words = &["pan", "permanent account"];
@@ -189,8 +190,8 @@ fn is_nif(found: &str) -> bool {
     upper.as_bytes().last() == LETTERS.get(number % 23)
 }
 
-/// `IT_FISCAL_CODE`: six letters, year, month, day, place, check letter; letters may stand for digits where two people would
-/// have the same.
+/// `IT_FISCAL_CODE`: six letters, year, month, day, place, check letter; letters may stand for digits where two people
+/// would have the same.
 pub(crate) const IT_FISCAL_CODE: &str =
     r"(?i)\b[A-Z]{6}[0-9L-NP-V]{2}[A-EHLMPRST][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]\b";
 
@@ -235,8 +236,8 @@ fn omocodia(byte: u8) -> u32 {
 pub(crate) const FR_NIR: &str =
     r"\b[1-478](?:\d{4}(?:\d\d|2[ABab])\d{8}| \d\d \d\d (?:\d\d|2[ABab]) \d{3} \d{3} \d\d)\b";
 
-/// The key is 97 minus the number modulo 97, with 2A and 2B counting as 19 and 18 (Décret n° 82-103 of 22 January 1982;
-/// INSEE, "Numéro d'inscription au répertoire"). A month that is not known is 20 to 42 or 50 to 99.
+/// The key is 97 minus the number modulo 97, with 2A and 2B counting as 19 and 18 (Décret n° 82-103 of 22 January
+/// 1982; INSEE, "Numéro d'inscription au répertoire"). A month that is not known is 20 to 42 or 50 to 99.
 pub(crate) fn fr_nir(_before: &str, found: &str) -> Option<usize> {
     let code: String = found.chars().filter(|&c| c != ' ').collect();
     let month: u32 = code.get(3..5)?.parse().ok()?;

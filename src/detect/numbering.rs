@@ -84,11 +84,10 @@ pub(crate) fn is_country(digits: &str) -> bool {
     codes(digits).any(|(code, rest)| rest.is_empty() && PLANS.contains_key(&code))
 }
 
-/// The fronts that may be a country code, none of which begins with 0, and what follows each.
+/// The fronts that may be a country code, and what follows each. People write `+044` too.
 fn codes(digits: &str) -> impl Iterator<Item = (u16, &str)> {
     (1..=3)
         .filter_map(|len| digits.split_at_checked(len))
-        .filter(|(code, _)| !code.starts_with('0'))
         .filter_map(|(code, rest)| Some((code.parse().ok()?, rest)))
 }
 

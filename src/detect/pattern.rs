@@ -10,8 +10,8 @@ use regex_syntax::{
 
 use super::{DetectorError, Entity, MAX_REACH, context, fold};
 
-/// The compiled size that each custom expression may have, in KiB: some 10,000 characters of a class such as `[a-z]`, some
-/// 60 of `\w`. The compiler stops there, so that an expression costs no more than this before it is refused.
+/// The compiled size that each custom expression may have, in KiB: some 10,000 characters of a class such as `[a-z]`,
+/// some 60 of `\w`. The compiler stops there, so that an expression costs no more than this before it is refused.
 const BUDGET_KIB: usize = 1024;
 /// How deeply a custom expression may nest. It bounds the recursion below.
 const NEST_LIMIT: u32 = 64;

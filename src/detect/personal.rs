@@ -8,7 +8,8 @@ pub(crate) const LABELLED: &str = r"\b(?:[A-Za-z]{1,4}-?)?\d(?:-?[A-Za-z0-9])*\b
 /// Longer than any label: 25 characters.
 pub(crate) const LABELLED_REACH: usize = 25;
 
-/// Each hospital numbers as it likes (HL7 v2.5.1, field PID-3, identifier type `MR`, sets no form): a token with five digits.
+/// Each hospital numbers as it likes (HL7 v2.5.1, field PID-3, identifier type `MR`, sets no form): a token with five
+/// digits.
 pub(crate) fn medical_record(before: &str, found: &str) -> Option<usize> {
     let words = &[
         "mrn",

@@ -1,12 +1,12 @@
 //! `PHONE_NUMBER`. What libphonenumber's metadata calls a number, in a notation that tells it is one:
 //!
 //! - international, with `+` or `00` (ITU-T E.164, at most 15 digits; E.123 section 3);
-//! - as written in the North American Numbering Plan, NXX-NXX-XXXX with N from 2 to 9 (ATIS-0300051, section 3), assigned
-//!   today or not, as new area codes come every year;
-//! - national, from a trunk `0` on or with its area code in parentheses (E.123 section 2), in the groups in which one of the
-//!   countries of [`PLANS`] writes such a number;
-//! - any national number of those countries behind a word such as `phone`, or in front of one such as `fax` (the labels
-//!   of RFC 6350 section 6.4.1).
+//! - as written in the North American Numbering Plan, NXX-NXX-XXXX with N from 2 to 9 (ATIS-0300051, section 3),
+//!   assigned today or not, as new area codes come every year;
+//! - national, from a trunk `0` on or with its area code in parentheses (E.123 section 2), in the groups in which one
+//!   of the countries of [`PLANS`] writes such a number;
+//! - any national number of those countries behind a word such as `phone`, or in front of one such as `fax` (the
+//!   labels of RFC 6350 section 6.4.1).
 //!
 //! Ten digits in a row are an id like any other unless such a word stands beside them.
 
@@ -42,8 +42,8 @@ pub(crate) const BARE: &str = concat!(r"\b\d+\b", label!());
 /// 15 digits and a label, in bytes.
 pub(crate) const BARE_REACH: usize = 15 + 11;
 
-/// Calling codes of the plans whose national notations are looked for: the G20, the European Union and its neighbours, Israel,
-/// New Zealand.
+/// Calling codes of the plans whose national notations are looked for: the G20, the European Union and its neighbours,
+/// Israel, New Zealand.
 const PLANS: &[u16] = &[
     1, 7, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 52, 54, 55, 61, 62,
     64, 81, 82, 86, 90, 91, 351, 352, 353, 354, 356, 357, 358, 359, 370, 371, 372, 380, 385, 386,
@@ -63,30 +63,23 @@ const NOUNS: &[&str] = &[
     "landline",
     "fax",
     "whatsapp",
-];
-
-/// Those, and words that may say other things too.
-const CONTEXT: &[&str] = &[
-    "phone",
-    "phones",
-    "telephone",
-    "tel",
-    "cellphone",
-    "landline",
-    "fax",
-    "whatsapp",
-    "mobile",
-    "cell",
-    "call",
-    "dial",
-    "sms",
     "my number",
     "his number",
     "her number",
+    "call me",
+    "call us",
     "reach me",
+    "reach us",
     "ring me",
     "text me",
 ];
+
+/// Words that may say other things too.
+const VERBS: &[&str] = &["mobile", "cell", "call", "dial", "sms"];
+
+fn is_announced(before: &str) -> bool {
+    context::precedes(before, NOUNS) || context::precedes(before, VERBS)
+}
 
 /// A match of one of the shapes, taken apart.
 struct Parts<'t> {
@@ -122,8 +115,8 @@ impl<'t> Parts<'t> {
     }
 }
 
-/// The longest front that is valid in some country and ends where a group of digits ends. Where something else says that it
-/// is a number to call, its length is enough.
+/// The longest front that is valid in some country and ends where a group of digits ends. Where something else says
+/// that it is a number to call, its length is enough.
 pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let number = parts.number;
@@ -151,8 +144,8 @@ pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
     valid.or_else(possible).map(|end| parts.keep(end))
 }
 
-/// The sign belongs to a number to call: no space behind it (E.123 section 3), and what has one point, and nothing else between its
-/// digits, has it behind the country (RFC 5733 section 2.5).
+/// The sign belongs to a number to call: no space behind it (E.123 section 3), and what has one point, and nothing
+/// else between its digits, has it behind the country (RFC 5733 section 2.5).
 fn is_signed(number: &str) -> bool {
     let decimal = number.matches('.').count() == 1 && !number.contains([' ', '-', '/', '(']);
     !number.starts_with("+ ") && (!decimal || leads_with_country(number))
@@ -174,7 +167,8 @@ fn goes_on(before: &str) -> bool {
         .ends_with(|c: char| c.is_ascii_digit());
     let name = before.strip_suffix('-').is_some_and(|b| {
         let word = b.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
-        word < b.len() && !CONTEXT.contains(&b[word..].to_ascii_lowercase().as_str())
+        let announced = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(&b[word..]));
+        word < b.len() && !announced(NOUNS) && !announced(VERBS)
     });
     row || name
 }
@@ -190,7 +184,7 @@ pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
         (number && !is_count(parts.number)).then_some(parts.number.len())
     } else if goes_on(before) {
         None
-    } else if context::precedes(before, CONTEXT) {
+    } else if is_announced(before) {
         fronts(parts.number).find(|&end| is_some_national(&parts.number[..end]))
     } else {
         let extended = parts.extended && is_local(parts.number) && !is_count(parts.number);
@@ -219,7 +213,9 @@ fn is_count(number: &str) -> bool {
     in_threes && !number.contains('-') && !number.starts_with(['0', '('])
 }
 
-/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. From `0` on, ten digits in three groups or with parentheses are enough, as people group them as they like; a point parts at least five groups, or it is an address or a fraction.
+/// From a trunk `0` on or with parentheses, at least eight digits in the groups of some plan. From `0` on, ten digits
+/// in three groups or with parentheses are enough, as people group them as they like; a point parts at least five
+/// groups, or it is an address or a fraction.
 fn is_notation(number: &str) -> bool {
     let trunk = number.trim_start_matches('(').starts_with('0');
     let area = number.starts_with('(');
@@ -275,8 +271,8 @@ fn digits(number: &str) -> String {
     number.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// Not a piece of a longer number. `211` and the like are services, not exchanges. With dashes, points or parentheses it need not be
-/// assigned today; three numbers in a row must be.
+/// Not a piece of a longer number. `211` and the like are services, not exchanges. With dashes, points or parentheses
+/// it need not be assigned today; three numbers in a row must be.
 pub(crate) fn nanp(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let digits = digits(parts.number);
@@ -297,8 +293,8 @@ fn is_north_american(national: &str) -> bool {
     national.len() == 10 && code(0) && code(3)
 }
 
-/// Digits in a row with a label behind them or a word before them: a number of one of the plans, which a weaker word makes one
-/// only from a trunk `0` on or in North America.
+/// Digits in a row with a label behind them or a word before them: a number of one of the plans, which a weaker word
+/// makes one only from a trunk `0` on or in North America.
 pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let digits = parts.number;
@@ -308,7 +304,7 @@ pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
     let north_american = || is_north_american(digits.strip_prefix('1').unwrap_or(digits));
     let told = parts.labelled
         || (context::precedes(before, NOUNS) && (north_american() || is_some_national(digits)))
-        || (context::precedes(before, CONTEXT)
+        || (is_announced(before)
             && (north_american() || (digits.starts_with('0') && is_some_national(digits))));
     told.then_some(parts.whole)
 }

@@ -6,7 +6,8 @@
 pub(crate) const AWS_ACCESS_KEY: &str = r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]+\b";
 /// Four letters and 16 more.
 pub(crate) const AWS_REACH: usize = 20;
-/// GitHub tokens (docs.github.com, "GitHub's token formats"); those of Apps (`ghs_`) may be a JSON Web Token with its two dots since 2026.
+/// GitHub tokens (docs.github.com, "GitHub's token formats"); those of Apps (`ghs_`) may be a JSON Web Token with its
+/// two dots since 2026.
 pub(crate) const GITHUB_TOKEN: &str = concat!(
     r"\bghs_[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)?",
     r"|\b(?:gh[pour]_|github_pat_)[A-Za-z0-9_]+"

@@ -1,4 +1,5 @@
-//! `URL`: looked for only where a policy names it, as most addresses of pages are nobody's, and one would hide an address of mail inside it.
+//! `URL`: looked for only where a policy names it, as most addresses of pages are nobody's, and one would hide an
+//! address of mail inside it.
 
 /// A scheme and `//`, or `www.`, and the characters of a URI (RFC 3986, appendix A; those of RFC 3987 end it).
 pub(crate) const SHAPE: &str =

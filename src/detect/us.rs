@@ -1,5 +1,5 @@
-//! Numbers of the United States without or beside a Social Security number: `US_ITIN`, `US_PASSPORT`, `US_DRIVER_LICENSE`,
-//! `US_BANK_NUMBER`, `ABA_ROUTING_NUMBER`.
+//! Numbers of the United States without or beside a Social Security number: `US_ITIN`, `US_PASSPORT`,
+//! `US_DRIVER_LICENSE`, `US_BANK_NUMBER`, `ABA_ROUTING_NUMBER`.
 
 use super::{
     checksum::{digits, weighted},
@@ -10,8 +10,8 @@ use super::{
 /// `9dd-dd-dddd`, see [`ssn::PARTED`].
 pub(crate) const ITIN_PARTED: &str = r"\b9\d{2}(?:-\d{2}-\d{4}(?:\b-\d|\b)| \d{2} \d{4}\b)";
 
-/// An individual taxpayer identification number begins with 9, its fourth and fifth digit are 50 to 65, 70 to 88, 90 to
-/// 92 or 94 to 99 (IRS, Publication 4757 and "ITIN reference guide").
+/// An individual taxpayer identification number begins with 9, its fourth and fifth digit are 50 to 65, 70 to 88, 90
+/// to 92 or 94 to 99 (IRS, Publication 4757 and "ITIN reference guide").
 pub(crate) fn itin_parted(before: &str, found: &str) -> Option<usize> {
     (found.len() == 11 && !grouped::is_piece(before) && is_itin(&digits(found)))
         .then_some(found.len())
@@ -39,9 +39,9 @@ pub(crate) fn passport(before: &str, found: &str) -> Option<usize> {
     (found.len() == 9 && context::precedes(before, words)).then_some(found.len())
 }
 
-/// Every state numbers as it likes, in letters and digits, some with dashes (`A123-456-78-901-0`); the longest has 25 characters (AAMVA
-/// DL/ID Card Design Standard 2020, element DAQ). So it is any [`LABELLED`](super::personal::LABELLED) token with five
-/// digits, behind words that say what it is.
+/// Every state numbers as it likes, in letters and digits, some with dashes (`A123-456-78-901-0`); the longest has 25
+/// characters (AAMVA DL/ID Card Design Standard 2020, element DAQ). So it is any
+/// [`LABELLED`](super::personal::LABELLED) token with five digits, behind words that say what it is.
 pub(crate) fn driver_license(before: &str, found: &str) -> Option<usize> {
     let words = &[
         "driver license",
@@ -61,8 +61,8 @@ pub(crate) fn driver_license(before: &str, found: &str) -> Option<usize> {
     (digits(found).len() >= 5 && context::precedes(before, words)).then_some(found.len())
 }
 
-/// An account number has 4 to 17 digits; below eight they are too many other things (Nacha Operating Rules, entry detail
-/// record, field "DFI Account Number", 17 positions).
+/// An account number has 4 to 17 digits; below eight they are too many other things (Nacha Operating Rules, entry
+/// detail record, field "DFI Account Number", 17 positions).
 const ACCOUNT: &[&str] = &["account", "accounts", "acct", "checking", "a c"];
 
 /// Digits in groups: 8 to 17 of them behind such words.
@@ -71,8 +71,9 @@ pub(crate) fn bank_number(before: &str, found: &str) -> Option<usize> {
     ((8..=17).contains(&count) && context::precedes(before, ACCOUNT)).then_some(found.len())
 }
 
-/// A routing number: nine digits whose first two name a Federal Reserve district, a thrift, an electronic or a government
-/// one (00-12, 21-32, 61-72, 80), the sum by the weights 3, 7, 1 a multiple of ten (ABA Routing Number Policy; ANSI X9.100-160). One random number in 26 is such, so a word must say it.
+/// A routing number: nine digits whose first two name a Federal Reserve district, a thrift, an electronic or a
+/// government one (00-12, 21-32, 61-72, 80), the sum by the weights 3, 7, 1 a multiple of ten (ABA Routing Number
+/// Policy; ANSI X9.100-160). One random number in 26 is such, so a word must say it.
 const ROUTING: Number = Number {
     digits: 9,
     issued: |digits| {
