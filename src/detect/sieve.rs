@@ -168,6 +168,14 @@ impl Sieve {
         Ok(sieve)
     }
 
+    /// The groups whose values are told by their first bytes: none of them begins where [`Watch`](super::watch::Watch)
+    /// names no place, however long it is and whether or not it comes to an end.
+    pub(crate) fn told_by_their_front(&self) -> Groups {
+        let literals = self.literals.as_ref().map_or(0, |literals| literals.groups);
+        // The last group has detectors of all kinds.
+        (literals | self.rare_groups) & !(1 << (Groups::BITS - 1))
+    }
+
     /// How to look for matches with these facts.
     fn sign(&self, facts: &Facts, nfa: &NFA, literals: usize) -> Sign {
         if let Some(found) = &facts.literals
