@@ -12,10 +12,11 @@ pub(crate) fn precedes<S: AsRef<str>>(before: &str, phrases: &[S]) -> bool {
         // Most phrases end like none of the words.
         ends & end_of(phrase) != 0
             && (0..count).any(|nearest| {
-                let mut words = words[nearest..].iter();
-                phrase
-                    .rsplit(' ')
-                    .all(|wanted| words.next().is_some_and(|word| is_lowered(word, wanted)))
+                let mut behind = words[nearest..].iter();
+                end_of(phrase) == end_of(words[nearest])
+                    && phrase
+                        .rsplit(' ')
+                        .all(|wanted| behind.next().is_some_and(|word| is_lowered(word, wanted)))
             })
     })
 }

@@ -12,6 +12,7 @@ use regex_syntax::hir::{
 use super::{
     block::ByteSet,
     live::{edges, waits},
+    pattern::Pattern,
 };
 
 /// How many of a match's first bytes are known one by one.
@@ -19,7 +20,7 @@ pub(crate) const KNOWN: usize = 8;
 /// The shortest literal worth looking for, the longest part of it that is looked for, and how many a shape may have.
 const LITERAL: (usize, usize, usize) = (3, 8, 32);
 
-/// Facts about the matches of one shape.
+/// Facts about the values of one detector.
 pub(crate) struct Facts {
     /// Bytes that a match may begin with where a word character, or anything else or nothing, is before it.
     pub(crate) behind_word: ByteSet,
@@ -42,8 +43,8 @@ pub(crate) struct Needed {
 }
 
 impl Facts {
-    /// `nfa` is the automaton of `shape` alone.
-    pub(crate) fn of(shape: &Hir, nfa: &NFA) -> Self {
+    /// `nfa` is the automaton of `pattern` alone.
+    pub(crate) fn of(pattern: &Pattern, nfa: &NFA) -> Self {
         let mut facts = Self {
             behind_word: first(nfa, &[Some(b'a')]),
             behind_other: first(
@@ -52,12 +53,12 @@ impl Facts {
             ),
             at: [ByteSet::ALL; KNOWN],
             over: [true; KNOWN],
-            literals: literals(shape),
+            literals: literals(&pattern.shape),
         };
         let mut states = vec![nfa.start_anchored()];
         for place in 0..KNOWN {
             let reached = closure(nfa, states, |_| true);
-            if has_match(nfa, &reached) {
+            if place >= pattern.least && has_match(nfa, &reached) {
                 break;
             }
             facts.over[place] = false;

@@ -104,7 +104,7 @@ pub(crate) struct View<'t> {
 
 /// Whether all of the text is seen as it is.
 pub(crate) fn is_plain(text: &str) -> bool {
-    next_unlike(text, 0).is_none()
+    text.is_ascii() || next_unlike(text, 0).is_none()
 }
 
 /// How a text that stands by itself is seen.

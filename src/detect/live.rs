@@ -129,6 +129,9 @@ impl Live {
             .map_err(|_| Fault)?;
         for at in (from..end).rev() {
             state = dfa.next_state(cache, state, text[at]).map_err(|_| Fault)?;
+            if !state.is_tagged() {
+                continue;
+            }
             if state.is_match() {
                 // The automaton reports what it accepted one byte late.
                 best = self.accepted(cache, state, at + 1, end, wanted).or(best);

@@ -23,6 +23,8 @@ const LISTED: u32 = 256;
 pub(crate) struct Pattern {
     pub(crate) entity: Entity,
     pub(crate) shape: Hir,
+    /// The shortest value in bytes: what is shorter does not match, or does not pass the check.
+    pub(crate) least: usize,
     /// The longest match in bytes.
     pub(crate) reach: usize,
     /// What a text that could still grow after `reach` bytes is.
@@ -80,6 +82,12 @@ impl Pattern {
         Ok(pattern)
     }
 
+    /// The same, of which the check lets nothing pass that is shorter. It is used to pass over text, never to find it.
+    pub(crate) fn at_least(mut self, bytes: usize) -> Self {
+        self.least = self.least.max(bytes);
+        self
+    }
+
     /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones. Characters that no text
     /// is seen to have (see [`fold`]) stand for those they are seen as.
     pub(crate) fn custom(entity: &str, regex: &str, check: Check) -> Result<Self, DetectorError> {
@@ -106,14 +114,15 @@ impl Pattern {
 
     fn of(entity: &str, shape: Hir, check: Check) -> Result<Self, DetectorError> {
         let properties = shape.properties();
-        match properties.minimum_len() {
+        let least = match properties.minimum_len() {
             None => return Err(DetectorError::MatchesNothing),
             Some(0) => return Err(DetectorError::MatchesEmpty),
-            Some(_) => {}
-        }
+            Some(least) => least,
+        };
         let reach = properties.maximum_len().unwrap_or(usize::MAX);
         Ok(Self {
             entity: entity.into(),
+            least,
             reach: reach.min(MAX_REACH),
             beyond: if reach > MAX_REACH {
                 Beyond::Found

@@ -30,7 +30,10 @@ pub struct Scanner {
     nfa: Arc<NFA>,
     live: Live,
     longest: usize,
-    outgrowing: bool,
+    /// The groups with values that may outgrow their reach: those that are told by their first bytes, and whether there
+    /// are others.
+    outgrowing: Groups,
+    hidden: bool,
     /// To fold text in: about one per thread, never one per stream, each as large as one slice of it.
     rooms: Pool<Folding, fn() -> Folding>,
 }
@@ -82,10 +85,15 @@ impl Scanner {
         let shapes: Vec<_> = patterns.iter().map(|pattern| &pattern.shape).collect();
         let each: Vec<NFA> = patterns.iter().map(automaton).collect::<Result<_, _>>()?;
         let machines = patterns.iter().zip(&each);
+        let sieve = Sieve::new(&patterns, &each)?;
+        let outgrowing = patterns
+            .iter()
+            .enumerate()
+            .filter(|(_, pattern)| pattern.beyond == Beyond::Found)
+            .fold(0, |groups, (i, _)| groups | 1 << group(i));
         Ok(Self {
             live: Live::new(&patterns)?,
             nfa: Arc::new(automata(&shapes)?),
-            sieve: Sieve::new(&patterns, &each)?,
             machines: machines
                 .map(|(pattern, nfa)| Machine::new(pattern, nfa))
                 .collect::<Result<_, _>>()?,
@@ -101,9 +109,9 @@ impl Scanner {
                 .chain(dictionaries.iter().map(|(_, terms)| terms.reach()))
                 .max()
                 .unwrap_or(0),
-            outgrowing: patterns
-                .iter()
-                .any(|pattern| pattern.beyond == Beyond::Found),
+            outgrowing: outgrowing & sieve.told_by_their_front(),
+            hidden: outgrowing & !sieve.told_by_their_front() != 0,
+            sieve,
             patterns,
             dictionaries,
             rooms: Pool::new(Folding::default),
@@ -248,7 +256,7 @@ impl Search<'_> {
         None
     }
 
-    /// The first match before `limit` with a passing check.
+    /// The first match before `limit` with a passing check, or what outgrows its reach and is told by its first bytes.
     fn next_match(&mut self, limit: usize, effort: &mut Effort) -> Option<Hit> {
         let mut at = self.at;
         let hit = loop {
@@ -256,6 +264,12 @@ impl Search<'_> {
                 break None;
             };
             let hit = self.scanner.settle(self.text, start, groups, effort);
+            let hit = match self.outgrown_at(start, groups, effort) {
+                Some(grown) if hit.as_ref().is_none_or(|hit| grown <= hit.pattern) => {
+                    Some(self.scanner.outgrown(self.text, grown, start))
+                }
+                _ => hit,
+            };
             if hit.is_some() {
                 break hit;
             }
@@ -265,9 +279,21 @@ impl Search<'_> {
         hit
     }
 
-    /// The first start before `limit` from which the text can still grow after `MAX_REACH` bytes.
+    /// The first detector for which the text from here on can still grow after `MAX_REACH` bytes.
+    fn outgrown_at(&self, start: usize, groups: Groups, effort: &mut Effort) -> Option<usize> {
+        if groups & self.scanner.outgrowing == 0 || start + MAX_REACH > self.text.len() {
+            return None;
+        }
+        let head = &self.text.as_bytes()[..at_most(self.text, start + MAX_REACH)];
+        let live = &self.scanner.live;
+        live.earliest(head, start, Wanted::Outgrowing, &mut effort.walked)
+            .filter(|live| live.at == start)
+            .map(|live| live.pattern)
+    }
+
+    /// The same for any start before `limit`, where some detectors do not tell by their first bytes where to ask.
     fn next_outgrown(&mut self, limit: usize, effort: &mut Effort) -> Option<Start> {
-        if !self.scanner.outgrowing {
+        if !self.scanner.hidden {
             return None;
         }
         if let Some(start) = self.outgrown.filter(|start| start.at >= self.at) {

@@ -27,7 +27,7 @@ use super::{
 pub(crate) type Groups = u128;
 
 /// Bytes of a match's front that the table knows.
-const GRAM: usize = 6;
+const GRAM: usize = KNOWN;
 /// The most literals that are looked for at once.
 const LITERALS: usize = 64;
 /// How common the bytes may be together that are looked for at a place.
@@ -48,13 +48,16 @@ pub(crate) struct Sieve {
     pub(super) rare_groups: Groups,
     digits: Finder,
     pub(super) inner: Vec<Inner>,
+    /// By byte: which of these cannot do without it.
+    needed: [u8; 256],
+    all_needed: u8,
     pub(super) general: Option<General>,
 }
 
-/// By the byte at each of the first places, and by what is before them: the groups that have matches with it. The last
-/// entry is for a place behind the end of the text.
+/// By the byte at each of the first places, and by what is before them: the groups that have matches with it. Behind the
+/// first place the last entry is for the end of the text.
 pub(super) struct Table {
-    first: [[Groups; 257]; 2],
+    first: [[Groups; 256]; 2],
     rest: [[Groups; 257]; GRAM - 1],
 }
 
@@ -117,7 +120,7 @@ impl Sieve {
         let digits: ByteSet = (b'0'..=b'9').collect();
         let mut sieve = Self {
             table: Box::new(Table {
-                first: [[0; 257]; 2],
+                first: [[0; 256]; 2],
                 rest: [[0; 257]; GRAM - 1],
             }),
             literals: None,
@@ -125,12 +128,14 @@ impl Sieve {
             rare_groups: 0,
             digits: Finder::new(digits),
             inner: Vec::new(),
+            needed: [0; 256],
+            all_needed: 0,
             general: None,
         };
         let mut literals = (Vec::new(), 0);
         let mut general = (Vec::new(), 0, 0);
         for (i, (pattern, nfa)) in patterns.iter().zip(automata).enumerate() {
-            let facts = Facts::of(&pattern.shape, nfa);
+            let facts = Facts::of(pattern, nfa);
             let groups = 1 << group(i);
             sieve.table.add(&facts, groups);
             match sieve.sign(&facts, nfa, LITERALS - literals.0.len()) {
@@ -139,11 +144,7 @@ impl Sieve {
                     literals.1 |= groups;
                 }
                 Sign::Rare(place) => sieve.add_rare(&facts, place, groups, digits),
-                Sign::Inner(needed) => sieve.inner.push(Inner {
-                    needed,
-                    reach: pattern.reach,
-                    groups,
-                }),
+                Sign::Inner(needed) => sieve.add_inner(needed, pattern.reach, groups),
                 Sign::None => {
                     general.0.push(&pattern.shape);
                     general.1 |= groups;
@@ -165,6 +166,14 @@ impl Sieve {
             });
         }
         Ok(sieve)
+    }
+
+    /// The groups whose values are told by their first bytes: none of them begins where [`Watch`](super::watch::Watch)
+    /// names no place, however long it is and whether or not it comes to an end.
+    pub(crate) fn told_by_their_front(&self) -> Groups {
+        let literals = self.literals.as_ref().map_or(0, |literals| literals.groups);
+        // The last group has detectors of all kinds.
+        (literals | self.rare_groups) & !(1 << (Groups::BITS - 1))
     }
 
     /// How to look for matches with these facts.
@@ -189,6 +198,17 @@ impl Sieve {
             .filter(|_| self.inner.len() < INNER)
             .find_map(|byte| needed(nfa, byte))
             .map_or(Sign::None, Sign::Inner)
+    }
+
+    fn add_inner(&mut self, needed: Needed, reach: usize, groups: Groups) {
+        let bit = 1 << self.inner.len();
+        self.needed[usize::from(needed.byte)] |= bit;
+        self.all_needed |= bit;
+        self.inner.push(Inner {
+            needed,
+            reach,
+            groups,
+        });
     }
 
     fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups, digits: ByteSet) {
@@ -237,11 +257,18 @@ impl Sieve {
 
     /// The groups that can have a match in this text, judged by the bytes that some cannot do without.
     pub(super) fn possible(&self, text: &[u8]) -> Groups {
+        let met = text
+            .iter()
+            .fold(0, |met, &byte| met | self.needed[usize::from(byte)]);
+        if met == self.all_needed {
+            return Groups::MAX;
+        }
         let lacking = self
             .inner
             .iter()
-            .filter(|inner| !text.contains(&inner.needed.byte));
-        lacking.fold(Groups::MAX, |possible, inner| possible & !inner.groups)
+            .enumerate()
+            .filter(|(i, _)| met >> i & 1 == 0);
+        lacking.fold(Groups::MAX, |possible, (_, inner)| possible & !inner.groups)
     }
 }
 
@@ -265,25 +292,55 @@ impl Table {
         }
     }
 
-    /// The groups that may have a match at this place.
+    /// Those of the groups that may have a match at this place.
     #[inline]
-    pub(super) fn groups(&self, text: &[u8], at: usize) -> Groups {
-        let entry = |at: usize| text.get(at).map_or(256, |&byte| usize::from(byte));
+    pub(super) fn groups(&self, text: &[u8], at: usize, of: Groups) -> Groups {
         let behind_word = at
             .checked_sub(1)
             .is_some_and(|before| is_word(text[before]));
-        let first = self.first[usize::from(behind_word)][entry(at)];
-        if first == 0 {
+        let Some(&byte) = text.get(at) else { return 0 };
+        let groups = of & self.first[usize::from(behind_word)][usize::from(byte)];
+        if groups == 0 {
             return 0;
         }
-        let mut groups = first;
+        self.narrow(text, at, groups)
+    }
+
+    /// Those of the groups that may have a match here by the bytes behind the first.
+    #[inline]
+    fn narrow(&self, text: &[u8], at: usize, mut groups: Groups) -> Groups {
         for (i, table) in self.rest.iter().enumerate() {
-            groups &= table[entry(at + 1 + i)];
+            let entry = text.get(at + 1 + i).map_or(256, |&byte| usize::from(byte));
+            groups &= table[entry];
             if groups == 0 {
                 break;
             }
         }
         groups
+    }
+
+    /// The first place from `at` on and before `limit` where one of the groups may have a match, and which of them.
+    pub(super) fn place(
+        &self,
+        text: &[u8],
+        at: usize,
+        limit: usize,
+        of: Groups,
+    ) -> Option<(usize, Groups)> {
+        let mut behind_word = at
+            .checked_sub(1)
+            .is_some_and(|before| is_word(text[before]));
+        for (place, &byte) in (at..limit).zip(&text[at..limit]) {
+            let groups = of & self.first[usize::from(behind_word)][usize::from(byte)];
+            behind_word = is_word(byte);
+            if groups != 0 {
+                let groups = self.narrow(text, place, groups);
+                if groups != 0 {
+                    return Some((place, groups));
+                }
+            }
+        }
+        None
     }
 }
 

@@ -60,9 +60,7 @@ impl<'s> Watch<'s> {
             .possible
             .get_or_insert_with(|| self.sieve.possible(&text[at..]));
         self.read += (limit - at) as u64;
-        (at..limit)
-            .map(|at| (at, self.sieve.table.groups(text, at) & possible))
-            .find(|&(_, groups)| groups != 0)
+        self.sieve.table.place(text, at, limit, possible)
     }
 }
 
@@ -77,7 +75,7 @@ struct Text<'s> {
 impl Text<'_> {
     /// Those of the groups that may have a match at this place.
     fn groups(&self, at: usize, of: Groups) -> Groups {
-        self.sieve.table.groups(self.bytes, at) & of
+        self.sieve.table.groups(self.bytes, at, of)
     }
 }
 
@@ -275,9 +273,10 @@ impl Watcher {
         let mut from = self.next;
         let end = text.bytes.len().min(from + AHEAD);
         loop {
-            let in_zone = (from..self.zone)
-                .map(|at| (at, text.groups(at, inner.groups)))
-                .find(|&(_, groups)| groups != 0);
+            let in_zone =
+                text.sieve
+                    .table
+                    .place(text.bytes, from.min(self.zone), self.zone, inner.groups);
             if let Some((at, groups)) = in_zone {
                 self.settle(at, groups);
                 return;

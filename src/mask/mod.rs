@@ -10,9 +10,9 @@
 //!
 //! # What it holds
 //!
-//! At most [`Scanner::reach`](crate::detect::Scanner::reach) bytes of text, plus what it may look back at; see
-//! [`Masker::BUFFER_BYTES`]. A value that outgrows the reach is masked on the spot and its rest swallowed, never
-//! released.
+//! At most [`Scanner::reach`](crate::detect::Scanner::reach) bytes of text as it is seen, which can be
+//! [`Masker::HELD_BYTES`] as it came, and 4 KiB besides: what it may look back at, counts, a growing value's state. A
+//! value that outgrows the reach is masked on the spot and its rest swallowed, never released.
 //!
 //! # What it can miss
 //!

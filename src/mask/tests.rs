@@ -690,6 +690,29 @@ fn what_outgrows_the_reach_is_masked_and_swallowed_not_released() {
 }
 
 #[test]
+fn a_value_that_outgrows_its_reach_before_it_shows_what_it_is_is_masked() {
+    let catalog = Catalog::with_custom(&[Custom {
+        entity: "HANDLE".into(),
+        regex: "[a-z]+%[a-z]+".into(),
+        context: Vec::new(),
+    }]);
+    let wanted = ["HANDLE".into(), "US_SSN".into(), "JWT".into()].into();
+    let scanner = catalog.unwrap().scanner(&wanted).unwrap();
+    let plan = Arc::new(Plan::new(scanner, &BTreeMap::new()));
+    let oracle = Oracle::new(plan.scanner());
+    for len in [1000, 1023, 1024, 1025, 1500] {
+        let long = "a".repeat(len);
+        let text =
+            format!("x%y 123-45-6789 {long} 123-45-6789 eyJ{long} {long}%b{long}. 123-45-6789");
+        assert_eq!(plan.scanner().find(&text), oracle.find(&text), "{len}");
+        for piece in [1, 100, 4096] {
+            let (out, _) = stream(&plan, &cut(&text, &[piece]));
+            assert_eq!(out, mask(&plan, &text).0, "{len} cut by {piece}");
+        }
+    }
+}
+
+#[test]
 fn long_texts_around_every_bound_give_the_same_for_every_cutting() {
     let oracle = oracle();
     for filler in ["a", "a-", "日", "1.", "note: ", "eyJ", "x@y", "<", " "] {
