@@ -9,6 +9,7 @@ use std::{
 use super::{
     DetectorError, Entity, Scanner, builtin, context,
     dictionary::{Dictionary, Likeness},
+    fold::seen,
     pattern::{Check, Pattern},
 };
 
@@ -135,7 +136,9 @@ impl Catalog {
                 fold_case: list.fold_case,
                 whole_word: list.whole_word,
             };
-            let terms = Dictionary::new(list.terms.iter().map(String::as_str), likeness)?;
+            // Text is looked at as it is seen, and so are they.
+            let terms: Vec<String> = list.terms.iter().map(|term| seen(term)).collect();
+            let terms = Dictionary::new(terms.iter().map(String::as_str), likeness)?;
             dictionaries.push((Entity::from(list.entity.as_str()), Arc::new(terms)));
         }
         Ok(Self::of(self.patterns, dictionaries))

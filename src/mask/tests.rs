@@ -300,7 +300,13 @@ static TERMS: LazyLock<Arc<Plan>> = LazyLock::new(|| {
     let catalog = Catalog::builtin().unwrap().with_terms(&[
         list(
             "PROJECT",
-            &["Blue Heron", "blue heron two", "Straße", "heron"],
+            &[
+                "Blue Heron",
+                "blue heron two",
+                "Straße",
+                "heron",
+                "Nord\u{2013}Süd",
+            ],
             true,
             true,
         ),
@@ -323,6 +329,7 @@ fn terms_are_found_among_all_else() {
         ("a@b a@b.co", "[CODE] [EMAIL_ADDRESS]"),
         ("SSN 123-45-6789 heron x1", "SSN [US_SSN] [PROJECT] [CODE]"),
         ("Blue\u{a0}Her\u{ad}on", "[PROJECT]"),
+        ("Nord-Süd and Nord\u{2013}Süd", "[PROJECT] and [PROJECT]"),
     ] {
         assert_eq!(mask(&TERMS, text).0, masked, "{text}");
     }
