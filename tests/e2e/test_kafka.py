@@ -231,3 +231,30 @@ def test_an_outage_of_the_broker_loses_nothing_and_holds_nobody_up(oidc, tokens,
 
 def lag(gateway) -> float:
     return gateway.countersign.metrics()['countersign_state{name="unacknowledged_records",part="kafka"}']
+
+
+def test_where_kafka_is_what_counts_nothing_goes_on_before_the_broker_has_it(oidc, tokens, tmp_path):
+    with broker(tmp_path) as own:
+        own.create_topic(TOPIC)
+        own.create_topic(CHECKPOINTS)
+        settings = config(oidc.issuer, tmp_path, audit={"kafka": {"brokers": [own.address]}})
+        settings["connections"][0]["durability"] = "kafka"
+        with Upstream(chat("Hello there.", size=3)) as upstream, Gateway(tmp_path, settings, upstream.port) as gateway:
+            there_when_it_arrived = []
+            upstream.answer = lambda request: (there_when_it_arrived.append(lag(gateway)), chat("Hello there.")(request))[1]
+            for n in range(5):
+                reply = call(gateway.envoy.url, tokens(), prompt(f"number {n}", stream=n % 2 == 0))
+                assert reply.status == 200 and reply.whole
+            assert there_when_it_arrived == [0] * 5, "`opened` was acknowledged before the model saw the request"
+            assert lag(gateway) == 0, "and `closed` before the caller had the end"
+            own.kill()
+            upstream.requests.clear()
+            refused = call(gateway.envoy.url, tokens(), prompt("while nobody answers"))
+            assert (refused.status, refused.code) == (503, "audit_unavailable") and upstream.requests == []
+            own.start()
+            if not own.keeps_data:
+                return  # the stand-in broker came back without its topics
+            wait_until("it goes on by itself", lambda: call(gateway.envoy.url, tokens()).status == 200, 60)
+            # What was refused was opened on disk: it is closed there too.
+            (session,) = [[r for r in gateway.countersign.records() if r.get("session") == refused.session]]
+            assert [kind(record) for record in session] == ["opened", "closed"]
