@@ -20,6 +20,7 @@ from pathlib import Path
 
 ZERO = bytes(32)
 MAX_RECORD = 960 << 10
+MAX_RECORDS = 65_536  # in one proof
 SEGMENT = struct.Struct(">8sI16sQ32sI")  # magic, version, chain id, first seq, hash before it, CRC
 FRAME = struct.Struct(">IIQ32sQI")  # length, CRC of the record, seq, record hash, records on disk, CRC
 POSITION = re.compile(rb'\{"chain":"([0-9a-f]{32})","seq":"(0|[1-9][0-9]{0,19})","prevHash":"([0-9a-f]{64})","time":"([^"]{1,40})"')
@@ -143,10 +144,16 @@ def key(line: str):
 
 
 def keys(files: list) -> list:
-    try:
-        return [key(line) for file in files for line in Path(file).read_text().splitlines() if line.strip()]
-    except AttributeError:
-        raise Cannot("a file of --trust holds a line that is no public key") from None
+    found = []
+    for file in files:
+        lines = [line for line in Path(file).read_text().splitlines() if line.strip()]
+        if not lines:
+            raise Cannot(f"`{file}` holds no key")
+        try:
+            found += map(key, lines)
+        except AttributeError:
+            raise Cannot(f"`{file}` holds a line that is no public key") from None
+    return found
 
 
 # --- a directory ---
@@ -260,9 +267,11 @@ def check_directory(directory: Path, outside: list, trusted: list):
 
 def check_proof(proof: dict, trusted: list) -> list:
     """The places of the records that are proven; raises Wrong."""
-    if proof.get("format") != "countersign/proof/v1" or not proof.get("records"):
-        raise Wrong("it is no proof")
-    checkpoints = {}
+    if not isinstance(proof, dict) or proof.get("format") != "countersign/proof/v1":
+        raise Cannot("the file is no proof")
+    if not 0 < len(proof["records"]) <= MAX_RECORDS:
+        raise Wrong(f"it is no proof of 1 to {MAX_RECORDS} records")
+    checkpoints, last = {}, {}
     for note in proof["checkpoints"]:
         checkpoint = Checkpoint(note)
         if trusted and not checkpoint.is_signed_by(trusted):
@@ -278,7 +287,7 @@ def check_proof(proof: dict, trusted: list) -> list:
         chain, seq, previous = bytes.fromhex(position[1].decode()), int(position[2]), bytes.fromhex(position[3].decode())
         if json.loads(record).get("session", "") != proof["session"]:
             raise Wrong(f"record {number} is not of the session")
-        if any(before == chain and at >= seq for before, at in places):
+        if last.get(chain, -1) >= seq:
             raise Wrong(f"record {number} is out of order")
         if chain not in checkpoints:
             raise Wrong(f"record {number} is in a chain without a checkpoint")
@@ -290,6 +299,7 @@ def check_proof(proof: dict, trusted: list) -> list:
         if root_by_path(leaf, seq, checkpoints[chain].size, path) != checkpoints[chain].root:
             raise Wrong(f"record {number} is not what the checkpoint covers")
         places.append((chain, seq))
+        last[chain] = seq
     return places
 
 
@@ -298,21 +308,25 @@ def check_proof(proof: dict, trusted: list) -> list:
 
 def run(arguments) -> int:
     trusted = keys(arguments.trust)
+    signatures = "checked" if trusted else "not checked"
     if arguments.proof:
+        if arguments.checkpoint:
+            raise Cannot("a proof carries its checkpoint: give --trust, not --checkpoint")
         try:
             places = check_proof(json.loads(Path(arguments.proof).read_text()), trusted)
         except Wrong as wrong:
             print(json.dumps({"verdict": "not proven", "fault": str(wrong)}) if arguments.json else f"NOT PROVEN: {wrong}")
             return 1
-        print(json.dumps({"verdict": "proven", "records": [{"chain": c.hex(), "seq": s} for c, s in places]}) if arguments.json
-              else f"proven: {len(places)} records")
+        found = [{"chain": c.hex(), "seq": s} for c, s in places]
+        print(json.dumps({"verdict": "proven", "signatures": signatures, "records": found}) if arguments.json
+              else f"proven: {len(places)} records; signatures of checkpoints were {signatures}")
         return 0
     outside = [note for file in arguments.checkpoint for note in notes(Path(file).read_text())]
     faults, chains = check_directory(Path(arguments.dir), outside, trusted)
     verdict = "tampered" if faults else "whole" if any(c.whole for c in chains) else "consistent, unanchored"
     if arguments.json:
         print(json.dumps({
-            "verdict": verdict,
+            "verdict": verdict, "signatures": signatures,
             "chains": [{"chain": c.id.hex(), "records": c.size, "whole_records": c.whole} for c in chains],
             "faults": [{"chain": c.hex(), "seq": s, "cause": what} for c, s, what in faults]}, indent=2))
     else:
@@ -332,7 +346,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     try:
         return run(parser.parse_args())
-    except (Cannot, OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except (Cannot, OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, struct.error) as error:
         print(f"verify.py: {error!r}" if not isinstance(error, Cannot) else f"verify.py: {error}", file=sys.stderr)
         return 2
 

@@ -76,8 +76,10 @@ fn lines(scanner: &Scanner, input: &mut dyn BufRead, out: &mut dyn Write) -> any
     let mut number = 0;
     loop {
         let mut batches = Vec::with_capacity(threads);
-        while batches.len() < threads {
-            let batch = batch(input)?;
+        let mut unreadable = None;
+        while batches.len() < threads && unreadable.is_none() {
+            let batch;
+            (batch, unreadable) = self::batch(input, number)?;
             if batch.is_empty() {
                 break;
             }
@@ -85,7 +87,7 @@ fn lines(scanner: &Scanner, input: &mut dyn BufRead, out: &mut dyn Write) -> any
             number += batch.lines().count();
             batches.push((first, batch));
         }
-        if batches.is_empty() {
+        if batches.is_empty() && unreadable.is_none() {
             return Ok(out.flush()?);
         }
         let done: Vec<_> = thread::scope(|scope| {
@@ -109,26 +111,39 @@ fn lines(scanner: &Scanner, input: &mut dyn BufRead, out: &mut dyn Write) -> any
                 return Err(fault);
             }
         }
+        if let Some(unreadable) = unreadable {
+            out.flush()?;
+            return Err(unreadable);
+        }
     }
 }
 
-/// Whole lines of about [`BATCH`] bytes; none at the input's end.
-fn batch(input: &mut dyn BufRead) -> anyhow::Result<String> {
+/// Whole lines of about [`BATCH`] bytes, none at the input's end, and what is wrong with the line behind them; `read` lines
+/// came before.
+fn batch(input: &mut dyn BufRead, read: usize) -> anyhow::Result<(String, Option<anyhow::Error>)> {
     let mut batch = String::new();
+    let mut line = Vec::new();
     while batch.len() < BATCH {
-        let before = batch.len();
-        let read = input
-            .take(MAX_LINE as u64 + 1)
-            .read_line(&mut batch)
+        line.clear();
+        let mut limited = input.take(MAX_LINE as u64 + 1);
+        limited
+            .read_until(b'\n', &mut line)
             .context("cannot read")?;
-        if read == 0 {
-            break;
-        }
-        if batch.len() - before > MAX_LINE {
-            bail!("a line is longer than {MAX_LINE} bytes: split the text");
-        }
+        let fault = match std::str::from_utf8(&line) {
+            Ok("") => break,
+            Ok(_) if line.len() > MAX_LINE => {
+                format!("longer than {MAX_LINE} bytes: split the text")
+            }
+            Ok(text) => {
+                batch.push_str(text);
+                continue;
+            }
+            Err(_) => "not UTF-8".to_owned(),
+        };
+        let number = read + batch.lines().count() + 1;
+        return Ok((batch, Some(anyhow::anyhow!("line {number}: {fault}"))));
     }
-    Ok(batch)
+    Ok((batch, None))
 }
 
 /// What was found in the lines before the first that cannot be read, and what is wrong with that.
@@ -229,6 +244,13 @@ mod tests {
             "{fault}"
         );
         assert!(run("{\"id\":1,\"text\":7}").1.is_err());
+        let catalog = Catalog::builtin().unwrap();
+        let scanner = catalog.scanner(catalog.entities()).unwrap();
+        let mut out = Vec::new();
+        let mut torn = &b"{\"id\":1,\"text\":\"a\"}\n\xff\n"[..];
+        let fault = lines(&scanner, &mut torn, &mut out).unwrap_err();
+        assert_eq!(fault.to_string(), "line 2: not UTF-8");
+        assert_eq!(out, b"{\"id\":1,\"findings\":[]}\n");
         assert!(run("{\"text\":\"a\"}").1.is_err());
     }
 }

@@ -238,9 +238,15 @@ fn body<R: Read>(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let mut head = Vec::new();
+    let mut look_at = 0;
     let kind = loop {
         let piece = input.next()?;
         head.extend_from_slice(&piece);
+        // Looked at each time it has doubled, however small the pieces are.
+        if head.len() < look_at && !piece.is_empty() {
+            continue;
+        }
+        look_at = 2 * head.len();
         match kind_of(&head, piece.is_empty()) {
             Some(kind) => break kind,
             None if head.len() > MAX_DOCUMENT => bail!("the document is over {MAX_DOCUMENT} bytes"),

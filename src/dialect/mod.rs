@@ -170,29 +170,16 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Whether the text is one that a person reads, as far as the dialects know: neither a tool's arguments nor a program,
-    /// nor a field of no known meaning.
+    /// Whether the text is one that a person reads: each step of its field is one of those the dialects have such texts
+    /// in. Not a tool's arguments or a program, nor a field of no known meaning.
     #[must_use]
     pub fn is_prose(&self) -> bool {
-        const TOOLS: [&str; 12] = [
-            "arguments",
-            "args",
-            "code",
-            "command",
-            "executableCode",
-            "functionCall",
-            "functionResponse",
-            "function_call",
-            "input",
-            "mcp_arguments",
-            "partial_json",
-            "tool_calls",
-        ];
-        const PROSE: [&str; 12] = [
+        const PROSE: [&str; 13] = [
+            "audio",
             "content",
-            "output_text",
             "reasoning",
             "reasoning_content",
+            "reasoning_details",
             "refusal",
             "response",
             "summary",
@@ -200,12 +187,12 @@ impl Channel {
             "thinking",
             "thought",
             "transcript",
-            "message",
+            "output_text",
         ];
-        let mut steps = self.field.split('.');
-        // The last step that is no place in an array says what it is.
-        let last = steps.clone().rfind(|step| step.parse::<u32>().is_err());
-        !steps.any(|step| TOOLS.contains(&step)) && last.is_some_and(|last| PROSE.contains(&last))
+        let place = |step: &str| step.parse::<u32>().is_ok();
+        self.field
+            .split('.')
+            .all(|step| place(step) || PROSE.contains(&step))
     }
 }
 

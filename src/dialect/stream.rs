@@ -129,6 +129,8 @@ pub(super) struct Stream<P> {
     protocol: P,
     framing: Framing,
     open: BTreeMap<Channel, Open>,
+    /// Texts that have ended: one that goes on would have been released too early.
+    ended: BTreeSet<Channel>,
     /// Choices whose text changed.
     changed: BTreeSet<u32>,
     said: Said,
@@ -235,6 +237,12 @@ impl<P: Protocol> ResponseBody for Stream<P> {
             .iter()
             .map(|(channel, open)| channel.field.len() + open.pending.len())
             .sum();
+        let ended: usize = self
+            .ended
+            .iter()
+            .map(|channel| channel.field.len() + 64)
+            .sum();
+        let texts = texts + ended;
         let signed = self.signed.events.len() + self.signed.text.len();
         let like = self.like.as_ref();
         let like = like.map_or(0, |like| like.before.len() + like.behind.len());
@@ -248,6 +256,7 @@ impl<P: Protocol> Stream<P> {
             protocol,
             framing,
             open: BTreeMap::new(),
+            ended: BTreeSet::new(),
             changed: BTreeSet::new(),
             said: Said::new(P::REPEATS),
             signed: Quarantine::default(),
@@ -458,6 +467,12 @@ impl<P: Protocol> Stream<P> {
         filter: &mut dyn TextFilter,
     ) -> Result<String, ShapeError> {
         if !self.open.contains_key(channel) {
+            if self.ended.contains(channel) {
+                return match text {
+                    "" => Ok(String::new()),
+                    _ => Err(unknown_shape("a text goes on behind its end")),
+                };
+            }
             if self.open.len() >= MAX_CHANNELS {
                 return Err(too_many_channels("the stream has too many texts at once"));
             }
@@ -513,6 +528,7 @@ impl<P: Protocol> Stream<P> {
         let Some(open) = self.open.remove(channel) else {
             return String::new();
         };
+        self.ended.insert(channel.clone());
         if let Some(said) = open.said {
             self.said.note(said);
         }

@@ -81,7 +81,7 @@ impl Request {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::AwaitingIdentity(_, body) | Self::AwaitingBody(_, body) => body.bytes.len(),
-            Self::AwaitingOpened(forward) => forward.body.bytes.len(),
+            Self::AwaitingOpened(forward) => forward.body.bytes.len() + forward.response.memory(),
             Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
         }
     }
@@ -330,6 +330,11 @@ impl Exchange {
             Ok(prepared) => prepared,
             Err(refusal) => return Err((refusal, Some(read))),
         };
+        // Stand-ins can be longer than what they stand for.
+        let held = length + body.bytes.len() + read.request.body.len() + response.memory();
+        if self.share.set(held.max(COPIES * length)).is_err() {
+            return Err((Refusal::Overloaded, Some(read)));
+        }
         let request = &mut read.request;
         request.masked.clone_from(&body.operators);
         if request.body.as_bytes() == body.bytes {

@@ -123,8 +123,9 @@ impl Response {
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
         match self {
+            Self::Expected(expected) => expected.filter.memory(),
             Self::Flowing(flow) => flow.memory(),
-            _ => 0,
+            Self::AwaitingHeaders | Self::Draining | Self::Ended => 0,
         }
     }
 

@@ -156,6 +156,8 @@ impl<B: Backing> Driver<B> {
                     let recorded = self.backing.record(entries, durability);
                     self.waiting = Some(recorded.map(Input::Recorded).boxed());
                 }
+                // INVARIANT: behind one that was not told comes none: what Envoy has is a front of what was said.
+                Output::Answer(_) if self.untold => {}
                 Output::Answer(answer) => tokio::select! {
                     biased;
                     // Where Envoy reads no more the loop learns of it by itself; the exchange must still come to its end.

@@ -552,9 +552,23 @@ async fn a_drain_does_not_wait_for_an_envoy_that_reads_no_more() {
     stream.drain.cancel();
     stream.settled().await;
     assert_eq!(stream.fake.kinds(), ["opened", "closed"]);
+    let answers = stream.answers.as_mut().unwrap();
+    let mut told = 0;
+    let end = loop {
+        match soon(answers.next()).await {
+            Some(Ok(_)) => told += 1,
+            Some(Err(status)) => break Some(status.code()),
+            None => break None,
+        }
+    };
     assert!(
-        stream.end().await.is_some(),
+        end.is_some(),
         "an answer that did not leave whole ends in an error"
+    );
+    assert_eq!(
+        told,
+        answers::WAITING,
+        "nothing is told behind what was not"
     );
 }
 

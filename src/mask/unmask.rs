@@ -34,7 +34,11 @@ pub fn unmask(keys: &Keys, text: &str) -> (String, usize, usize) {
 
 /// The token that `text` begins with: all of it, its entity and its letters.
 fn token(text: &str) -> Option<(&str, &str, &str)> {
-    let inside = &text[1..text.find(']')?];
+    let ends = |b: &u8| !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'~'));
+    let end = 1 + text.as_bytes().get(1..)?.iter().position(ends)?;
+    let inside = text[..end]
+        .get(1..)
+        .filter(|_| text[end..].starts_with(']'))?;
     let (entity, letters) = inside.split_once('~')?;
     let name = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     let whole = !entity.is_empty()

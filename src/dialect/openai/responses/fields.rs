@@ -57,6 +57,20 @@ impl Fields for Shape {
         expect(*self, path, value, document)?;
         let text = document.string(value);
         let answer = *self != Self::Request;
+        let begins = matches!(
+            path.keys.as_slice(),
+            ["part", "text" | "refusal"]
+                | ["item", "content" | "summary", "*", "text" | "refusal"]
+                | ["item", "arguments" | "input"]
+        );
+        if *self == Self::Event
+            && begins
+            && text.as_deref().is_some_and(|text| !text.is_empty())
+            && string(document, "type").is_some_and(|kind| kind.ends_with(".added"))
+        {
+            // What its deltas go on with would be read by itself.
+            return Err(unknown_shape("a text begins before its first delta"));
+        }
         let data_uri = text.as_deref().is_some_and(|text| {
             text.get(..5)
                 .is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
