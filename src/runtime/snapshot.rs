@@ -300,6 +300,27 @@ mod tests {
             (r#"'"interns""#, r#"'findings.URL > 0 && "interns""#, true),
             (
                 r#"'"interns""#,
+                r#"'findings.US_SSN > 0 && "interns""#,
+                false,
+            ),
+            (
+                r#"'"interns""#,
+                r#"'"US_SSN" in findings && "interns""#,
+                false,
+            ),
+            (
+                r#"'"interns""#,
+                r#"'("U" + "RL") in findings && "interns""#,
+                true,
+            ),
+            (
+                r#"'"interns""#,
+                r#"'findings.exists(e, e.startsWith("UR")) && "interns""#,
+                true,
+            ),
+            (r#"'"interns""#, r#"'size(findings) > 0 && "interns""#, true),
+            (
+                r#"'"interns""#,
                 r#"'findings["\x55RL"] > 0 && "interns""#,
                 true,
             ),

@@ -307,3 +307,15 @@ def test_an_answer_without_a_body_passes(site):
     reply = site.call(prompt())
     assert (reply.status, reply.body) == (204, b"")
     assert site.records(reply.session)[-1]["closed"]["outcome"] == "completed"
+
+
+def test_an_empty_finish_reason_ends_nothing_and_a_text_that_goes_on_behind_its_end_is_refused(site):
+    def answer(reason):
+        pieces = [chunk({"content": f"It is {SSN[:7]}"}, finish=reason), chunk({"content": f"{SSN[7:]} ok"}, finish=reason), chunk({}, finish="stop")]
+        return Answer.sse(pieces)
+
+    site.upstream.answer = answer("")
+    assert "".join(stream(site)) == "It is [US_SSN] ok"
+    site.upstream.answer = answer("stop")
+    reply = site.call(prompt(stream=True))
+    assert not reply.whole and b"unknown_response_shape" in reply.body and SSN[7:].encode() not in reply.body

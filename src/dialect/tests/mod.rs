@@ -316,3 +316,40 @@ fn an_error_is_one_the_sdk_can_read_whatever_its_message() {
         );
     }
 }
+
+#[test]
+fn a_field_is_prose_only_where_it_is_known_to_be() {
+    let prose = |field: &str| {
+        let field = field.to_owned();
+        Channel { choice: 0, field }.is_prose()
+    };
+    for field in [
+        "content",
+        "text",
+        "content.0.text",
+        "reasoning_content",
+        "summary.1.text",
+        "thought",
+        "response",
+    ] {
+        assert!(prose(field), "{field}");
+    }
+    for field in [
+        "",
+        "tool_calls.0.arguments",
+        "input",
+        "input.to",
+        "arguments",
+        "action.text",
+        "actions.0.text",
+        "code",
+        "command.0",
+        "tool_call.parameters.message",
+        "functionCall.args.text",
+        "metadata.text",
+        "name",
+        "event_stream",
+    ] {
+        assert!(!prose(field), "{field}");
+    }
+}
