@@ -26,6 +26,11 @@ pub use chain::{ChainId, Hash, Receipt};
 
 use sha2::{Digest, Sha256};
 
+/// Topic of the records, unless the configuration says otherwise.
+pub const AUDIT_TOPIC: &str = "countersign.audit.v1";
+/// Topic of the signed checkpoints, unless the configuration says otherwise.
+pub const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
+
 /// What "durable" means for one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
 
-use crate::kafka::{AUDIT_TOPIC, CHECKPOINT_TOPIC, KafkaOptions};
+use crate::{
+    audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC},
+    kafka::KafkaOptions,
+};
 
 /// A ledger directory or a topic.
 #[derive(Args, Debug)]

@@ -7,6 +7,7 @@ use super::{
     understand::{At, GIB, MIB, NAME_RULE, Notes, TIB, is_name, secret, size},
     units,
 };
+use crate::audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC};
 
 pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<Audit> {
     let dir = notes.path(&raw.dir, &at.key("dir"));
@@ -63,11 +64,6 @@ pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<A
         checkpoint_file,
     })
 }
-
-/// Where records go unless the file says otherwise.
-const AUDIT_TOPIC: &str = "countersign.audit.v1";
-/// Where signed checkpoints go.
-const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
 
 /// Settings that the promise of delivery rests on, or that are set elsewhere.
 const RESERVED: [&str; 17] = [

@@ -1,4 +1,4 @@
-//! Detectors of the user's own, and groups of entities.
+//! Detectors of the user's own: expressions, lists of terms, and groups of entities.
 
 use std::collections::{BTreeMap, BTreeSet};
 

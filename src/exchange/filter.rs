@@ -232,12 +232,9 @@ impl TextFilter for Filter {
             masker.finish(&mut released);
             add(&mut self.masked, &masker.counts());
         }
-        let restored = lane.restorer.map(|mut restorer| {
-            let mut restored = String::new();
+        let restored = lane.restorer.map(|restorer| {
             let text = std::mem::take(&mut released);
-            restorer.push(&text, &mut restored, &mut released);
-            restorer.finish(&mut restored, &mut released);
-            restored
+            restored_to_the_end(restorer, &text, &mut released)
         });
         self.release(channel, &released, true);
         restored.unwrap_or(released)
@@ -260,11 +257,8 @@ impl TextFilter for Filter {
         let Some(vault) = &self.vault else {
             return masked;
         };
-        let mut restorer = Restorer::new(vault.clone(), !channel.is_prose());
-        let (mut restored, mut shown) = (String::new(), String::new());
-        restorer.push(&masked, &mut restored, &mut shown);
-        restorer.finish(&mut restored, &mut shown);
-        restored
+        let restorer = Restorer::new(vault.clone(), !channel.is_prose());
+        restored_to_the_end(restorer, &masked, &mut String::new())
     }
 
     fn word(&mut self, word: &str) -> Option<String> {
@@ -307,6 +301,14 @@ impl Shown {
         self.bytes += text.len();
         self.text.entry(channel.clone()).or_default().push_str(text);
     }
+}
+
+/// What comes of the last piece of a text, and what of it may be shown.
+fn restored_to_the_end(mut restorer: Restorer, text: &str, shown: &mut String) -> String {
+    let mut restored = String::new();
+    restorer.push(text, &mut restored, shown);
+    restorer.finish(&mut restored, shown);
+    restored
 }
 
 fn add(sum: &mut BTreeMap<Entity, u64>, counts: &BTreeMap<Entity, u64>) {

@@ -99,7 +99,7 @@ impl Response {
         };
         let filter = Filter::new(Treatment {
             traffic,
-            lent: connection.lent_plan()?,
+            lent: connection.credential.as_ref().map(|lent| lent.plan.clone()),
             operators: obliged.mask_response.clone(),
             vault: secrets.vault.clone(),
             record,

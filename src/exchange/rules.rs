@@ -112,6 +112,8 @@ pub struct Credential {
     pub secret: SecretString,
     /// Every detector and one for the secret: masks it wherever an answer repeats it.
     pub catalog: Catalog,
+    /// Looks for the secret and nothing else: masks it in words of the protocol.
+    pub plan: Arc<Plan>,
 }
 
 impl Rules {
@@ -171,17 +173,6 @@ impl Connection {
             Some(credential) => plan(&credential.catalog, obligations, secrets).map(Some),
             None => self.request_plan(obligations, secrets),
         }
-    }
-
-    /// A plan that looks for the lent secret and nothing else; `None` where none is lent.
-    ///
-    /// # Errors
-    /// [`DetectorError`] where its detector does not compile.
-    pub(super) fn lent_plan(&self) -> Result<Option<Arc<Plan>>, DetectorError> {
-        self.credential
-            .as_ref()
-            .map(|credential| plan(&credential.catalog, &BTreeMap::new(), &Secrets::default()))
-            .transpose()
     }
 }
 

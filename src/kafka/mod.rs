@@ -2,13 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use crate::audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC};
+
 pub mod publisher;
 pub mod reader;
-
-/// Topic of the records.
-pub const AUDIT_TOPIC: &str = "countersign.audit.v1";
-/// Topic of the signed checkpoints.
-pub const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
 
 /// How to reach Kafka.
 #[derive(Clone, PartialEq, Eq)]

@@ -260,11 +260,13 @@ fn lend(
         from.suffix
     ));
     let catalog = catalog.with_credential(secret.expose_secret())?;
+    let plan = Plan::new(catalog.scanner(&BTreeSet::new())?, &BTreeMap::new());
     Ok(Credential {
         header: from.header.clone(),
         value,
         secret,
         catalog,
+        plan: Arc::new(plan),
     })
 }
 

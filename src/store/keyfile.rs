@@ -1,4 +1,4 @@
-//! The signing key in a file of its own, mode 0600, with the public half beside it.
+//! Keys in files of their own, mode 0600: the signing key, with its public half beside it, and the masking key.
 
 use std::{
     fs::{self, OpenOptions},

@@ -4,6 +4,8 @@
 
 #[path = "../../mask/corpus.rs"]
 mod corpus;
+#[path = "../../mask/frozen.rs"]
+mod frozen;
 
 use std::{
     ffi::{CString, c_char, c_int, c_uint, c_ulonglong, c_void},
@@ -19,27 +21,10 @@ use countersign::{
 };
 use libloading::{Library, Symbol};
 
+use frozen::FROZEN;
+
 const BYTES: usize = 1 << 20;
 const ROUNDS: usize = 9;
-
-/// The same as in the other bench.
-const FROZEN: [&str; 15] = [
-    "US_SSN",
-    "CREDIT_CARD",
-    "EMAIL_ADDRESS",
-    "PHONE_NUMBER",
-    "IBAN_CODE",
-    "IP_ADDRESS",
-    "AWS_ACCESS_KEY",
-    "GITHUB_TOKEN",
-    "OPENAI_KEY",
-    "ANTHROPIC_KEY",
-    "GOOGLE_API_KEY",
-    "SLACK_TOKEN",
-    "STRIPE_KEY",
-    "JWT",
-    "PRIVATE_KEY",
-];
 
 const DOTALL: c_uint = 2;
 const SOM_LEFTMOST: c_uint = 256;

@@ -136,14 +136,7 @@ const SPEECHES: &[Speech] = &[
         endpoint: "stream_generate_content",
         content_type: "text/event-stream",
         opening: &[],
-        piece: |n, text| {
-            let thought = if n == 0 {
-                json!({"text": text, "thought": true})
-            } else {
-                json!({"text": text})
-            };
-            json!({"candidates": [{"content": {"parts": [thought], "role": "model"}}]})
-        },
+        piece: gemini_piece,
         closing: &[r#"{"candidates":[{"finishReason":"STOP"}]}"#],
         heard: gemini,
         texts: 2,
@@ -154,14 +147,7 @@ const SPEECHES: &[Speech] = &[
         endpoint: "stream_generate_content",
         content_type: "application/json",
         opening: &[],
-        piece: |n, text| {
-            let thought = if n == 0 {
-                json!({"text": text, "thought": true})
-            } else {
-                json!({"text": text})
-            };
-            json!({"candidates": [{"content": {"parts": [thought], "role": "model"}}]})
-        },
+        piece: gemini_piece,
         closing: &[r#"{"candidates":[{"finishReason":"STOP"}]}"#],
         heard: gemini,
         texts: 2,
@@ -215,6 +201,15 @@ const SPEECHES: &[Speech] = &[
 ];
 
 /// The parts of Gemini's events: thoughts are the first text.
+fn gemini_piece(n: usize, text: &str) -> Value {
+    let part = if n == 0 {
+        json!({"text": text, "thought": true})
+    } else {
+        json!({"text": text})
+    };
+    json!({"candidates": [{"content": {"parts": [part], "role": "model"}}]})
+}
+
 fn gemini(event: &Value) -> Vec<(usize, String)> {
     let parts = event["candidates"][0]["content"]["parts"]
         .as_array()
