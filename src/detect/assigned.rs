@@ -91,6 +91,7 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
     let mixed = found.contains(|c: char| c.is_ascii_lowercase())
         && found.contains(|c: char| c.is_ascii_uppercase());
     (found.len() + led == 40
+        && found.len() >= 16
         && mixed
         && found.bytes().all(base64)
         && context::precedes(before, words))

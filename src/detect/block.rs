@@ -26,6 +26,10 @@ impl ByteSet {
         Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
     }
 
+    pub(crate) fn intersection(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
     pub(crate) fn is_within(self, other: Self) -> bool {
         self.union(other) == other
     }

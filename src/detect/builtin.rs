@@ -74,20 +74,39 @@ const TABLE: &[Row] = &[
     Row("GENERIC_SECRET", assigned::SHAPE, Some(assigned::REACH), assigned::generic),
 ];
 
-/// The fewest bytes of a value, by shape, where each check that is asked about the shape wants more than the shape does.
-/// It is what lets text with short numbers be passed over; what a check would find all the same is then missed.
-const LEAST: &[(&str, usize)] = &[
-    (card::SHAPE, 12),
-    (iban::SHAPE, 15),
+/// What each value begins with, by entity and shape, where its check wants more than the shape does. It is what lets text
+/// with short numbers be passed over; what a check would find all the same is then missed.
+const FRONTS: &[(&str, &str, &str)] = &[
+    ("CRYPTO", crypto::BASE58, r"\w{26}"),
+    ("IBAN_CODE", iban::SHAPE, r"[A-Za-z]{2}\d{2}[A-Za-z0-9 -]{11}"),
+    ("CREDIT_CARD", card::SHAPE, r"\d[\d -]{11}"),
+    ("VIN", device::VIN, r"\w{17}"),
+    ("ABA_ROUTING_NUMBER", grouped::SHAPE, NINE),
+    ("UK_NHS", grouped::SHAPE, NINE),
+    ("AU_TFN", grouped::SHAPE, NINE),
+    ("CA_SIN", grouped::SHAPE, NINE),
+    ("IN_AADHAAR", grouped::SHAPE, NINE),
+    ("DE_TAX_ID", grouped::SHAPE, NINE),
+    ("US_BANK_NUMBER", grouped::SHAPE, r"\d[\d -]{7}"),
+    ("US_PASSPORT", us::PASSPORT, r"\w\d{8}"),
+    ("MEDICAL_RECORD", personal::LABELLED, r"[\w-]{5}"),
+    ("US_DRIVER_LICENSE", personal::LABELLED, r"[\w-]{5}"),
     // seven digits, and what makes them international
-    (phone::INTERNATIONAL, 8),
+    ("PHONE_NUMBER", phone::INTERNATIONAL, r"[+0][\d ()./-]{7}"),
     // six digits, and what parts them
-    (phone::NATIONAL, 7),
+    ("PHONE_NUMBER", phone::NATIONAL, r"[\d(][\d ()./-]{6}"),
+    ("PHONE_NUMBER", phone::BARE, r"\d{7}"),
+    ("AWS_SECRET_KEY", assigned::SHAPE, r"[!-~]{16}"),
+    ("GENERIC_SECRET", assigned::SHAPE, r"[!-~]{6}"),
 ];
 
-fn least(shape: &str) -> usize {
-    let known = LEAST.iter().find(|(known, _)| *known == shape);
-    known.map_or(0, |&(_, bytes)| bytes)
+/// Nine digits, perhaps in groups.
+const NINE: &str = r"\d[\d -]{8}";
+
+fn front(entity: &str, shape: &str) -> Option<&'static str> {
+    let mut fronts = FRONTS.iter();
+    let known = fronts.find(|known| (known.0, known.1) == (entity, shape));
+    known.map(|known| known.2)
 }
 
 /// Every built-in detector.
@@ -96,7 +115,10 @@ pub(crate) fn patterns() -> Result<Vec<Pattern>, DetectorError> {
         .iter()
         .map(|Row(entity, regex, reach, rule)| {
             let pattern = Pattern::builtin(entity, regex, *reach, Check::Rule(*rule))?;
-            Ok(pattern.at_least(least(regex)))
+            match front(entity, regex) {
+                Some(front) => pattern.led_by(front),
+                None => Ok(pattern),
+            }
         })
         .collect()
 }

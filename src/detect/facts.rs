@@ -10,13 +10,15 @@ use regex_syntax::hir::{
 };
 
 use super::{
+    DetectorError,
     block::ByteSet,
     live::{edges, waits},
+    machine::automata,
     pattern::Pattern,
 };
 
 /// How many of a match's first bytes are known one by one.
-pub(crate) const KNOWN: usize = 8;
+pub(crate) const KNOWN: usize = 16;
 /// The shortest literal worth looking for, the longest part of it that is looked for, and how many a shape may have.
 const LITERAL: (usize, usize, usize) = (3, 8, 32);
 
@@ -25,7 +27,7 @@ pub(crate) struct Facts {
     /// Bytes that a match may begin with where a word character, or anything else or nothing, is before it.
     pub(crate) behind_word: ByteSet,
     pub(crate) behind_other: ByteSet,
-    /// Bytes that a match may have at each place. All of them, if a match may be over there.
+    /// Bytes that a match may have at each place, or what may follow it where it may be over there. Behind that: all.
     pub(crate) at: [ByteSet; KNOWN],
     /// Whether a match may be over before each place.
     pub(crate) over: [bool; KNOWN],
@@ -44,7 +46,7 @@ pub(crate) struct Needed {
 
 impl Facts {
     /// `nfa` is the automaton of `pattern` alone.
-    pub(crate) fn of(pattern: &Pattern, nfa: &NFA) -> Self {
+    pub(crate) fn of(pattern: &Pattern, nfa: &NFA) -> Result<Self, DetectorError> {
         let mut facts = Self {
             behind_word: first(nfa, &[Some(b'a')]),
             behind_other: first(
@@ -55,18 +57,55 @@ impl Facts {
             over: [true; KNOWN],
             literals: literals(&pattern.shape),
         };
-        let mut states = vec![nfa.start_anchored()];
-        for place in 0..KNOWN {
-            let reached = closure(nfa, states, |_| true);
-            if place >= pattern.least && has_match(nfa, &reached) {
-                break;
-            }
-            facts.over[place] = false;
-            facts.at[place] = taken(nfa, &reached);
-            states = after(nfa, &reached, ByteSet::ALL);
+        facts.follow(nfa, following);
+        if let Some(front) = &pattern.front {
+            facts.follow(&automata(&[front])?, |_, _, _| ByteSet::ALL);
         }
-        facts
+        Ok(facts)
     }
+
+    /// Learns what a match has at each place from an automaton that reads it or its front. `behind` says what may stand
+    /// behind what was read, by the states where it may be over and the bytes before them.
+    fn follow(&mut self, nfa: &NFA, behind: impl Fn(&NFA, &[StateID], ByteSet) -> ByteSet) {
+        let mut states = vec![nfa.start_anchored()];
+        let mut before = ByteSet::ALL;
+        for (at, over) in self.at.iter_mut().zip(&mut self.over) {
+            let reached = closure(nfa, states.clone(), |_| true);
+            let taken = taken(nfa, &reached);
+            if has_match(nfa, &reached) {
+                *at = at.intersection(taken.union(behind(nfa, &states, before)));
+                return;
+            }
+            *over = false;
+            *at = at.intersection(taken);
+            states = after(nfa, &reached, ByteSet::ALL);
+            before = taken;
+        }
+    }
+}
+
+/// Bytes that may follow a match which is over in one of the states, behind one of the bytes.
+fn following(nfa: &NFA, states: &[StateID], before: ByteSet) -> ByteSet {
+    let classes = nfa.byte_classes();
+    let may_follow = |byte: u8| {
+        let holds = |look| {
+            let mut before = before.bytes();
+            before.any(|before| nfa.look_matcher().matches(look, &[before, byte], 1))
+        };
+        has_match(nfa, &closure(nfa, states.to_vec(), holds))
+    };
+    let bytes = classes.representatives(0..=u8::MAX).filter_map(|unit| unit.as_u8());
+    bytes.filter(|&byte| may_follow(byte)).fold(ByteSet::default(), |found, byte| {
+        found.union(like(nfa, byte))
+    })
+}
+
+/// The bytes that the automaton does not tell apart from this one.
+fn like(nfa: &NFA, byte: u8) -> ByteSet {
+    let classes = nfa.byte_classes();
+    (0..=u8::MAX)
+        .filter(|&other| classes.get(other) == classes.get(byte))
+        .collect()
 }
 
 /// Bytes that some match begins with, if one of these bytes (or none) is before it.
@@ -82,9 +121,7 @@ fn first(nfa: &NFA, before: &[Option<u8>]) -> ByteSet {
             taken(nfa, &reached).contains(byte)
         });
         if takes {
-            let class = classes.get(byte);
-            let same = (0..=u8::MAX).filter(|&other| classes.get(other) == class);
-            found = found.union(same.collect());
+            found = found.union(like(nfa, byte));
         }
     }
     found

@@ -23,8 +23,9 @@ const LISTED: u32 = 256;
 pub(crate) struct Pattern {
     pub(crate) entity: Entity,
     pub(crate) shape: Hir,
-    /// The shortest value in bytes: what is shorter does not match, or does not pass the check.
-    pub(crate) least: usize,
+    /// What each value that passes the check begins with, where the shape alone says less. It is used to pass over
+    /// text, never to find a value.
+    pub(crate) front: Option<Hir>,
     /// The longest match in bytes.
     pub(crate) reach: usize,
     /// What a text that could still grow after `reach` bytes is.
@@ -82,10 +83,10 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// The same, of which the check lets nothing pass that is shorter. It is used to pass over text, never to find it.
-    pub(crate) fn at_least(mut self, bytes: usize) -> Self {
-        self.least = self.least.max(bytes);
-        self
+    /// The same with its [`front`](Self::front). What begins otherwise is then missed, whatever the check says of it.
+    pub(crate) fn led_by(mut self, front: &str) -> Result<Self, DetectorError> {
+        self.front = Some(parse(front, syntax::Config::new().unicode(false))?);
+        Ok(self)
     }
 
     /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones. Characters that no text
@@ -114,15 +115,15 @@ impl Pattern {
 
     fn of(entity: &str, shape: Hir, check: Check) -> Result<Self, DetectorError> {
         let properties = shape.properties();
-        let least = match properties.minimum_len() {
+        match properties.minimum_len() {
             None => return Err(DetectorError::MatchesNothing),
             Some(0) => return Err(DetectorError::MatchesEmpty),
-            Some(least) => least,
-        };
+            Some(_) => {}
+        }
         let reach = properties.maximum_len().unwrap_or(usize::MAX);
         Ok(Self {
             entity: entity.into(),
-            least,
+            front: None,
             reach: reach.min(MAX_REACH),
             beyond: if reach > MAX_REACH {
                 Beyond::Found

@@ -42,6 +42,9 @@ pub(crate) const BARE: &str = concat!(r"\b\d{6,15}\b", label!());
 /// 15 digits and a label, in bytes.
 pub(crate) const BARE_REACH: usize = 15 + 11;
 
+/// The fewest digits of a number that nothing else than its digits tells.
+const SHORTEST: usize = 7;
+
 /// Calling codes of the plans whose national notations are looked for: the G20, the European Union and its neighbours,
 /// Israel, New Zealand.
 const PLANS: &[u16] = &[
@@ -139,8 +142,11 @@ pub(crate) fn international(before: &str, found: &str) -> Option<usize> {
         || parts.labelled
         || (plus && (leads_with_country(number) || digits(number.len()).len() >= 10));
     let valid = fronts(number).find(|&end| numbering::is_assigned(&digits(end)));
-    let possible =
-        || Some(number.len()).filter(|&end| told && numbering::is_possible(&digits(end)));
+    let possible = || {
+        let digits = digits(number.len());
+        let fits = told && digits.len() >= SHORTEST && numbering::is_possible(&digits);
+        fits.then_some(number.len())
+    };
     valid.or_else(possible).map(|end| parts.keep(end))
 }
 
@@ -180,8 +186,7 @@ pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
         return None;
     }
     let end = if parts.labelled {
-        let number = is_some_national(parts.number) || is_local(parts.number);
-        (number && !is_count(parts.number)).then_some(parts.number.len())
+        (is_local(parts.number) && !is_count(parts.number)).then_some(parts.number.len())
     } else if goes_on(before) {
         None
     } else if is_announced(before) {
@@ -256,7 +261,10 @@ fn fronts(found: &str) -> impl Iterator<Item = usize> {
     let ends = (1..=bytes.len())
         .rev()
         .filter(move |&end| is_digit(end - 1) && !is_digit(end));
-    ends.take_while(|&end| bytes[..end].iter().filter(|b| b.is_ascii_digit()).count() >= 7)
+    ends.take_while(|&end| {
+        let digits = bytes[..end].iter().filter(|b| b.is_ascii_digit());
+        digits.count() >= SHORTEST
+    })
 }
 
 /// `2024-05-06`, `06.05.2024`, also with more behind it, and `2019-2020`.
@@ -298,7 +306,7 @@ fn is_north_american(national: &str) -> bool {
 pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
     let digits = parts.number;
-    if grouped::is_piece(before) || !(7..=15).contains(&digits.len()) {
+    if grouped::is_piece(before) || !(SHORTEST..=15).contains(&digits.len()) {
         return None;
     }
     let north_american = || is_north_american(digits.strip_prefix('1').unwrap_or(digits));

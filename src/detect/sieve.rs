@@ -26,8 +26,8 @@ use super::{
 /// A set of groups of detectors.
 pub(crate) type Groups = u128;
 
-/// Bytes of a match's front that the table knows.
-const GRAM: usize = KNOWN;
+/// How many of a match's first bytes are looked at in a block.
+const FRONT: usize = 8;
 /// The most literals that are looked for at once.
 const LITERALS: usize = 64;
 /// How common the bytes may be together that are looked for at a place.
@@ -37,12 +37,12 @@ const COMMON_NEEDED: u32 = 8;
 /// The most detectors that are found by such a byte.
 pub(super) const INNER: usize = 8;
 /// How many of a block's bytes are decided in it: matches that begin in the others are decided in the next one.
-pub(super) const STEP: usize = BLOCK - KNOWN;
+pub(super) const STEP: usize = BLOCK - FRONT;
 const DECIDED: u64 = (1 << STEP) - 1;
 
 /// The detectors of a scanner by where their matches can begin.
 pub(crate) struct Sieve {
-    pub(super) table: Box<Table>,
+    pub(super) table: Table,
     pub(super) literals: Option<Literals>,
     rare: Vec<Rare>,
     pub(super) rare_groups: Groups,
@@ -54,11 +54,21 @@ pub(crate) struct Sieve {
     pub(super) general: Option<General>,
 }
 
-/// By the byte at each of the first places, and by what is before them: the groups that have matches with it. Behind the
-/// first place the last entry is for the end of the text.
+/// By the byte at each of the first places, and by what is before them: the groups that have matches with it. Bytes that
+/// no place tells apart are of one class, and the end of the text is one more.
 pub(super) struct Table {
+    classes: [u8; 256],
+    end: usize,
+    /// By class; behind anything but a word character, and behind one.
+    first: [Vec<Groups>; 2],
+    /// The second place by class, the third, …
+    rest: Vec<Groups>,
+}
+
+/// What a [`Table`] is made of: by byte and place, and the end of the text last.
+struct Columns {
     first: [[Groups; 256]; 2],
-    rest: [[Groups; 257]; GRAM - 1],
+    rest: [[Groups; 257]; KNOWN - 1],
 }
 
 /// Literals that matches begin with.
@@ -119,10 +129,7 @@ impl Sieve {
     pub(crate) fn new(patterns: &[Pattern], automata: &[NFA]) -> Result<Self, DetectorError> {
         let digits: ByteSet = (b'0'..=b'9').collect();
         let mut sieve = Self {
-            table: Box::new(Table {
-                first: [[0; 256]; 2],
-                rest: [[0; 257]; GRAM - 1],
-            }),
+            table: Table::new(&Columns::default()),
             literals: None,
             rare: Vec::new(),
             rare_groups: 0,
@@ -134,10 +141,11 @@ impl Sieve {
         };
         let mut literals = (Vec::new(), 0);
         let mut general = (Vec::new(), 0, 0);
+        let mut columns = Box::<Columns>::default();
         for (i, (pattern, nfa)) in patterns.iter().zip(automata).enumerate() {
-            let facts = Facts::of(pattern, nfa);
+            let facts = Facts::of(pattern, nfa)?;
             let groups = 1 << group(i);
-            sieve.table.add(&facts, groups);
+            columns.add(&facts, groups);
             match sieve.sign(&facts, nfa, LITERALS - literals.0.len()) {
                 Sign::Literals(found) => {
                     literals.0.extend(found);
@@ -152,6 +160,7 @@ impl Sieve {
                 }
             }
         }
+        sieve.table = Table::new(&columns);
         for rare in &mut sieve.rare {
             rare.finder = (rare.set != ByteSet::default()).then(|| Finder::new(rare.set));
         }
@@ -184,7 +193,7 @@ impl Sieve {
             return Sign::Literals(found.clone());
         }
         let common = |place: &usize| facts.at[*place].bytes().map(commonness).sum::<u32>();
-        if let Some(place) = (0..KNOWN).min_by_key(common)
+        if let Some(place) = (0..FRONT).min_by_key(common)
             && common(&place) <= COMMON
         {
             return Sign::Rare(place);
@@ -212,7 +221,7 @@ impl Sieve {
     }
 
     fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups, digits: ByteSet) {
-        let digit: Vec<(usize, bool)> = (0..GRAM)
+        let digit: Vec<(usize, bool)> = (0..FRONT)
             .filter_map(|i| match facts.at[i] {
                 set if set.is_within(digits) => Some((i, true)),
                 set if set.is_apart(digits) => Some((i, false)),
@@ -272,24 +281,72 @@ impl Sieve {
     }
 }
 
-impl Table {
+impl Default for Columns {
+    fn default() -> Self {
+        Self {
+            first: [[0; 256]; 2],
+            rest: [[0; 257]; KNOWN - 1],
+        }
+    }
+}
+
+impl Columns {
     fn add(&mut self, facts: &Facts, groups: Groups) {
         for byte in 0..=u8::MAX {
             let at = usize::from(byte);
-            for (table, set) in self
+            for (column, set) in self
                 .first
                 .iter_mut()
                 .zip([facts.behind_other, facts.behind_word])
             {
-                table[at] |= if set.contains(byte) { groups } else { 0 };
+                let fits = set.contains(byte) && facts.at[0].contains(byte);
+                column[at] |= if fits { groups } else { 0 };
             }
-            for (table, set) in self.rest.iter_mut().zip(&facts.at[1..]) {
-                table[at] |= if set.contains(byte) { groups } else { 0 };
+            for (column, set) in self.rest.iter_mut().zip(&facts.at[1..]) {
+                column[at] |= if set.contains(byte) { groups } else { 0 };
             }
         }
-        for (table, &over) in self.rest.iter_mut().zip(&facts.over[1..]) {
-            table[256] |= if over { groups } else { 0 };
+        for (column, &over) in self.rest.iter_mut().zip(&facts.over[1..]) {
+            column[256] |= if over { groups } else { 0 };
         }
+    }
+
+    fn is_alike(&self, one: usize, other: usize) -> bool {
+        let first = self.first.iter().all(|column| column[one] == column[other]);
+        first && self.rest.iter().all(|column| column[one] == column[other])
+    }
+}
+
+impl Table {
+    fn new(columns: &Columns) -> Self {
+        let mut classes = [0; 256];
+        // A byte of each class.
+        let mut known: Vec<usize> = Vec::new();
+        for (byte, class) in classes.iter_mut().enumerate() {
+            let like = known.iter().position(|&other| columns.is_alike(byte, other));
+            *class = like.unwrap_or(known.len()) as u8;
+            if like.is_none() {
+                known.push(byte);
+            }
+        }
+        let rest = columns.rest.iter().flat_map(|column| {
+            let classes = known.iter().map(|&byte| column[byte]);
+            classes.chain([column[256]])
+        });
+        Self {
+            classes,
+            end: known.len(),
+            rest: rest.collect(),
+            first: columns
+                .first
+                .each_ref()
+                .map(|column| known.iter().map(|&byte| column[byte]).collect()),
+        }
+    }
+
+    #[inline]
+    fn first(&self, behind_word: bool, byte: u8) -> Groups {
+        self.first[usize::from(behind_word)][usize::from(self.classes[usize::from(byte)])]
     }
 
     /// Those of the groups that may have a match at this place.
@@ -299,7 +356,7 @@ impl Table {
             .checked_sub(1)
             .is_some_and(|before| is_word(text[before]));
         let Some(&byte) = text.get(at) else { return 0 };
-        let groups = of & self.first[usize::from(behind_word)][usize::from(byte)];
+        let groups = of & self.first(behind_word, byte);
         if groups == 0 {
             return 0;
         }
@@ -309,9 +366,9 @@ impl Table {
     /// Those of the groups that may have a match here by the bytes behind the first.
     #[inline]
     fn narrow(&self, text: &[u8], at: usize, mut groups: Groups) -> Groups {
-        for (i, table) in self.rest.iter().enumerate() {
-            let entry = text.get(at + 1 + i).map_or(256, |&byte| usize::from(byte));
-            groups &= table[entry];
+        for (i, classes) in self.rest.chunks_exact(self.end + 1).enumerate() {
+            let byte = text.get(at + 1 + i);
+            groups &= classes[byte.map_or(self.end, |&byte| self.classes[usize::from(byte)].into())];
             if groups == 0 {
                 break;
             }
@@ -331,7 +388,7 @@ impl Table {
             .checked_sub(1)
             .is_some_and(|before| is_word(text[before]));
         for (place, &byte) in (at..limit).zip(&text[at..limit]) {
-            let groups = of & self.first[usize::from(behind_word)][usize::from(byte)];
+            let groups = of & self.first(behind_word, byte);
             behind_word = is_word(byte);
             if groups != 0 {
                 let groups = self.narrow(text, place, groups);

@@ -4,6 +4,7 @@
 use regex_automata::Input;
 
 use super::{
+    at_least,
     block::BLOCK,
     sieve::{Groups, INNER, STEP, Sieve},
 };
@@ -320,13 +321,20 @@ impl Watcher {
             end - general.reach
         };
         *text.read += (end - self.next) as u64;
-        let found = general
-            .regex
-            .search(&Input::new(text.text).span(self.next..end))
-            .map(|found| found.start())
-            .filter(|&start| start < sure);
-        self.bits = found.is_some().into();
-        let groups = if found.is_some() { general.groups } else { 0 };
-        self.settle(found.unwrap_or(sure), groups);
+        let mut from = self.next;
+        let (found, groups) = loop {
+            let input = Input::new(text.text).span(from..end);
+            let found = general.regex.search(&input).map(|found| found.start());
+            let Some(start) = found.filter(|&start| start < sure) else {
+                break (sure, 0);
+            };
+            let groups = text.groups(start, general.groups);
+            if groups != 0 {
+                break (start, groups);
+            }
+            from = at_least(text.text, start + 1);
+        };
+        self.bits = (groups != 0).into();
+        self.settle(found, groups);
     }
 }
