@@ -78,7 +78,11 @@ const TABLE: &[Row] = &[
 /// with short numbers be passed over; what a check would find all the same is then missed.
 const FRONTS: &[(&str, &str, &str)] = &[
     ("CRYPTO", crypto::BASE58, r"\w{26}"),
-    ("IBAN_CODE", iban::SHAPE, r"[A-Za-z]{2}\d{2}[A-Za-z0-9 -]{11}"),
+    (
+        "IBAN_CODE",
+        iban::SHAPE,
+        r"[A-Za-z]{2}\d{2}[A-Za-z0-9 -]{11}",
+    ),
     ("CREDIT_CARD", card::SHAPE, r"\d[\d -]{11}"),
     ("VIN", device::VIN, r"\w{17}"),
     ("ABA_ROUTING_NUMBER", grouped::SHAPE, NINE),

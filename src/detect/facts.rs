@@ -19,6 +19,8 @@ use super::{
 
 /// How many of a match's first bytes are known one by one.
 pub(crate) const KNOWN: usize = 16;
+/// How many of them are looked at in a block.
+pub(crate) const FRONT: usize = 8;
 /// The shortest literal worth looking for, the longest part of it that is looked for, and how many a shape may have.
 const LITERAL: (usize, usize, usize) = (3, 8, 32);
 
@@ -31,6 +33,8 @@ pub(crate) struct Facts {
     pub(crate) at: [ByteSet; KNOWN],
     /// Whether a match may be over before each place.
     pub(crate) over: [bool; KNOWN],
+    /// Whether each match has a digit among those bytes.
+    pub(crate) digit: bool,
     /// Each match begins with one of these.
     pub(crate) literals: Option<Vec<Vec<u8>>>,
 }
@@ -55,6 +59,7 @@ impl Facts {
             ),
             at: [ByteSet::ALL; KNOWN],
             over: [true; KNOWN],
+            digit: has_digit(nfa),
             literals: literals(&pattern.shape),
         };
         facts.follow(nfa, following);
@@ -94,10 +99,14 @@ fn following(nfa: &NFA, states: &[StateID], before: ByteSet) -> ByteSet {
         };
         has_match(nfa, &closure(nfa, states.to_vec(), holds))
     };
-    let bytes = classes.representatives(0..=u8::MAX).filter_map(|unit| unit.as_u8());
-    bytes.filter(|&byte| may_follow(byte)).fold(ByteSet::default(), |found, byte| {
-        found.union(like(nfa, byte))
-    })
+    let bytes = classes
+        .representatives(0..=u8::MAX)
+        .filter_map(|unit| unit.as_u8());
+    bytes
+        .filter(|&byte| may_follow(byte))
+        .fold(ByteSet::default(), |found, byte| {
+            found.union(like(nfa, byte))
+        })
 }
 
 /// The bytes that the automaton does not tell apart from this one.
@@ -125,6 +134,20 @@ fn first(nfa: &NFA, before: &[Option<u8>]) -> ByteSet {
         }
     }
     found
+}
+
+/// Whether no match is without a digit in its first bytes.
+fn has_digit(nfa: &NFA) -> bool {
+    let others = ByteSet::DIGITS.complement();
+    let mut states = vec![nfa.start_anchored()];
+    for _ in 0..FRONT {
+        let reached = closure(nfa, states, |_| true);
+        states = after(nfa, &reached, others);
+        if has_match(nfa, &reached) || states.is_empty() {
+            return !has_match(nfa, &reached);
+        }
+    }
+    false
 }
 
 fn literals(shape: &Hir) -> Option<Vec<Vec<u8>>> {

@@ -10,7 +10,10 @@
 //!
 //! Ten digits in a row are an id like any other unless such a word stands beside them.
 
-use super::{context, grouped, numbering};
+use super::{
+    context::{Phrases, Words},
+    grouped, numbering,
+};
 
 /// What people write behind a number, to say where it rings.
 macro_rules! label {
@@ -54,7 +57,7 @@ const PLANS: &[u16] = &[
 ];
 
 /// Words that say a number is one to call.
-const NOUNS: &[&str] = &[
+const NOUNS: Phrases = Phrases::new(&[
     "phone",
     "phones",
     "telephone",
@@ -75,13 +78,14 @@ const NOUNS: &[&str] = &[
     "reach us",
     "ring me",
     "text me",
-];
+]);
 
 /// Words that may say other things too.
-const VERBS: &[&str] = &["mobile", "cell", "call", "dial", "sms"];
+const VERBS: Phrases = Phrases::new(&["mobile", "cell", "call", "dial", "sms"]);
 
 fn is_announced(before: &str) -> bool {
-    context::precedes(before, NOUNS) || context::precedes(before, VERBS)
+    let words = Words::before(before);
+    words.match_any(&NOUNS) || words.match_any(&VERBS)
 }
 
 /// A match of one of the shapes, taken apart.
@@ -173,8 +177,7 @@ fn goes_on(before: &str) -> bool {
         .ends_with(|c: char| c.is_ascii_digit());
     let name = before.strip_suffix('-').is_some_and(|b| {
         let word = b.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
-        let announced = |words: &[&str]| words.iter().any(|w| w.eq_ignore_ascii_case(&b[word..]));
-        word < b.len() && !announced(NOUNS) && !announced(VERBS)
+        word < b.len() && !NOUNS.contains(&b[word..]) && !VERBS.contains(&b[word..])
     });
     row || name
 }
@@ -182,20 +185,21 @@ fn goes_on(before: &str) -> bool {
 /// A number without its country: told by its notation, or by a word before or behind it.
 pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
     let parts = Parts::of(found);
-    if is_date(parts.number) || grouped::is_piece(before) || before.ends_with('+') {
+    if grouped::is_piece(before) || before.ends_with('+') {
         return None;
     }
     let end = if parts.labelled {
         (is_local(parts.number) && !is_count(parts.number)).then_some(parts.number.len())
     } else if goes_on(before) {
         None
-    } else if is_announced(before) {
+    } else if count(parts.number) >= SHORTEST && is_announced(before) {
         fronts(parts.number).find(|&end| is_some_national(&parts.number[..end]))
     } else {
         let extended = parts.extended && is_local(parts.number) && !is_count(parts.number);
         (extended || is_notation(parts.number)).then_some(parts.number.len())
     };
-    end.map(|end| parts.keep(end))
+    end.filter(|_| !is_date(parts.number))
+        .map(|end| parts.keep(end))
 }
 
 /// The digits, or what remains without a trunk `0`, are a number of one of the plans.
@@ -209,7 +213,7 @@ fn is_some_national(number: &str) -> bool {
 
 /// As long as the shortest and the longest number that can be dialled.
 fn is_local(number: &str) -> bool {
-    (6..=15).contains(&digits(number).len())
+    (6..=15).contains(&count(number))
 }
 
 /// `1 200 000`: thousands, which `home` or `mobile` may well follow.
@@ -224,12 +228,14 @@ fn is_count(number: &str) -> bool {
 fn is_notation(number: &str) -> bool {
     let trunk = number.trim_start_matches('(').starts_with('0');
     let area = number.starts_with('(');
-    let groups = groups(number);
-    let dotted = number.contains(['.', '/']);
-    let digits = digits(number);
-    if !(trunk || area) || (dotted && groups.len() < 5) || digits.len() < 8 {
+    if !(trunk || area) || count(number) < 8 {
         return false;
     }
+    let groups = groups(number);
+    if number.contains(['.', '/']) && groups.len() < 5 {
+        return false;
+    }
+    let digits = digits(number);
     let long = trunk
         && (area || (3..=5).contains(&groups.len()))
         && (10..=12).contains(&digits.len())
@@ -261,10 +267,7 @@ fn fronts(found: &str) -> impl Iterator<Item = usize> {
     let ends = (1..=bytes.len())
         .rev()
         .filter(move |&end| is_digit(end - 1) && !is_digit(end));
-    ends.take_while(|&end| {
-        let digits = bytes[..end].iter().filter(|b| b.is_ascii_digit());
-        digits.count() >= SHORTEST
-    })
+    ends.take_while(|&end| count(&found[..end]) >= SHORTEST)
 }
 
 /// `2024-05-06`, `06.05.2024`, also with more behind it, and `2019-2020`.
@@ -273,6 +276,11 @@ fn is_date(found: &str) -> bool {
     let lengths: Vec<usize> = groups.iter().take(3).map(|group| group.len()).collect();
     let years = lengths == [4, 4] && groups.iter().all(|group| ("1900".."2100").contains(group));
     (lengths == [4, 2, 2] && found.starts_with(['1', '2'])) || lengths == [2, 2, 4] || years
+}
+
+/// How many digits there are.
+fn count(number: &str) -> usize {
+    number.bytes().filter(u8::is_ascii_digit).count()
 }
 
 fn digits(number: &str) -> String {
@@ -310,9 +318,11 @@ pub(crate) fn bare(before: &str, found: &str) -> Option<usize> {
         return None;
     }
     let north_american = || is_north_american(digits.strip_prefix('1').unwrap_or(digits));
-    let told = parts.labelled
-        || (context::precedes(before, NOUNS) && (north_american() || is_some_national(digits)))
-        || (is_announced(before)
-            && (north_american() || (digits.starts_with('0') && is_some_national(digits))));
-    told.then_some(parts.whole)
+    let told = || {
+        let words = Words::before(before);
+        let noun = words.match_any(&NOUNS);
+        (noun || words.match_any(&VERBS))
+            && (north_american() || ((noun || digits.starts_with('0')) && is_some_national(digits)))
+    };
+    (parts.labelled || told()).then_some(parts.whole)
 }

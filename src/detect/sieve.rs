@@ -18,7 +18,7 @@ use regex_automata::{meta, nfa::thompson::NFA};
 use super::{
     DetectorError,
     block::{BLOCK, Block, ByteSet, Finder, block},
-    facts::{Facts, KNOWN, Needed, needed},
+    facts::{FRONT, Facts, KNOWN, Needed, needed},
     machine::{regex, too_large},
     pattern::Pattern,
 };
@@ -26,12 +26,12 @@ use super::{
 /// A set of groups of detectors.
 pub(crate) type Groups = u128;
 
-/// How many of a match's first bytes are looked at in a block.
-const FRONT: usize = 8;
 /// The most literals that are looked for at once.
 const LITERALS: usize = 64;
 /// How common the bytes may be together that are looked for at a place.
 const COMMON: u32 = 140;
+/// The least number of places at which it is worth asking for bytes that most text does not have.
+const RUN: usize = 3;
 /// How common a byte may be that no match lacks.
 const COMMON_NEEDED: u32 = 8;
 /// The most detectors that are found by such a byte.
@@ -91,10 +91,24 @@ struct Rare {
     set: ByteSet,
     finder: Option<Finder>,
     digits: bool,
+    /// Whether each match has a digit in front.
+    needs_digit: bool,
     /// Places where there is always, or never, a digit.
     digit: Vec<(usize, bool)>,
     /// Whether none of them begins with a digit behind a digit.
     number: bool,
+    run: Run,
+    runner: Option<Finder>,
+}
+
+/// Bytes that matches have at each place from the second on.
+#[derive(Clone, Copy)]
+struct Run {
+    set: ByteSet,
+    /// At how many places.
+    len: usize,
+    /// Whether most text has others.
+    telling: bool,
 }
 
 /// A detector whose matches never lack a byte.
@@ -127,13 +141,12 @@ pub(crate) fn group(pattern: usize) -> usize {
 impl Sieve {
     /// The automata are those of the patterns, each alone.
     pub(crate) fn new(patterns: &[Pattern], automata: &[NFA]) -> Result<Self, DetectorError> {
-        let digits: ByteSet = (b'0'..=b'9').collect();
         let mut sieve = Self {
             table: Table::new(&Columns::default()),
             literals: None,
             rare: Vec::new(),
             rare_groups: 0,
-            digits: Finder::new(digits),
+            digits: Finder::new(ByteSet::DIGITS),
             inner: Vec::new(),
             needed: [0; 256],
             all_needed: 0,
@@ -151,7 +164,7 @@ impl Sieve {
                     literals.0.extend(found);
                     literals.1 |= groups;
                 }
-                Sign::Rare(place) => sieve.add_rare(&facts, place, groups, digits),
+                Sign::Rare(place) => sieve.add_rare(&facts, place, groups),
                 Sign::Inner(needed) => sieve.add_inner(needed, pattern.reach, groups),
                 Sign::None => {
                     general.0.push(&pattern.shape);
@@ -163,6 +176,7 @@ impl Sieve {
         sieve.table = Table::new(&columns);
         for rare in &mut sieve.rare {
             rare.finder = (rare.set != ByteSet::default()).then(|| Finder::new(rare.set));
+            rare.runner = rare.run.telling.then(|| Finder::new(rare.run.set));
         }
         if !literals.0.is_empty() {
             sieve.literals = Some(Literals::new(&literals.0, literals.1)?);
@@ -220,7 +234,8 @@ impl Sieve {
         });
     }
 
-    fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups, digits: ByteSet) {
+    fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups) {
+        let digits = ByteSet::DIGITS;
         let digit: Vec<(usize, bool)> = (0..FRONT)
             .filter_map(|i| match facts.at[i] {
                 set if set.is_within(digits) => Some((i, true)),
@@ -234,11 +249,15 @@ impl Sieve {
             .filter(|b| !digits.contains(*b))
             .collect();
         let has_digits = !facts.at[place].is_apart(digits);
+        let run = Run::of(facts);
         self.rare_groups |= groups;
-        match self.rare.iter_mut().find(|rare| rare.place == place) {
+        let mut known = self.rare.iter_mut();
+        match known.find(|rare| rare.place == place && rare.run.telling == run.telling) {
             Some(rare) => {
+                rare.run = rare.run.and(run);
                 rare.set = rare.set.union(set);
                 rare.digits |= has_digits;
+                rare.needs_digit &= facts.digit;
                 rare.digit.retain(|known| digit.contains(known));
                 rare.number &= number;
             }
@@ -247,8 +266,11 @@ impl Sieve {
                 set,
                 finder: None,
                 digits: has_digits,
+                needs_digit: facts.digit,
                 digit,
                 number,
+                run,
+                runner: None,
             }),
         }
     }
@@ -323,7 +345,9 @@ impl Table {
         // A byte of each class.
         let mut known: Vec<usize> = Vec::new();
         for (byte, class) in classes.iter_mut().enumerate() {
-            let like = known.iter().position(|&other| columns.is_alike(byte, other));
+            let like = known
+                .iter()
+                .position(|&other| columns.is_alike(byte, other));
             *class = like.unwrap_or(known.len()) as u8;
             if like.is_none() {
                 known.push(byte);
@@ -368,7 +392,8 @@ impl Table {
     fn narrow(&self, text: &[u8], at: usize, mut groups: Groups) -> Groups {
         for (i, classes) in self.rest.chunks_exact(self.end + 1).enumerate() {
             let byte = text.get(at + 1 + i);
-            groups &= classes[byte.map_or(self.end, |&byte| self.classes[usize::from(byte)].into())];
+            groups &=
+                classes[byte.map_or(self.end, |&byte| self.classes[usize::from(byte)].into())];
             if groups == 0 {
                 break;
             }
@@ -433,10 +458,51 @@ impl Literals {
     }
 }
 
+impl Run {
+    fn of(facts: &Facts) -> Self {
+        let sure = facts.over[..FRONT]
+            .iter()
+            .take_while(|&&over| !over)
+            .count();
+        let places = facts.at.get(1..sure).unwrap_or_default();
+        let set = places
+            .iter()
+            .fold(ByteSet::default(), |all, &set| all.union(set));
+        Self {
+            set,
+            len: places.len(),
+            telling: places.len() >= RUN && set.bytes().map(commonness).sum::<u32>() <= COMMON,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            set: self.set.union(other.set),
+            len: self.len.min(other.len),
+            telling: self.telling,
+        }
+    }
+
+    /// Behind which places the run is, given where its bytes are.
+    #[inline]
+    fn behind(self, bytes: u64) -> u64 {
+        let (mut starts, mut len) = (bytes, 1);
+        while len < self.len {
+            let more = len.min(self.len - len);
+            starts &= starts >> more;
+            len += more;
+        }
+        starts >> 1
+    }
+}
+
 impl Rare {
     /// Where in the block a match may begin, given where in it digits are.
     #[inline]
     fn starts(&self, block: &Block, digits: u64, behind_digit: bool) -> u64 {
+        if digits == 0 && self.needs_digit {
+            return 0;
+        }
         let mut starts = if self.digits { digits } else { 0 };
         if let Some(finder) = &self.finder {
             starts |= finder.find(block);
@@ -451,6 +517,11 @@ impl Rare {
         }
         if self.number {
             starts &= !(digits & (digits << 1 | u64::from(behind_digit)));
+        }
+        if let Some(runner) = &self.runner
+            && starts != 0
+        {
+            starts &= self.run.behind(runner.find(block));
         }
         starts
     }
