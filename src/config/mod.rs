@@ -16,6 +16,7 @@ mod fault;
 mod issuers;
 mod listen;
 mod load;
+mod mend;
 mod raw;
 mod structure;
 mod tree;
@@ -326,8 +327,8 @@ impl Config {
     /// Understands `text`. Relative paths in it count from the directory of `file`, which is otherwise only a name.
     ///
     /// # Errors
-    /// Every fault at once, as far as they can be told: text that is not YAML hides the structure, and a structure that
-    /// is wrong in more than unknown keys hides what it means.
+    /// Every fault at once, as far as they can be told: text that is not YAML hides the structure, and what is not there
+    /// or of the wrong shape hides what it means, nothing else.
     pub fn parse(text: &str, file: &str, known: &Known<'_>) -> Result<Self, Faults> {
         let faulty = |faults| Faults {
             file: file.to_owned(),
@@ -336,11 +337,13 @@ impl Config {
         let tree = tree::read(text).map_err(faulty)?;
         let mut value = tree.value();
         let mut faults = structure::faults(&tree, &value);
+        let mut mended = None;
         if !faults.is_empty() {
-            match structure::without_unknown_keys(&value) {
-                Some(known) => value = known,
-                None => return Err(faulty(faults)),
-            }
+            let Some(sound) = structure::mended(&value) else {
+                return Err(faulty(faults));
+            };
+            value = sound.value.clone();
+            mended = Some(sound);
         }
         let raw: raw::File = serde_json::from_value(value).map_err(|error| {
             // The schema is derived from the same types, so this is our own slip; still no reason to go on.
@@ -354,7 +357,8 @@ impl Config {
             Ok(config) if faults.is_empty() => Ok(config),
             Ok(_) => Err(faulty(faults)),
             Err(more) => {
-                faults.extend(more);
+                let known = |fault: &Fault| mended.as_ref().is_none_or(|m| m.is_known(fault));
+                faults.extend(more.into_iter().filter(known));
                 Err(faulty(faults))
             }
         }

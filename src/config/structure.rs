@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{
     fault::Fault,
+    mend::Mended,
     raw,
     tree::{Node, Step, spell},
 };
@@ -63,22 +64,10 @@ fn without_null(schema: &mut Value) {
 static VALIDATOR: LazyLock<Result<Validator, String>> =
     LazyLock::new(|| jsonschema::validator_for(json_schema()).map_err(|error| error.to_string()));
 
-/// `value` without its unknown keys, where these are all that is wrong with its structure: then what the rest means can
-/// still be looked at, and its faults told at once with these.
-pub(super) fn without_unknown_keys(value: &Value) -> Option<Value> {
-    let validator = VALIDATOR.as_ref().ok()?;
-    let mut known = value.clone();
-    for error in validator.iter_errors(value) {
-        let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() else {
-            return None;
-        };
-        let at = known.pointer_mut(error.instance_path().as_str())?;
-        let fields = at.as_object_mut()?;
-        for key in unexpected {
-            fields.remove(key);
-        }
-    }
-    Some(known)
+/// `value` with stand-ins where its structure is wrong: then what the rest means can still be looked at, and its faults
+/// told at once with these.
+pub(super) fn mended(value: &Value) -> Option<Mended> {
+    Mended::of(value, VALIDATOR.as_ref().ok()?)
 }
 
 /// Checks `tree` against the schema.
@@ -145,7 +134,7 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
     }
 }
 
-fn steps(location: &Location) -> Vec<Step> {
+pub(super) fn steps(location: &Location) -> Vec<Step> {
     let step = |segment| match segment {
         LocationSegment::Property(key) => Step::Key(key.into_owned()),
         LocationSegment::Index(index) => Step::Index(index),

@@ -201,6 +201,97 @@ fn faults_of(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_is_missing_or_of_the_wrong_kind_hides_no_fault_elsewhere() {
+    let slips: [(&str, &str, &str); 15] = [
+        (
+            "  http: 127.0.0.1:8480\n",
+            "  http: [8480]\n",
+            "listen.http: expected",
+        ),
+        (
+            "limits: { streams: 10 }",
+            "limits: { streams: many }",
+            "limits.streams: expected",
+        ),
+        ("limits: { streams: 10 }", "limits: 10", "limits: expected"),
+        (
+            "      audience: gateway\n",
+            "",
+            "identity.issuers[0]: `audience` is missing",
+        ),
+        (
+            "      algorithms: [RS256]\n",
+            "      algorithms: []\n",
+            "identity.issuers[0].algorithms: the list is empty",
+        ),
+        (
+            "      claims: [department]\n",
+            "      claims: department\n",
+            "identity.issuers[0].claims: expected a list",
+        ),
+        (
+            "    match: { hosts: [\"*\"], path_prefix: /v1/ }\n",
+            "",
+            "connections[0]: `match` is missing",
+        ),
+        (
+            "    dialect: openai\n",
+            "    dialect: 5\n",
+            "connections[0].dialect: expected text",
+        ),
+        (
+            "    policies: [mask, allow]\n",
+            "",
+            "connections[0]: `policies` is missing",
+        ),
+        (
+            "  - name: mask\n    when",
+            "  - when",
+            "policies[0]: `name` is missing",
+        ),
+        (
+            "    when: \"true\"\n",
+            "    when: true\n",
+            "policies[0].when: expected text",
+        ),
+        (
+            "    then: allow\n",
+            "    then: maybe\n",
+            "policies[1].then:",
+        ),
+        (
+            "entity: EMPLOYEE_ID, ",
+            "",
+            "detectors[0]: `entity` is missing",
+        ),
+        (
+            "detector_groups: { ids: [EMPLOYEE_ID] }",
+            "detector_groups: 5",
+            "detector_groups: expected",
+        ),
+        ("audit: { dir: ledger }\n", "", "`audit` is missing"),
+    ];
+    // Another connection, with a fault that only its meaning has.
+    let other = "  - name: second\n    match: { path_prefix: no }\n    dialect: openai\n    endpoints: [models]\n    policies: [allow]\npolicies:\n";
+    for (from, to, told) in slips {
+        let faults =
+            faults_of(&with(from, to).replacen("policies:\n  - ", &format!("{other}  - "), 1));
+        let shown = faults.iter().any(|fault| {
+            fault
+                .split_once(' ')
+                .is_some_and(|(_, fault)| fault.starts_with(told))
+        });
+        let other = faults
+            .iter()
+            .any(|fault| fault.contains("connections[1].match.path_prefix"));
+        assert!(
+            shown && other && faults.len() == 2,
+            "{from:?} -> {to:?}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
 fn the_base_file_is_valid_and_means_what_it_says() {
     let config = parse_as(BASE, "/etc/countersign/config.yaml").unwrap();
     assert_eq!(config.warnings, []);
