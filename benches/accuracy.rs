@@ -5,7 +5,7 @@
 //!
 //! Noise: values found per million characters of prose and of source code. Some of them are real (an author's address
 //! in a comment), so the figure bounds the false ones from above. Then the share of random numbers of each length that
-//! are taken for something, alone in a text.
+//! are taken for something, alone in a text, and the share of rows of such numbers with something in them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -60,6 +60,9 @@ struct Arguments {
     /// Random numbers of each length.
     #[arg(long, default_value_t = 100_000)]
     numbers: u32,
+    /// Rows of random numbers.
+    #[arg(long, default_value_t = 10_000)]
+    rows: u32,
     /// Where the random numbers begin.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -87,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         scores: score(&all, &arguments)?,
         noise: BTreeMap::from([("code", code), ("prose", prose)]),
         numbers: numbers(&defaults, &arguments),
+        rows: rows(&defaults, &arguments),
     };
     if arguments.json {
         println!("{}", json!(report));
@@ -102,6 +106,8 @@ struct Report {
     noise: BTreeMap<&'static str, Noise>,
     /// By length, by entity: how many of a million.
     numbers: BTreeMap<usize, BTreeMap<String, f64>>,
+    /// By kind of row, by entity: in how many rows of a million.
+    rows: BTreeMap<&'static str, BTreeMap<String, f64>>,
 }
 
 #[derive(Default, Serialize)]
@@ -328,17 +334,50 @@ fn numbers(scanner: &Scanner, arguments: &Arguments) -> BTreeMap<usize, BTreeMap
     hits
 }
 
+/// The rows: a name, how many numbers, and of how many digits at least and at most.
+const ROWS: [(&str, usize, u64, u64); 3] = [
+    ("14 of 1 to 5 digits", 14, 1, 5),
+    ("14 of 4 digits", 14, 4, 4),
+    ("3 of 2 to 4 digits", 3, 2, 4),
+];
+
+fn rows(scanner: &Scanner, arguments: &Arguments) -> BTreeMap<&'static str, BTreeMap<String, f64>> {
+    let mut random = Random(arguments.seed);
+    let mut hits = BTreeMap::new();
+    for (name, count, least, most) in ROWS {
+        let mut found: BTreeMap<String, f64> = BTreeMap::new();
+        for _ in 0..arguments.rows {
+            let row: Vec<String> = (0..count)
+                .map(|_| {
+                    let length = least + random.next() % (most - least + 1);
+                    (0..length).map(|_| random.digit()).collect()
+                })
+                .collect();
+            let findings = scanner.find(&row.join(" "));
+            let entities: BTreeSet<&str> = findings.iter().map(|f| &*f.entity).collect();
+            for entity in entities {
+                *found.entry(entity.to_owned()).or_default() += 1e6 / f64::from(arguments.rows);
+            }
+        }
+        hits.insert(name, found);
+    }
+    hits
+}
+
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine.
 struct Random(u64);
 
 impl Random {
     fn digit(&mut self) -> char {
+        char::from(b'0' + (self.next() % 10) as u8)
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        char::from(b'0' + (z % 10) as u8)
+        z ^ (z >> 31)
     }
 }
 
@@ -378,6 +417,14 @@ impl Report {
                 .map(|(entity, n)| format!("{entity} {:.4} %", n / 1e4))
                 .collect();
             println!("{length:>4}  {}", found.join(", "));
+        }
+        println!("\nshare of rows of random numbers with something in them");
+        for (name, found) in &self.rows {
+            let found: Vec<_> = found
+                .iter()
+                .map(|(entity, n)| format!("{entity} {:.3} %", n / 1e4))
+                .collect();
+            println!("{name:<20}  {}", found.join(", "));
         }
     }
 }

@@ -107,6 +107,21 @@ const FRONTS: &[(&str, &str, &str)] = &[
 /// Nine digits, perhaps in groups.
 const NINE: &str = r"\d[\d -]{8}";
 
+/// Numbers that are looked for right behind an `_` too, and end where one stands, as in names: `card_4111…`, `536-22-8714_`.
+/// An expression cannot look at what is before it but to ask whether it is a letter, as which `_` counts; so each has a
+/// second one, which takes the `_` along. Tokens that have `_` in them are left as they are.
+const JOINED: &[&str] = &[
+    card::SHAPE,
+    iban::SHAPE,
+    grouped::SHAPE,
+    ssn::PARTED,
+    ssn::BARE,
+    us::ITIN_PARTED,
+    personal::NUMBERS,
+    phone::BARE,
+    ip::V4,
+];
+
 fn front(entity: &str, shape: &str) -> Option<&'static str> {
     let mut fronts = FRONTS.iter();
     let known = fronts.find(|known| (known.0, known.1) == (entity, shape));
@@ -115,14 +130,37 @@ fn front(entity: &str, shape: &str) -> Option<&'static str> {
 
 /// Every built-in detector.
 pub(crate) fn patterns() -> Result<Vec<Pattern>, DetectorError> {
-    TABLE
-        .iter()
-        .map(|Row(entity, regex, reach, rule)| {
-            let pattern = Pattern::builtin(entity, regex, *reach, Check::Rule(*rule))?;
-            match front(entity, regex) {
-                Some(front) => pattern.led_by(front),
-                None => Ok(pattern),
-            }
-        })
-        .collect()
+    let mut patterns = Vec::with_capacity(2 * TABLE.len());
+    for Row(entity, shape, reach, rule) in TABLE {
+        let front = front(entity, shape).unwrap_or_default();
+        if JOINED.contains(shape) {
+            let check = || Check::Joined(*rule);
+            let reach = |more| reach.map(|reach| reach + more);
+            patterns.push(pattern(entity, shape, reach(1), check(), front)?);
+            let joined = |shape: &str| format!("_{}", shape.trim_start_matches(r"\b"));
+            let front = if front.is_empty() {
+                front
+            } else {
+                &joined(front)
+            };
+            patterns.push(pattern(entity, &joined(shape), reach(2), check(), front)?);
+        } else {
+            patterns.push(pattern(entity, shape, *reach, Check::Rule(*rule), front)?);
+        }
+    }
+    Ok(patterns)
+}
+
+fn pattern(
+    entity: &str,
+    shape: &str,
+    reach: Option<usize>,
+    check: Check,
+    front: &str,
+) -> Result<Pattern, DetectorError> {
+    let pattern = Pattern::builtin(entity, shape, reach, check)?;
+    if front.is_empty() {
+        return Ok(pattern);
+    }
+    pattern.led_by(front)
 }

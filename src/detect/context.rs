@@ -1,9 +1,14 @@
 //! Words that stand before a value and tell what it is. Only backwards, so that nothing has to be awaited.
+//!
+//! The parts of a name of a program are words too, whichever way it is written: `date_of_birth`, `date-of-birth`,
+//! `dateOfBirth`, `patientMRN`. What is written with capitals inside is also one word, as `WhatsApp` is.
 
 use std::borrow::Cow;
 
 /// How many words before a value are read.
 const WORDS: usize = 5;
+/// How many parts of them.
+const PARTS: usize = 16;
 
 /// Whether one of the phrases (lower case, words parted by one space) stands among the last five words of `before`.
 pub(crate) fn precedes<S: AsRef<str>>(before: &str, phrases: &[S]) -> bool {
@@ -39,38 +44,68 @@ impl Phrases {
     }
 }
 
-/// The last words of a text, the nearest first.
+/// The last words of a text.
 pub(crate) struct Words<'t> {
-    words: [&'t str; WORDS],
+    whole: Last<'t, WORDS>,
+    /// Those written with capitals inside in their parts.
+    parts: Last<'t, PARTS>,
+}
+
+/// Words, the nearest first.
+struct Last<'t, const N: usize> {
+    words: [&'t str; N],
     count: usize,
 }
 
 impl<'t> Words<'t> {
     pub(crate) fn before(text: &'t str) -> Self {
-        let mut words = Self {
-            words: [""; WORDS],
-            count: 0,
-        };
+        let (mut whole, mut parts) = (Last::none(), Last::none());
         let bytes = text.as_bytes();
         let mut at = bytes.len();
-        while words.count < WORDS {
+        while whole.count < WORDS {
             let Some(end) = (0..at).rev().find(|&at| is_in_word(text, at)) else {
                 break;
             };
-            let mut start = end;
-            while start > 0 && is_in_word(text, start - 1) && !is_cut(bytes, start) {
+            let (mut start, mut part) = (end, end + 1);
+            while start > 0 && is_in_word(text, start - 1) {
+                if is_cut(text, start, end) {
+                    parts.push(&text[start..part]);
+                    part = start;
+                }
                 start -= 1;
             }
-            words.words[words.count] = &text[start..=end];
-            words.count += 1;
+            parts.push(&text[start..part]);
+            whole.push(&text[start..=end]);
             at = start;
         }
-        words
+        Self { whole, parts }
     }
 
     /// Whether one of the phrases is among them.
     pub(crate) fn match_any(&self, phrases: &Phrases) -> bool {
         self.have(phrases.phrases.iter().copied(), phrases.ends)
+    }
+
+    fn have<'p>(&self, phrases: impl Iterator<Item = &'p str> + Clone, ends: u128) -> bool {
+        self.whole.have(phrases.clone(), ends)
+            || (self.parts.count > self.whole.count && self.parts.have(phrases, ends))
+    }
+}
+
+impl<'t, const N: usize> Last<'t, N> {
+    fn none() -> Self {
+        Self {
+            words: [""; N],
+            count: 0,
+        }
+    }
+
+    /// Adds a word before the others, if there is room.
+    fn push(&mut self, word: &'t str) {
+        if let Some(place) = self.words.get_mut(self.count) {
+            *place = word;
+            self.count += 1;
+        }
     }
 
     fn have<'p>(&self, phrases: impl Iterator<Item = &'p str> + Clone, ends: u128) -> bool {
@@ -121,11 +156,19 @@ fn is_in_word(text: &str, at: usize) -> bool {
     character.is_some_and(char::is_alphanumeric)
 }
 
-/// Whether a new word begins inside `dateOfBirth` or `USSocial`.
-fn is_cut(bytes: &[u8], at: usize) -> bool {
-    let lower = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_lowercase);
-    bytes[at].is_ascii_uppercase()
-        && (lower(at - 1) || (bytes[at - 1].is_ascii_uppercase() && lower(at + 1)))
+/// Whether a new part begins here in a word that ends at `end`: at a capital behind a small letter, or at the last one of
+/// several (`SSNNumber`); but not behind the first letter alone (`iPhone`), nor before the last (`SSNs`).
+fn is_cut(text: &str, at: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let (upper, lower) = (u8::is_ascii_uppercase, u8::is_ascii_lowercase);
+    if !upper(&bytes[at]) {
+        return false;
+    }
+    let last_capital = at + 1 < end && lower(&bytes[at + 1]);
+    match &bytes[at - 1] {
+        before if upper(before) => last_capital,
+        before => lower(before) && at > 1 && is_in_word(text, at - 2),
+    }
 }
 
 /// A number below 128 for how a word or a phrase ends, whatever its case: the same where they end in the same word.
@@ -167,12 +210,22 @@ mod tests {
             ("ssn one two three four ", true),
             ("ssn one two three four five ", false),
             ("", false),
+            // names of programs
+            ("social_security=", true),
+            ("socialSecurity: ", true),
             ("{\"userSSN\": ", true),
-            ("socialSecurityNumber=", true),
+            ("ssnNumber = ", true),
+            ("SSNNumber = ", true),
+            ("theSocialSecurityNumber:", true),
             ("USSocialSecurity ", true),
-            ("asocial security ", false),
-            ("mySSN ", true),
+            ("Social ISecurity ", false),
+            ("aSSN ", false),
             ("Assn ", false),
+            ("classNumber ", false),
+            ("theSSN one two three four ", true),
+            ("theSSN one two three four five ", false),
+            ("asocial security ", false),
+            ("SSN myPhone yourPhone ourPhone theirPhone ", true),
             ("é SSN né", true),
             ("éssn ", false),
         ] {
@@ -181,6 +234,21 @@ mod tests {
                 expected,
                 "{before:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_word_too() {
+        let phrases = &["whatsapp", "acmecorp id", "ssns", "phone"];
+        for (before, expected) in [
+            ("WhatsApp ", true),
+            ("AcmeCorp ID ", true),
+            ("SSNs ", true),
+            ("workPhone: ", true),
+            ("iPhone ", false),
+            ("whats app ", false),
+        ] {
+            assert_eq!(precedes(before, phrases), expected, "{before:?}");
         }
     }
 

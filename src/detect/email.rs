@@ -1,6 +1,10 @@
 //! `EMAIL_ADDRESS`. Local part at most 64 bytes, domain at most 255, each label at most 63 (RFC 5321 section 4.5.3.1,
 //! RFC 1035 section 2.3.4); letters outside ASCII as in RFC 6531 and IDNA. Quoted local parts and address literals
-//! (`"a b"@x.org`, `a@[10.0.0.1]`) are not looked for.
+//! (`"a b"@x.org`, `a@[10.0.0.1]`) are not looked for, and `icon@2x.png` is a file.
+
+use std::sync::LazyLock;
+
+use super::fold;
 
 /// The lengths and the kinds of characters outside ASCII are left to the check: counted repetitions and Unicode classes
 /// would explode the automaton.
@@ -22,12 +26,27 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
 }
 
 fn is_local(local: &str) -> bool {
-    let fits = |c: char| c.is_ascii() || c.is_alphanumeric();
+    let fits = |c: char| c.is_ascii() || is_letter(c);
     local.len() <= 64
         && local.chars().all(fits)
+        && !local.starts_with(is_mark)
         && !local.ends_with('.')
         && !local.contains("..")
         && !runs_on(local)
+}
+
+/// A letter or digit of any script, or a part of one that is written as several characters (Unicode normalisation form
+/// D, and the vowels of many scripts).
+fn is_letter(c: char) -> bool {
+    c.is_alphanumeric() || is_mark(c)
+}
+
+/// General category M of Unicode.
+fn is_mark(c: char) -> bool {
+    static MARKS: LazyLock<Vec<(u32, u32)>> = LazyLock::new(|| fold::ranges(r"\p{M}"));
+    let c = u32::from(c);
+    let behind = MARKS.partition_point(|&(start, _)| start <= c);
+    behind.checked_sub(1).is_some_and(|at| c <= MARKS[at].1)
 }
 
 /// Text in a script that puts no space between words, directly followed by an ASCII address: the address starts at
@@ -61,9 +80,18 @@ fn domain_len(domain: &str) -> Option<usize> {
 }
 
 fn is_label(label: &str) -> bool {
-    let fits = |c: char| c == '-' || c.is_alphanumeric();
+    let fits = |c: char| c == '-' || is_letter(c);
     label.len() <= 63 && label.chars().all(fits) && !label.starts_with('-') && !label.ends_with('-')
 }
+
+/// Endings of files, and of systemd's units, which IANA's root zone does not have as domains.
+#[rustfmt::skip]
+const FILES: &[&str] = &[
+    "avif", "bak", "bmp", "cfg", "cjs", "conf", "css", "csv", "dll", "doc", "docx", "exe", "gif", "gz", "heic", "htm",
+    "html", "ico", "ini", "jar", "jpeg", "jpg", "js", "json", "jsx", "lock", "log", "mjs", "mount", "pdf", "php", "png",
+    "ppt", "pptx", "scss", "service", "slice", "socket", "svg", "tar", "tgz", "tiff", "timer", "tmp", "toml", "ts",
+    "tsv", "tsx", "ttf", "txt", "wasm", "webp", "woff", "xls", "xlsx", "xml", "yaml", "yml",
+];
 
 /// Bytes of the front of `label` that can be a top-level domain: at least two letters of one kind, or Punycode.
 fn top_level_len(label: &str) -> Option<usize> {
@@ -89,5 +117,6 @@ fn top_level_len(label: &str) -> Option<usize> {
     // `com` in `com谢谢` or `com-` is a domain with text behind it; `c0m` is a name of something else.
     let cut = label[end..].starts_with(|c: char| c.is_ascii_alphanumeric());
     let long = label[..end].chars().nth(1).is_some();
-    (long && !cut && end <= 63).then_some(end)
+    let file = FILES.iter().any(|f| f.eq_ignore_ascii_case(&label[..end]));
+    (long && !cut && !file && end <= 63).then_some(end)
 }

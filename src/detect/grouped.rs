@@ -3,7 +3,7 @@
 use super::{checksum, context};
 
 /// Digits, a space or a dash between any two of them. The check counts them.
-pub(crate) const SHAPE: &str = r"\b\d(?:[ -]?\d)*\b";
+pub(crate) const SHAPE: &str = concat!(r"\b\d(?:[ -]?\d)*", edge!());
 /// 19 digits in fours: whoever looks for twelve of them sees that it is the front of a card number.
 pub(crate) const REACH: usize = 19 + 4;
 

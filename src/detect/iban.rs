@@ -4,7 +4,7 @@
 
 /// Letters and digits with single spaces or dashes. The standard has capitals only, people write either. The check
 /// finds where the code ends.
-pub(crate) const SHAPE: &str = r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9])+\b";
+pub(crate) const SHAPE: &str = concat!(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9])+", edge!());
 
 /// The longest code is 34 characters (ISO 13616-1); with a separator before each but the first, 67 bytes.
 pub(crate) const REACH: usize = 67;
@@ -60,7 +60,9 @@ pub(crate) fn check(_before: &str, found: &str) -> Option<usize> {
         .as_bytes()
         .get(end)
         .is_none_or(|b| !b.is_ascii_alphanumeric());
-    (group_ends && remainder(&found[..end]) == 1).then_some(end)
+    // Check digits are 98 minus a remainder: never 00, 01 or 99.
+    let digits = (2..=98).contains(&found.get(2..4)?.parse::<u32>().ok()?);
+    (group_ends && digits && remainder(&found[..end]) == 1).then_some(end)
 }
 
 /// ISO 7064 MOD 97-10 over the code with its first four characters moved to the end.
@@ -70,4 +72,25 @@ fn remainder(code: &str) -> u32 {
     rest.iter().chain(front).fold(0, |r, &value| {
         (r * if value < 10 { 10 } else { 100 } + value) % 97
     })
+}
+
+/// A code of each country: ones for digits, `A` for letters, and the check digits that ISO 13616-1 gives them.
+#[cfg(test)]
+pub(crate) fn examples() -> Vec<String> {
+    let number = |structure: &str| -> String {
+        let parts = structure.split_inclusive(|c: char| c.is_ascii_lowercase());
+        parts
+            .map(|part| {
+                let (count, kind) = part.split_at(part.len() - 1);
+                let count = count.parse().unwrap_or(0);
+                if kind == "n" { "1" } else { "A" }.repeat(count)
+            })
+            .collect()
+    };
+    let codes = STRUCTURES.iter().map(|(country, structure)| {
+        let number = number(structure);
+        let digits = 98 - remainder(&format!("{country}00{number}"));
+        format!("{country}{digits:02}{number}")
+    });
+    codes.collect()
 }

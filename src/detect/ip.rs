@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::context;
 
 /// Four numbers, and the start of more so that the check can turn a longer number down.
-pub(crate) const V4: &str = r"\b\d{1,3}(?:\.\d{1,3}){3}(?:\.?\d|\b)";
+pub(crate) const V4: &str = r"\b\d{1,3}(?:\.\d{1,3}){3}(?:\.?\d|\b|_)";
 /// Groups and colons; whatever has too many or too few does not parse, nor does a path such as `f64::from`.
 pub(crate) const V6: &str =
     r"(?:\b[0-9A-Fa-f]+:|::)[0-9A-Fa-f:]*(?:[0-9A-Fa-f]\b(?:(?:\.\d{1,3}){3}\b)?|:\w*)";

@@ -9,8 +9,9 @@
 //! it, never anything behind it: this is what lets [`crate::mask`] give the same answer however a text is cut.
 //!
 //! All of this is said of the text as it is *seen*: full-width forms, digits of other scripts, odd spaces and dashes are
-//! the plain ones, and what has no width is not there at all (the table is in `fold.rs`). A value is told in places of
-//! the text as it came, from its first seen character to its last. Lengths and reaches are those of the text as seen.
+//! the plain ones, what has no width is not there at all, and the escapes of JSON inside a text, `%40` and `%2B` are what
+//! they stand for (the table is in `fold.rs`). A value is told in places of the text as it came, from its first seen
+//! character to its last. Lengths and reaches are those of the text as seen.
 //!
 //! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after as many whole
 //! characters as fit in [`MAX_REACH`] bytes counts as found there and then, without a check, up to the first character
@@ -23,12 +24,21 @@
 //!
 //! # What it can miss
 //!
-//! Values written in words or in letters that only look like others, encoded (base64, percent, HTML entities), or in a
-//! notation that no rule in [`builtin`](Catalog::builtin) describes.
+//! Values written in words or in letters that only look like others, encoded (base64, HTML entities, percent but for two
+//! characters), or in a notation that no rule in [`builtin`](Catalog::builtin) describes. Behind a backslash that is none
+//! of an escape, the first letter of a value if it is one of `bfnrt`.
 
 use std::sync::Arc;
 
 use thiserror::Error;
+
+/// Where a number ends: in front of whatever is no letter or digit. An `_` there is taken along by the shape, and no part
+/// of the value: see [`builtin`].
+macro_rules! edge {
+    () => {
+        r"(?:\b|_)"
+    };
+}
 
 mod assigned;
 mod block;
@@ -70,7 +80,7 @@ mod watch;
 
 pub use catalog::{Catalog, Custom, Terms, UPSTREAM_CREDENTIAL};
 pub use dictionary::MAX_BYTES as MAX_TERM_BYTES;
-pub(crate) use fold::{Credit, Folding, View, is_plain};
+pub(crate) use fold::{Folding, Past, UNFINISHED, View, characters, unfinished};
 pub(crate) use growth::Growth;
 pub use scanner::Scanner;
 pub(crate) use scanner::{Effort, Hit, at_least};
@@ -89,7 +99,7 @@ pub const MAX_REACH: usize = 1024;
 pub struct Finding {
     /// What it is.
     pub entity: Entity,
-    /// Byte offset of its first character.
+    /// Byte offset of its first character; or of an `_` that joins it to a name (`card_4111…`), which masking leaves.
     pub start: usize,
     /// Byte offset behind its last character.
     pub end: usize,

@@ -147,7 +147,7 @@ pub(crate) const IN_PAN: &str = r"\b[A-Za-z]{5}\d{4}[A-Za-z]\b";
 pub(crate) fn in_pan(before: &str, found: &str) -> Option<usize> {
     let holder = found.chars().nth(3)?.to_ascii_uppercase();
     let words = &["pan", "permanent account"];
-    let issued = "ABCFGHJLPT".contains(holder) && found.get(5..9) != Some("0000");
+    let issued = "ABCFGHJKLPT".contains(holder) && found.get(5..9) != Some("0000");
     let sure = issued && !found.contains(|c: char| c.is_ascii_lowercase());
     (sure || context::precedes(before, words)).then_some(found.len())
 }
@@ -232,13 +232,19 @@ fn omocodia(byte: u8) -> u32 {
     }
 }
 
-/// `FR_NIR`: sex, year, month, department, commune, order, key; together or in these groups.
-pub(crate) const FR_NIR: &str =
-    r"\b[1-478](?:\d{4}(?:\d\d|2[ABab])\d{8}| \d\d \d\d (?:\d\d|2[ABab]) \d{3} \d{3} \d\d)\b";
+/// `FR_NIR`: sex, year, month, department, commune, order, key; together or in these groups. And the start of a
+/// fraction, so that the check can turn a decimal number down.
+pub(crate) const FR_NIR: &str = concat!(
+    r"\b[1-478](?:\d{4}(?:\d\d|2[ABab])\d{8}| \d\d \d\d (?:\d\d|2[ABab]) \d{3} \d{3} \d\d)",
+    r"(?:\.\d|\b)"
+);
 
 /// The key is 97 minus the number modulo 97, with 2A and 2B counting as 19 and 18 (Décret n° 82-103 of 22 January
 /// 1982; INSEE, "Numéro d'inscription au répertoire"). A month that is not known is 20 to 42 or 50 to 99.
-pub(crate) fn fr_nir(_before: &str, found: &str) -> Option<usize> {
+pub(crate) fn fr_nir(before: &str, found: &str) -> Option<usize> {
+    if found.contains('.') || grouped::is_piece(before) {
+        return None;
+    }
     let code: String = found.chars().filter(|&c| c != ' ').collect();
     let month: u32 = code.get(3..5)?.parse().ok()?;
     let department = match code.get(5..7)?.to_ascii_uppercase().as_str() {

@@ -33,16 +33,42 @@ static DIGITS: LazyLock<Vec<char>> = LazyLock::new(|| {
     ('\0'..=char::MAX).filter(is_digit).collect()
 });
 
+/// Escapes that are a whole, and the front of one at the end of a text.
+static WHOLE: LazyLock<meta::Regex> =
+    LazyLock::new(|| meta::Regex::new(r"^(?:\\{1,2}(?:/|u[0-9A-Fa-f]{4})|%40|%2[Bb])").unwrap());
+static FRONT: LazyLock<meta::Regex> =
+    LazyLock::new(|| meta::Regex::new(r"(?:\\{1,2}(?:u[0-9A-Fa-f]{0,3})?|%[24]?)$").unwrap());
+
 impl Seen {
     fn of(raw: &str) -> Self {
         let (mut text, mut places, mut credit) = (String::new(), Vec::new(), 256);
-        for (at, c) in raw.char_indices() {
-            let end = at + c.len_utf8();
-            if "\u{AD}\u{200B}\u{200D}\u{FEFF}\u{FE0F}\u{202A}".contains(c) && credit >= end - at {
-                credit -= end - at;
+        let mut at = 0;
+        while let Some(first) = raw[at..].chars().next() {
+            let (mut c, mut end, mut worth) = (first, at + first.len_utf8(), first.len_utf8());
+            if let Some(escape) = WHOLE.find(&raw[at..]) {
+                end = at + escape.end();
+                worth = 1;
+                let escape = raw[at..end].trim_start_matches('\\');
+                c = match escape.strip_prefix('u') {
+                    Some(digits) => u32::from_str_radix(digits, 16)
+                        .ok()
+                        .and_then(char::from_u32)
+                        .filter(|c| !c.is_ascii_control() || *c == '\u{7F}')
+                        .unwrap_or('\u{B}'),
+                    None if escape == "%40" => '@',
+                    None if escape.starts_with('%') => '+',
+                    None => '/',
+                };
+            } else if raw[..at].ends_with('\\') && "bfnrt".contains(first) {
+                (c, worth) = ('\u{B}', 1);
+            }
+            let start = std::mem::replace(&mut at, end);
+            if "\u{AD}\u{200B}\u{200D}\u{FEFF}\u{FE0F}\u{202A}".contains(c) && credit >= end - start
+            {
+                credit -= end - start;
                 continue;
             }
-            credit = 256.min(credit + end - at);
+            credit = 256.min(credit + worth);
             let seen = match c {
                 '\u{A0}' | '\u{3000}' => ' ',
                 '‑' | '–' | '—' => '-',
@@ -53,7 +79,7 @@ impl Seen {
                 },
             };
             text.push(seen);
-            places.resize(text.len(), (at, end));
+            places.resize(text.len(), (start, end));
         }
         Self {
             text,
@@ -138,7 +164,8 @@ impl Oracle {
 
     /// How much of a text, of which more may follow, must be held back.
     pub(crate) fn held(&self, raw: &str) -> usize {
-        let seen = Seen::of(raw);
+        let front = FRONT.find(raw).map_or(0, |front| front.len());
+        let seen = Seen::of(&raw[..raw.len() - front]);
         let text = &*seen.text;
         let mut at = 0;
         loop {

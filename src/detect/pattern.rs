@@ -17,6 +17,8 @@ const BUDGET_KIB: usize = 1024;
 const NEST_LIMIT: u32 = 64;
 /// The most characters that a class lists one by one, rather than saying what it leaves out.
 const LISTED: u32 = 256;
+/// The letters of escapes of one letter: see [`fold`].
+const LETTERS: [char; 5] = ['b', 'f', 'n', 'r', 't'];
 
 /// A detector.
 #[derive(Clone)]
@@ -48,6 +50,8 @@ pub(crate) enum Beyond {
 pub(crate) enum Check {
     Always,
     Rule(Rule),
+    /// The same of a value without the `_` before and behind it that its shape takes along.
+    Joined(Rule),
     /// One of these phrases among the last words before the match.
     Context(Arc<[String]>),
 }
@@ -60,6 +64,11 @@ impl Check {
         match self {
             Self::Always => Some(found.len()),
             Self::Rule(rule) => rule(before, found),
+            Self::Joined(rule) => {
+                let value = found.strip_prefix('_').unwrap_or(found);
+                let kept = rule(before, value.trim_end_matches('_'))?;
+                Some(kept + found.len() - value.len())
+            }
             Self::Context(phrases) => context::precedes(before, phrases).then_some(found.len()),
         }
     }
@@ -90,13 +99,15 @@ impl Pattern {
     }
 
     /// A detector from the configuration. Unicode classes; word boundaries are the ASCII ones. Characters that no text
-    /// is seen to have (see [`fold`]) stand for those they are seen as.
+    /// is seen to have (see [`fold`]) stand for those they are seen as; where it speaks of backslashes, the letter of an
+    /// escape is seen as [`fold::ESCAPE`] too.
     pub(crate) fn custom(entity: &str, regex: &str, check: Check) -> Result<Self, DetectorError> {
         let shape = parse(regex, syntax::Config::new().nest_limit(NEST_LIMIT))?;
         if has_unbounded_lazy(&shape) {
             return Err(DetectorError::UnboundedLazy);
         }
-        let pattern = Self::of(entity, as_seen(shape), check)?;
+        let escapes = names_backslash(&shape);
+        let pattern = Self::of(entity, as_seen(shape, escapes), check)?;
         thompson::Compiler::new()
             .configure(thompson::Config::new().nfa_size_limit(Some(BUDGET_KIB << 10)))
             .build_from_hir(&pattern.shape)
@@ -161,14 +172,12 @@ fn reason(error: &regex_syntax::Error) -> String {
 ///
 /// Unicode word boundaries become ASCII ones: a lazy DFA cannot decide the former on a non-ASCII byte. Between `é` and
 /// `1` there is then a boundary, so this finds more, never less, at the edges of a value.
-fn as_seen(shape: Hir) -> Hir {
+fn as_seen(shape: Hir, escapes: bool) -> Hir {
+    let as_seen = |shape| as_seen(shape, escapes);
     match shape.into_kind() {
         HirKind::Empty => Hir::empty(),
-        HirKind::Literal(literal) => Hir::literal(match str::from_utf8(&literal.0) {
-            Ok(text) => fold::seen(text).into_bytes().into(),
-            Err(_) => literal.0,
-        }),
-        HirKind::Class(class) => Hir::class(class_as_seen(class)),
+        HirKind::Literal(literal) => literal_as_seen(&literal.0, escapes),
+        HirKind::Class(class) => Hir::class(class_as_seen(class, escapes)),
         HirKind::Look(look) => Hir::look(match look {
             Look::WordUnicode => Look::WordAscii,
             Look::WordUnicodeNegate => Look::WordAsciiNegate,
@@ -195,12 +204,39 @@ fn as_seen(shape: Hir) -> Hir {
     }
 }
 
+/// The text as it is seen, its first letter perhaps that of an escape.
+fn literal_as_seen(literal: &[u8], escapes: bool) -> Hir {
+    let Ok(text) = str::from_utf8(literal) else {
+        return Hir::literal(literal);
+    };
+    let whole = |text: &str| Hir::literal(fold::seen(text).into_bytes());
+    match text.strip_prefix(LETTERS) {
+        Some(rest) if escapes => {
+            let letters = text.chars().take(1).chain([fold::ESCAPE]);
+            let class = letters
+                .map(|c| ClassUnicodeRange::new(c, c))
+                .collect::<Vec<_>>();
+            let first = Hir::class(Class::Unicode(ClassUnicode::new(class)));
+            Hir::concat(vec![first, whole(rest)])
+        }
+        _ => whole(text),
+    }
+}
+
 /// A class that lists characters also lists those they are seen as. One that says what it leaves out does not: `[^.]`
 /// has the full-width stop but is not meant to have what that is seen as.
-fn class_as_seen(class: Class) -> Class {
-    let Class::Unicode(mut class) = class else {
-        return class;
+fn class_as_seen(class: Class, escapes: bool) -> Class {
+    let mut class = match class {
+        Class::Unicode(class) => class,
+        Class::Bytes(class) => match class.to_unicode_class() {
+            Some(class) => class,
+            None => return Class::Bytes(class),
+        },
     };
+    let has = |letter: &char| class.iter().any(|r| (r.start()..=r.end()).contains(letter));
+    if escapes && LETTERS.iter().any(has) {
+        class.push(ClassUnicodeRange::new(fold::ESCAPE, fold::ESCAPE));
+    }
     let characters = class
         .iter()
         .map(|range| u32::from(range.end()) - u32::from(range.start()) + 1)
@@ -214,6 +250,25 @@ fn class_as_seen(class: Class) -> Class {
         class.union(&ClassUnicode::new(seen));
     }
     Class::Unicode(class)
+}
+
+/// Whether the expression names a backslash: in a text, or in a class that lists characters.
+fn names_backslash(shape: &Hir) -> bool {
+    let listed = |class: &Class| match class {
+        Class::Unicode(class) => class
+            .iter()
+            .any(|r| r.len() <= LISTED as usize && (r.start()..=r.end()).contains(&'\\')),
+        Class::Bytes(class) => class.iter().any(|r| (r.start()..=r.end()).contains(&b'\\')),
+    };
+    match shape.kind() {
+        HirKind::Literal(literal) => literal.0.contains(&b'\\'),
+        HirKind::Class(class) => listed(class),
+        HirKind::Repetition(Repetition { sub, .. }) | HirKind::Capture(Capture { sub, .. }) => {
+            names_backslash(sub)
+        }
+        HirKind::Concat(subs) | HirKind::Alternation(subs) => subs.iter().any(names_backslash),
+        HirKind::Empty | HirKind::Look(_) => false,
+    }
 }
 
 fn has_unbounded_lazy(shape: &Hir) -> bool {

@@ -25,11 +25,12 @@ pub(crate) fn medical_record(before: &str, found: &str) -> Option<usize> {
         "chart number",
     ];
     let count = found.bytes().filter(u8::is_ascii_digit).count();
-    (count >= 5 && context::precedes(before, words)).then_some(found.len())
+    (count >= 5 && !begins_with_date(found) && context::precedes(before, words))
+        .then_some(found.len())
 }
 
 /// `1985-03-12`, `12/03/1985`, `3.12.85`.
-pub(crate) const NUMBERS: &str = r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b";
+pub(crate) const NUMBERS: &str = concat!(r"\b\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", edge!());
 /// `12 March 1985`, `12th of March, 1985`, `12-Mar-85`, `12. März 1985`.
 pub(crate) const DAY_FIRST: &str = concat!(
     r"\b\d{1,2}(?:st|nd|rd|th|er|\.)?[ -](?:of |de )?",
@@ -88,17 +89,22 @@ const MONTHS: [&[&str]; 12] = [
 ];
 
 pub(crate) fn numbers(before: &str, found: &str) -> Option<usize> {
-    let parts: Vec<&str> = found.split(['-', '/', '.']).collect();
-    let numbers: Vec<u32> = parts.iter().filter_map(|part| part.parse().ok()).collect();
-    let &[first, second, third] = &numbers[..] else {
-        return None;
+    let date = found.split(['-', '/', '.']).count() == 3 && begins_with_date(found);
+    (date && context::precedes(before, WORDS)).then_some(found.len())
+}
+
+/// Whether the first three groups of digits are year, month and day, or day and month and year.
+pub(crate) fn begins_with_date(found: &str) -> bool {
+    let mut parts = found.split([' ', '-', '/', '.']);
+    let parts: [&str; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let [Ok(first), Ok(second), Ok(third)] = parts.map(str::parse) else {
+        return false;
     };
-    let date = match (parts[0].len(), parts[2].len()) {
+    match (parts[0].len(), parts[2].len()) {
         (4, 1..=2) => is_year(parts[0]) && is_day(third, second),
         (1..=2, 2 | 4) => is_year(parts[2]) && (is_day(first, second) || is_day(second, first)),
         _ => false,
-    };
-    (date && context::precedes(before, WORDS)).then_some(found.len())
+    }
 }
 
 /// A day, a month's name and a year, in either order of the first two.

@@ -41,7 +41,7 @@ pub(crate) const NATIONAL: &str = concat!(
 /// 15 digits, a separator before each but the first, parentheses, an extension of 6 digits and a label, in bytes.
 pub(crate) const NATIONAL_REACH: usize = 15 + 14 + 2 + 12 + 11;
 /// Six to fifteen digits in a row, and a label: shorter ones, of which text is full, are passed over.
-pub(crate) const BARE: &str = concat!(r"\b\d{6,15}\b", label!());
+pub(crate) const BARE: &str = concat!(r"\b\d{6,15}", edge!(), label!());
 /// 15 digits and a label, in bytes.
 pub(crate) const BARE_REACH: usize = 15 + 11;
 

@@ -25,10 +25,11 @@ pub(crate) const STRIPE_KEY: &str = r"\b(?:[sr]k_(?:live|test)_|whsec_)[0-9a-zA-
 /// A signed JSON Web Token in compact form (RFC 7515 section 7.1): both objects start with `{"`, in base64url `eyJ`.
 pub(crate) const JWT: &str = r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+";
 /// A private key in textual encoding (RFC 7468; RFC 1421 headers; OpenPGP RFC 9580 section 6.2), its line ends real or
-/// written `\n`, whole or cut short: from its first line on, as long as lines of base64 or headers follow.
+/// written `\n` (which is seen as [`ESCAPE`](super::fold::ESCAPE)), whole or cut short: from its first line on, as long
+/// as lines of base64 or headers follow.
 pub(crate) const PRIVATE_KEY: &str = concat!(
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    r"(?:(?:[\r\n]|\\[rn])[ \t]*(?:[A-Za-z][A-Za-z-]*: [A-Za-z0-9,. -]*|[A-Za-z0-9+/=]*))*",
+    r"(?:(?:[\r\n]|\\{0,8}\x0B)[ \t]*(?:[A-Za-z][A-Za-z-]*: [A-Za-z0-9,. -]*|[A-Za-z0-9+/=]*))*",
     r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
 );
 

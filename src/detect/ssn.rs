@@ -6,9 +6,13 @@
 use super::context;
 
 /// `ddd-dd-dddd` or `ddd dd dddd`, and the start of a longer dashed number so that the check can turn it down.
-pub(crate) const PARTED: &str = r"\b\d{3}(?:-\d{2}-\d{4}(?:\b-\d|\b)| \d{2} \d{4}\b)";
+pub(crate) const PARTED: &str = concat!(
+    r"\b\d{3}(?:-\d{2}-\d{4}(?:\b-\d|\b|_)| \d{2} \d{4}",
+    edge!(),
+    ")"
+);
 /// Nine digits in a row.
-pub(crate) const BARE: &str = r"\b\d{9}\b";
+pub(crate) const BARE: &str = concat!(r"\b\d{9}", edge!());
 /// Nine digits.
 pub(crate) const BARE_REACH: usize = 9;
 
@@ -22,12 +26,13 @@ const CONTEXT: &[&str] = &[
     "ss no",
 ];
 
-/// Parted by `-` or by ` `, not a piece of a longer dashed number.
+/// Parted by `-`, not a piece of a longer dashed number; or by ` `, as any three numbers in a row may be, behind a word.
 pub(crate) fn parted(before: &str, found: &str) -> Option<usize> {
     let piece = before
         .strip_suffix('-')
         .is_some_and(|b| b.ends_with(|c: char| c.is_ascii_digit()));
-    (found.len() == 11 && !piece && issued(found)).then_some(found.len())
+    let told = !found.contains(' ') || context::precedes(before, CONTEXT);
+    (found.len() == 11 && !piece && told && issued(found)).then_some(found.len())
 }
 
 /// Nine digits in a row are an id like any other, unless a word before them says what they are.

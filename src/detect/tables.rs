@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use super::*;
 use crate::mask::{Masker, Plan, mask};
 
+mod fronts;
 mod ids;
 
 static SCANNER: LazyLock<Arc<Scanner>> = LazyLock::new(|| {
@@ -80,7 +81,17 @@ fn credit_card() {
             // what follows a card is neither part of it nor hides it
             "card «4111 1111 1111 1111» 12/27 999",
             "«4111111111111111» 3 items",
-            "«4111 1111 1111 1111» 1234 5678",
+            "«4111 1111 1111 1111» 1227 123",
+            "«4111 1111 1111 1111» 737",
+            "«3714 496353 98431» 1234",
+            "12 «4111 1111 1111 1111»",
+            "«4111 1111 1111 1111»  1234 5678",
+            // fours where a card has others, other groupings that are printed
+            "«3782 8224 6310 005»",
+            "«3056 930902 5904»",
+            "«4000 1234 5678 9012 343»",
+            "«621234 5678901234569»",
+            "«4222-2222-2222-2»",
             // just outside a range or a length of one, the check digit right
             "2220123456789015",
             "2721123456789019",
@@ -107,8 +118,38 @@ fn credit_card() {
             "x4111111111111111",
             "4111111111111111x",
             "4111  1111  1111  1111",
+            // joined to a name by what counts as a letter elsewhere
+            "card«_4111111111111111».pdf",
+            "_«_4111-1111-1111-1111»_1",
+            "«4111111111111111»_copy",
+            "x_y4111111111111111",
+            "_4111111111111112",
+            // no card is written so
+            "4111 1111-1111 1111",
+            "41111 11111 111111",
+            "411 111 111 111 111 1",
+            "4111111 111111111",
+            "3714-49635-398431",
+            // rows of numbers, before and behind
+            "4111 1111 1111 1111 1234 5678",
+            "4111-1111-1111-1111-1234-5678-9012",
+            "1234 5678 4111 1111 1111 1111",
+            "7 9 4111-1111-1111-1111",
         ],
     );
+}
+
+#[test]
+fn cards_in_a_row_are_all_found() {
+    let text = "4111 1111 1111 1111 5500 0055 5555 5559 1227 4000 1234 5678 9017";
+    let found = SCANNER.find(text);
+    let found: Vec<&str> = found.iter().map(|f| &text[f.start..f.end]).collect();
+    let expected = [
+        "4111 1111 1111 1111",
+        "5500 0055 5555 5559",
+        "4000 1234 5678 9017",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -120,6 +161,17 @@ fn email_address() {
             "write to «jane.doe+tag@mail.example.co.uk».",
             "<«a@b.co»>",
             "mailto:«a_b%c@x-y.org»?subject=",
+            // letters written as several characters, in names, in labels, in a top-level domain
+            "«jose\u{301}@mu\u{308}ller.de»",
+            "«e\u{301}@x.fr»",
+            "\u{301}«a@b.co»",
+            "«अभिषेक@डाटामेल.भारत»",
+            // files and units
+            "icon@2x.png and «a@b.com».png",
+            "logo@3x.SVG",
+            "getty@tty1.service",
+            "«me@pages.dev»",
+            "«me@files.zip»",
             "«o'brien@x.ie»",
             "«jürgen@müller.de»",
             "«用户@例子.广告»",
@@ -159,6 +211,8 @@ fn phone_number() {
             "«212.555.0187»",
             "«1-212-555-0187»",
             "phone: «2125550187»",
+            "phone«_2125550187»",
+            "order_2125550187",
             "«(212)555-0187x42»",
             "«212-555-0187 ext. 42»",
             "Phone: «020 7946 0958»",
@@ -241,6 +295,7 @@ fn iban_code() {
             "«RU0204452560040702810412345678901»",
             "«HN88 CABF 0000 0000 0002 5000 5469»",
             "IBAN «DE89370400440532013000» BIC COBADEFF",
+            "iban«_DE89370400440532013000»_1",
             "«DE89370400440532013000»,",
             // the check digits are right, but letters stand for digits, or a digit for a letter
             "DE243704A0440532013000",
@@ -249,6 +304,8 @@ fn iban_code() {
             "XX89370400440532013000",
             "DE8937040044053201300",
             "DE893704004405320130000",
+            // right by the modulus, but no remainder gives these check digits
+            "DK0040044011600065",
             "DE89370400440532013000x",
             "my iban is «de89370400440532013000» and",
             "«AL47-2121-1009-0000-0002-3569-8741»",
@@ -290,6 +347,11 @@ fn ip_address() {
             "v1.2.3.4",
             "v 1.2.3.4",
             "Chrome/120.0.0.0",
+            "\"appVersion\": \"1.2.3.4\"",
+            "buildVersion=1.2.3.4",
+            "v_1.2.3.4",
+            "host«_10.0.0.1»_",
+            "clientAddress=«1.2.3.4»",
             "1.2.3.4567",
             "12:30:45",
             "std::vec",

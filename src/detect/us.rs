@@ -5,10 +5,15 @@ use super::{
     checksum::{digits, weighted},
     context, grouped,
     grouped::Number,
+    personal::begins_with_date,
 };
 
 /// `9dd-dd-dddd`, see [`ssn::PARTED`].
-pub(crate) const ITIN_PARTED: &str = r"\b9\d{2}(?:-\d{2}-\d{4}(?:\b-\d|\b)| \d{2} \d{4}\b)";
+pub(crate) const ITIN_PARTED: &str = concat!(
+    r"\b9\d{2}(?:-\d{2}-\d{4}(?:\b-\d|\b|_)| \d{2} \d{4}",
+    edge!(),
+    ")"
+);
 
 /// An individual taxpayer identification number begins with 9, its fourth and fifth digit are 50 to 65, 70 to 88, 90
 /// to 92 or 94 to 99 (IRS, Publication 4757 and "ITIN reference guide").
@@ -58,17 +63,19 @@ pub(crate) fn driver_license(before: &str, found: &str) -> Option<usize> {
         "dl",
         "dln",
     ];
-    (digits(found).len() >= 5 && context::precedes(before, words)).then_some(found.len())
+    let told = !begins_with_date(found) && context::precedes(before, words);
+    (digits(found).len() >= 5 && told).then_some(found.len())
 }
 
 /// An account number has 4 to 17 digits; below eight they are too many other things (Nacha Operating Rules, entry
 /// detail record, field "DFI Account Number", 17 positions).
 const ACCOUNT: &[&str] = &["account", "accounts", "acct", "checking", "a c"];
 
-/// Digits in groups: 8 to 17 of them behind such words.
+/// Digits in groups: 8 to 17 of them behind such words, and no date.
 pub(crate) fn bank_number(before: &str, found: &str) -> Option<usize> {
     let count = digits(found).len();
-    ((8..=17).contains(&count) && context::precedes(before, ACCOUNT)).then_some(found.len())
+    let told = !begins_with_date(found) && context::precedes(before, ACCOUNT);
+    ((8..=17).contains(&count) && told).then_some(found.len())
 }
 
 /// A routing number: nine digits whose first two name a Federal Reserve district, a thrift, an electronic or a

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
 use super::Plan;
 use crate::detect::{
-    Credit, Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH, View, at_least, is_plain,
+    Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH, Past, UNFINISHED, View, at_least, unfinished,
 };
 
 /// Input is worked through in slices of at most this many bytes.
@@ -25,8 +25,8 @@ pub struct Masker {
     buffer: String,
     /// Where the held text begins.
     held: usize,
-    /// What unseen characters of the held text may cost.
-    credit: Credit,
+    /// What the text before it makes of how the held text is seen.
+    past: Past,
     /// A value that has been masked and still goes on.
     growing: Option<Growth>,
     counts: Box<[u64]>,
@@ -53,8 +53,9 @@ impl fmt::Debug for Masker {
 
 impl Masker {
     /// The most text in bytes that a masker holds back: as much as a value may be long, each character of it four
-    /// bytes for one that is seen, and what is unseen in between.
-    pub const HELD_BYTES: usize = 8 * MAX_REACH + Credit::MOST;
+    /// bytes for one that is seen and as many unseen in between, or an escape of seven and one, and the front of
+    /// another.
+    pub const HELD_BYTES: usize = 8 * MAX_REACH + Past::CREDIT + UNFINISHED;
 
     /// The most bytes of text that a masker has in memory between two calls: what it holds, what checks may look
     /// back at, and decided text that it has not dropped yet.
@@ -68,7 +69,7 @@ impl Masker {
             plan,
             buffer: String::new(),
             held: 0,
-            credit: Credit::full(),
+            past: Past::none(),
             growing: None,
             effort: Effort::default(),
         }
@@ -97,7 +98,7 @@ impl Masker {
         self.work(true, out);
         self.buffer.clear();
         self.held = 0;
-        self.credit = Credit::full();
+        self.past = Past::none();
         self.growing = None;
     }
 
@@ -138,16 +139,21 @@ impl Masker {
     /// Writes what is decided of the held text, masked.
     fn work(&mut self, ended: bool, out: &mut String) {
         let mut buffer = mem::take(&mut self.buffer);
-        if is_plain(&buffer[self.held..]) {
-            let settled = self.settle(View::plain(&buffer), ended, out);
-            self.credit.earn(settled.raw - self.held);
+        let mut end = buffer.len();
+        if !ended {
+            end -= unfinished(&buffer[self.held..]);
+        }
+        let text = &buffer[..end];
+        if self.past.is_plain(&text[self.held..]) {
+            let settled = self.settle(View::plain(text), ended, out);
+            self.past.pass_plain(&text[self.held..settled.raw]);
             self.held = settled.raw;
         } else {
             let plan = self.plan.clone();
             let mut room = plan.scanner.room();
-            let view = room.fold(&buffer, self.held, &mut self.credit.clone());
+            let view = room.fold(text, self.held, &mut { self.past });
             let settled = self.settle(view, ended, out);
-            self.credit.pass(&buffer[self.held..settled.raw]);
+            self.past.pass(&text[self.held..settled.raw]);
             let context = at_least(room.text(), settled.seen.saturating_sub(LOOK_BEHIND));
             buffer.replace_range(..settled.raw, &room.text()[context..settled.seen]);
             self.held = settled.seen - context;

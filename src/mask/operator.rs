@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{Plan, keys::Keys};
-use crate::detect::Hit;
+use crate::detect::{self, Hit};
 
 /// What takes the place of a found value.
 ///
@@ -19,8 +19,8 @@ pub enum Operator {
     Replace,
     /// Nothing: the value is removed.
     Redact,
-    /// Asterisks but for the last `n` letters and digits; separators stay. A value with `n` of them or fewer is all
-    /// asterisks.
+    /// Asterisks but for the last `n` letters and digits; separators stay. An escape, such as `\u00e9`, counts as what it
+    /// stands for and stays whole. A value with `n` of them or fewer is all asterisks.
     KeepLast(u8),
     /// `[US_SSN:` and 16 letters `]`: the first 64 bits of a keyed hash (HMAC-SHA-256, RFC 2104) of the entity and the
     /// value. Equal values can be told from others; nobody can tell which they are.
@@ -69,6 +69,11 @@ impl Plan {
     /// Writes what takes the place of `value`. Without the key or the vault an operator asks for, it is replaced.
     pub(super) fn put(&self, hit: &Hit, value: &str, out: &mut String) {
         let entity = self.scanner.entity(hit.pattern);
+        // Where it is the front of a finding, it only joins the value to a name: `card_4111…`.
+        let value = value
+            .strip_prefix('_')
+            .inspect(|_| out.push('_'))
+            .unwrap_or(value);
         match (self.operators[hit.pattern], &self.keys, &self.vault) {
             (Operator::Redact, ..) => {}
             _ if hit.growth.is_some() => replace(entity, out),
@@ -103,17 +108,19 @@ fn hash(keys: &Keys, entity: &str, value: &str, out: &mut String) {
 }
 
 fn keep_last(value: &str, keep: usize, out: &mut String) {
-    let characters = value.chars().filter(|c| c.is_alphanumeric()).count();
+    let characters = detect::characters(value)
+        .filter(|(_, c)| c.is_alphanumeric())
+        .count();
     let mut hide = if characters > keep {
         characters - keep
     } else {
         characters
     };
-    out.extend(value.chars().map(|c| {
+    out.extend(detect::characters(value).map(|(came, c)| {
         if !c.is_alphanumeric() || hide == 0 {
-            return c;
+            return came;
         }
         hide -= 1;
-        '*'
+        "*"
     }));
 }
