@@ -350,7 +350,9 @@ fn rows(scanner: &Scanner, arguments: &Arguments) -> BTreeMap<&'static str, BTre
             let row: Vec<String> = (0..count)
                 .map(|_| {
                     let length = least + random.next() % (most - least + 1);
-                    (0..length).map(|_| random.digit()).collect()
+                    let first = char::from(b'1' + (random.next() % 9) as u8);
+                    let others = (1..length).map(|_| random.digit());
+                    [first].into_iter().chain(others).collect()
                 })
                 .collect();
             let findings = scanner.find(&row.join(" "));

@@ -17,15 +17,19 @@ pub(crate) const ITIN_PARTED: &str = concat!(
 
 /// An individual taxpayer identification number begins with 9, its fourth and fifth digit are 50 to 65, 70 to 88, 90
 /// to 92 or 94 to 99 (IRS, Publication 4757 and "ITIN reference guide").
+///
+/// Parted by spaces, as any three numbers in a row may be, only behind a word that says what it is.
 pub(crate) fn itin_parted(before: &str, found: &str) -> Option<usize> {
-    (found.len() == 11 && !grouped::is_piece(before) && is_itin(&digits(found)))
+    let told = !found.contains(' ') || context::precedes(before, ITIN_WORDS);
+    (found.len() == 11 && !grouped::is_piece(before) && told && is_itin(&digits(found)))
         .then_some(found.len())
 }
 
+const ITIN_WORDS: &[&str] = &["itin", "itins", "taxpayer identification", "tax id", "tin"];
+
 /// Nine digits in a row, behind a word that says what they are.
 pub(crate) fn itin_bare(before: &str, found: &str) -> Option<usize> {
-    let words = &["itin", "itins", "taxpayer identification", "tax id", "tin"];
-    (found.len() == 9 && is_itin(&digits(found)) && context::precedes(before, words))
+    (found.len() == 9 && is_itin(&digits(found)) && context::precedes(before, ITIN_WORDS))
         .then_some(found.len())
 }
 
