@@ -1,6 +1,7 @@
 //! Following the configuration: new streams run under what is written now, or, where that is faulty, under what was.
 
 use std::{
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -61,12 +62,57 @@ struct Watched {
     seen: String,
     in_force: Config,
     secrets: Vec<Option<SecretString>>,
+    lists: Lists,
+}
+
+/// The files of dictionaries. They may be large: not their contents are compared but which file it is, and what its file
+/// system says of it.
+struct Lists {
+    /// As they were when they were last read, whether they could be used or not.
+    read: Vec<Stamp>,
+    /// As they were at the last look.
+    seen: Vec<Stamp>,
+}
+
+/// Device, inode, time of the last change in seconds and nanoseconds, length. A change of contents changes the time of the
+/// last change, which no program can set; a file swapped in is another inode. `None`: it cannot be found.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+impl Lists {
+    fn of(config: &Config) -> Self {
+        let read = stamps(config);
+        Self {
+            seen: read.clone(),
+            read,
+        }
+    }
+
+    /// Whether there is something new to be read. A file that changed since the last look may be half written, and its
+    /// missing terms would not be masked: only when it has stayed as it is for a while.
+    fn have_news(&mut self, now: Vec<Stamp>) -> bool {
+        let settled = now == self.seen && now.iter().all(Option::is_some);
+        self.seen = now;
+        let news = settled && self.seen != self.read;
+        if news {
+            self.read.clone_from(&self.seen);
+        }
+        news
+    }
+}
+
+fn stamps(config: &Config) -> Vec<Stamp> {
+    let stamp = |path: &Path| {
+        let of = std::fs::metadata(path).ok()?;
+        Some((of.dev(), of.ino(), of.ctime(), of.ctime_nsec(), of.size()))
+    };
+    snapshot::dictionary_files(config).map(stamp).collect()
 }
 
 impl Watched {
     fn new(path: PathBuf, config: Config) -> Self {
         let secrets = read(&snapshot::secret_sources(&config));
         Self {
+            lists: Lists::of(&config),
             path,
             seen: hex::encode(config.digest),
             in_force: config,
@@ -80,7 +126,10 @@ impl Watched {
                 self.seen.clone_from(&digest);
                 self.load(live, digest).await;
             }
-            Ok(_) => self.look_at_secrets(live),
+            Ok(_) => {
+                self.look_at_secrets(live);
+                self.look_at_lists(live);
+            }
             // Seen in the middle of being swapped, or gone: what is in force stays, and the next look tells.
             Err(error) => {
                 warn!(%error, path = %self.path.display(), "the configuration cannot be read")
@@ -107,6 +156,8 @@ impl Watched {
             let told: Vec<_> = missing.iter().map(ToString::to_string).collect();
             return self.reject(live, digest, faults, &told.join("\n")).await;
         }
+        // Before they are read: what changes from now on is news.
+        let lists = Lists::of(&fresh);
         let prepared = match live.prepare(&fresh, fresh.issuers != self.in_force.issuers) {
             Ok(prepared) => prepared,
             Err(error) => return self.reject(live, digest, 1, &error.to_string()).await,
@@ -128,6 +179,7 @@ impl Watched {
         live.put_in_force(prepared);
         info!(digest, "the new configuration is in force");
         self.secrets = read(&snapshot::secret_sources(&fresh));
+        self.lists = lists;
         self.in_force = fresh;
     }
 
@@ -162,6 +214,21 @@ impl Watched {
             }
         }
     }
+
+    fn look_at_lists(&mut self, live: &Live) {
+        if !self.lists.have_news(stamps(&self.in_force)) {
+            return;
+        }
+        match live.prepare(&self.in_force, false) {
+            Ok(prepared) => {
+                live.put_in_force(prepared);
+                info!("the file of a dictionary changed and is in force");
+            }
+            Err(error) => {
+                error!(%error, "the changed file of a dictionary cannot be used; the old terms stay")
+            }
+        }
+    }
 }
 
 fn read(sources: &[SecretSource]) -> Vec<Option<SecretString>> {
@@ -180,5 +247,35 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("audit")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_news_once_and_not_before_it_has_settled() {
+        let stamp = |size| Some((1, 2, 3, 4, size));
+        let mut lists = Lists {
+            read: vec![stamp(0)],
+            seen: vec![stamp(0)],
+        };
+        for (now, news) in [
+            (stamp(0), false),
+            (stamp(5), false),
+            (stamp(6), false),
+            (stamp(6), true),
+            (stamp(6), false),
+            // gone, and there again
+            (None, false),
+            (None, false),
+            (stamp(6), false),
+            (stamp(6), false),
+            (stamp(7), false),
+            (stamp(7), true),
+        ] {
+            assert_eq!(lists.have_news(vec![now]), news, "{now:?}");
+        }
     }
 }

@@ -286,6 +286,15 @@ pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
         .collect()
 }
 
+/// The files that terms are read from.
+pub fn dictionary_files(config: &Config) -> impl Iterator<Item = &Path> {
+    let lists = config.dictionaries.iter();
+    lists.filter_map(|list| match &list.terms {
+        config::TermSource::File(path) => Some(path.as_path()),
+        config::TermSource::Here(_) => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

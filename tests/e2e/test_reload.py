@@ -136,3 +136,29 @@ def test_a_changed_upstream_key_is_lent_from_then_on(gateway, upstream, tokens):
     upstream.answer = chat(f"It is {fresh}.")
     assert fresh.encode() not in call(running.envoy.url, tokens()).body
     assert fresh not in running.countersign.log_text() and fresh not in json.dumps(running.countersign.records())
+
+
+def test_terms_added_to_a_dictionary_are_masked_from_then_on(gateway, upstream, tokens):
+    running = gateway()
+    terms = running.countersign.work / "projects.txt"
+    terms.write_text("Blue Heron\n")
+
+    def with_projects(config):
+        config["dictionaries"] = [{"entity": "PROJECT", "file": str(terms)}]
+        for policy in config["policies"]:
+            if policy["name"] == "mask-personal":
+                policy["then"]["mask"]["response"]["detectors"].append("PROJECT")
+
+    assert put(running.countersign, with_projects)["accepted"] is True
+    upstream.answer = chat("Blue Heron, Red Kite.")
+
+    def says(text):
+        return lambda: text in call(running.envoy.url, tokens()).body
+
+    wait_until("the first list is in force", says(b"[PROJECT], Red Kite."))
+    terms.write_text("Blue Heron\nRed Kite\n")
+    wait_until("the second list is in force", says(b"[PROJECT], [PROJECT]."))
+    # What cannot be used changes nothing, and is said once.
+    terms.write_text("\n")
+    wait_until("it noticed", lambda: "the old terms stay" in running.countersign.log_text())
+    assert says(b"[PROJECT], [PROJECT].")()

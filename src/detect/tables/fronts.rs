@@ -10,32 +10,22 @@ use super::super::{builtin, iban, pattern::Pattern};
 
 /// Texts made of each shape.
 const TEXTS: u32 = 60_000;
-/// What may tell a value that does not tell itself.
-const BEFORE: &[&str] = &[
-    "",
-    "phone ",
-    "call ",
-    "account ",
-    "passport ",
-    "ssn ",
-    "itin ",
-    "born ",
-    "mrn ",
-    "driver license ",
-    "nhs ",
-    "sin ",
-    "tfn ",
-    "aadhaar ",
-    "tax id ",
-    "dni ",
-    "vin ",
-    "mac ",
-    "routing ",
-    "nino ",
-    "pan ",
-    "password=",
-    "api_key=",
-    "secret access key ",
+/// What tells a value that does not tell itself.
+const BEFORE: &[(&str, &str)] = &[
+    ("VIN", "vin "),
+    ("ABA_ROUTING_NUMBER", "routing "),
+    ("UK_NHS", "nhs "),
+    ("AU_TFN", "tfn "),
+    ("CA_SIN", "sin "),
+    ("IN_AADHAAR", "aadhaar "),
+    ("DE_TAX_ID", "tax id "),
+    ("US_BANK_NUMBER", "account "),
+    ("US_PASSPORT", "passport "),
+    ("MEDICAL_RECORD", "mrn "),
+    ("US_DRIVER_LICENSE", "driver license "),
+    ("PHONE_NUMBER", "phone "),
+    ("AWS_SECRET_KEY", "secret access key "),
+    ("GENERIC_SECRET", "password="),
 ];
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
@@ -90,6 +80,8 @@ impl Dice {
 /// Matches that pass the check, made by chance.
 fn passing(pattern: &Pattern, dice: &mut Dice) -> Vec<String> {
     let regex = anchored(&pattern.shape);
+    let before = BEFORE.iter().find(|(entity, _)| *entity == &*pattern.entity);
+    let before = before.map(|(_, before)| before);
     let texts = (0..TEXTS).filter_map(|i| {
         let few = [2, 5, 9, 16][(i % 4) as usize];
         let often = [0, 1, 5, 9][(i / 4 % 4) as usize];
@@ -97,7 +89,7 @@ fn passing(pattern: &Pattern, dice: &mut Dice) -> Vec<String> {
         dice.text(&pattern.shape, few, often, &mut text);
         let text = String::from_utf8(text).unwrap();
         let told = |before: &&str| pattern.check.keep(before, &text).is_some();
-        BEFORE.iter().find(|before| told(before))?;
+        [""].iter().chain(before).find(|before| told(before))?;
         // A generated text has no regard for assertions, nor for how far the detector reaches.
         let fits = text.len() <= pattern.reach && end(&regex, &text) == Some(text.len());
         fits.then_some(text)

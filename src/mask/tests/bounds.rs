@@ -36,6 +36,12 @@ fn hostile(len: usize) -> Vec<String> {
         unit("ssn 000000000 "),
         unit("000-00-0000 "),
         unit("+999 999 999 999 999 "),
+        unit(r"\"),
+        unit(r"\\n"),
+        unit(r"\u0061"),
+        unit(r"\\u0040\/"),
+        unit("%40"),
+        unit("_1"),
     ]
 }
 

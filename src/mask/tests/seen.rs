@@ -96,6 +96,23 @@ fn an_escape_hides_nothing_and_stays_whole() {
 }
 
 #[test]
+fn the_longest_way_to_write_a_value_is_held_within_the_bound() {
+    let unseen = "\u{200B}".repeat(80);
+    for len in [900, 1021, 1022, 1023, 1500] {
+        // Each digit an escape of seven characters, an unseen one for each three.
+        let digits: String = (0..len)
+            .map(|i| if i % 3 == 0 { "\\\\u0031\u{200B}" } else { "\\\\u0031" })
+            .collect();
+        let text = format!("B-{unseen}{digits}. a@b.co");
+        let (whole, _) = mask(&PLAN, &text);
+        assert_eq!(whole, "[BADGE]. [EMAIL_ADDRESS]", "{len}");
+        for piece in [1, 5, 3000] {
+            assert_eq!(stream(&PLAN, &cut(&text, &[piece])).0, whole, "{len}");
+        }
+    }
+}
+
+#[test]
 fn a_detector_that_speaks_of_backslashes_still_finds_them() {
     let catalog = Catalog::with_custom(&[Custom {
         entity: "LOGIN".into(),
