@@ -24,7 +24,8 @@ use crate::{
     grpc::Service,
     http,
     kafka::KafkaOptions,
-    runtime::ledger::{Ledger, LedgerOptions},
+    keys::secret::SecretSource,
+    runtime::ledger::{Ledger, LedgerOptions, holders::Webhook, retention::Retention},
 };
 
 /// How long requests in flight may go on after a signal to stop.
@@ -136,7 +137,11 @@ fn load(path: &Path) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
+/// How the ledger is kept by a configuration.
+///
+/// # Errors
+/// Where a secret that it names cannot be read.
+pub fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     let audit = &config.audit;
     let replica = match &audit.replica {
         Some(replica) => replica.clone(),
@@ -147,6 +152,19 @@ fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     options.checkpoint_file.clone_from(&audit.checkpoint_file);
     options.segment_bytes = audit.segment;
     options.spool_cap_bytes = audit.spool_cap;
+    for webhook in &audit.checkpoint_webhooks {
+        let token = webhook.token.as_ref().map(SecretSource::read).transpose();
+        options.webhooks.push(Webhook {
+            url: webhook.url.clone(),
+            token: token.context("audit.checkpoint_webhooks")?,
+        });
+    }
+    options.retention = audit.retention.as_ref().map(|from| Retention {
+        age: from.age,
+        size: from.size,
+        at_least: from.at_least,
+        archive: from.archive.clone(),
+    });
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
     Ok(options)
 }
@@ -162,7 +180,11 @@ fn hostname() -> String {
     }
 }
 
-fn kafka_options(from: &config::Kafka) -> anyhow::Result<KafkaOptions> {
+/// How Kafka is reached by a configuration.
+///
+/// # Errors
+/// Where a secret that it names cannot be read.
+pub fn kafka_options(from: &config::Kafka) -> anyhow::Result<KafkaOptions> {
     use secrecy::ExposeSecret;
     let mut extra = from.options.clone();
     for (name, source) in &from.secrets {
@@ -174,6 +196,7 @@ fn kafka_options(from: &config::Kafka) -> anyhow::Result<KafkaOptions> {
     Ok(KafkaOptions {
         topic: from.topic.clone(),
         checkpoint_topic: from.checkpoint_topic.clone(),
+        take_over: from.take_over,
         extra,
         ..KafkaOptions::new(from.brokers.join(","))
     })

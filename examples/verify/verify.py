@@ -12,6 +12,7 @@ import argparse
 import base64
 import binascii
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -56,8 +57,8 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Tree:
     """RFC 6962, section 2.1, kept as the roots of its perfect subtrees."""
 
-    def __init__(self):
-        self.nodes, self.size = [], 0
+    def __init__(self, size: int = 0, nodes: tuple = ()):
+        self.nodes, self.size = list(nodes), size
 
     def push(self, leaf: bytes):
         carry = self.size
@@ -110,23 +111,41 @@ class Checkpoint:
         self.signed, self.signatures = (text + "\n").encode(), note[len(text) + 2 :]
 
     def is_signed_by(self, keys: list) -> bool:
-        from cryptography.exceptions import InvalidSignature
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        return is_signed(self.signed.decode(), self.signatures, keys)
 
-        for line in self.signatures.split("\n"):
-            found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
-            if not found:
+
+def is_signed(text: str, signatures: str, keys: list) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    for line in signatures.split("\n"):
+        found = re.fullmatch("\u2014 ([^ +]+) ([A-Za-z0-9+/=]+)", line)
+        if not found:
+            continue
+        blob = base64.b64decode(found[2], validate=True)
+        for name, key_id, public in keys:
+            if (name, key_id) != (found[1], blob[:4]):
                 continue
-            blob = base64.b64decode(found[2], validate=True)
-            for name, key_id, public in keys:
-                if (name, key_id) != (found[1], blob[:4]):
-                    continue
-                try:
-                    Ed25519PublicKey.from_public_bytes(public).verify(blob[4:], self.signed)
-                    return True
-                except InvalidSignature:
-                    pass
-        return False
+            try:
+                Ed25519PublicKey.from_public_bytes(public).verify(blob[4:], text.encode())
+                return True
+            except InvalidSignature:
+                pass
+    return False
+
+
+def with_successors(trusted: list, statements: list) -> list:
+    """The trusted keys, and those that they introduce, directly or through one another."""
+    trusted, grown = list(trusted), True
+    while grown:
+        grown = False
+        for statement in statements:
+            text, _, signatures = statement.partition("\n\n")
+            found = re.fullmatch("countersign/key/v1\n([^\n]+)", text)
+            if found and key(found[1]) not in trusted and is_signed(text + "\n", signatures, trusted):
+                trusted.append(key(found[1]))
+                grown = True
+    return trusted
 
 
 def notes(text: str):
@@ -159,9 +178,9 @@ def keys(files: list) -> list:
 # --- a directory ---
 
 
-def records(chain: Path, chain_id: bytes, is_last: bool):
-    """Yields (seq, hash, record) as the frames say; raises Wrong at what is no frame."""
-    segments = sorted(chain.glob("*.seg"))
+def records(chain: Path, chain_id: bytes, first: int, is_last: bool):
+    """Yields (seq, hash, record) from the segment that begins with `first` on, as the frames say; raises Wrong at what is no frame."""
+    segments = sorted(path for path in chain.glob("*.seg") if int(path.stem) >= first)
     for number, path in enumerate(segments):
         data = path.read_bytes()
         if len(data) < SEGMENT.size:
@@ -194,6 +213,20 @@ class Chain:
 
     def __init__(self, chain_id: bytes):
         self.id, self.size, self.head, self.tree, self.whole, self.genesis = chain_id, 0, ZERO, Tree(), 0, None
+        self.pruned, self.stump = 0, None
+
+    def begin_behind(self, text: bytes):
+        """The file `pruned`: what is kept of records that are not there any more."""
+        stump = json.loads(text)
+        nodes = [bytes.fromhex(node) for node in stump["frontier"]]
+        size = int(stump["records"])
+        if stump["format"] != "countersign/pruned/v1" or bytes.fromhex(stump["chain"]) != self.id or not size:
+            raise Wrong("what is kept of pruned records is of another chain")
+        if len(nodes) != bin(size).count("1") or any(len(node) != 32 for node in nodes):
+            raise Wrong("what is kept of pruned records is no tree of their number")
+        self.pruned = self.size = size
+        self.head, self.tree, self.stump = bytes.fromhex(stump["head"]), Tree(size, nodes), sha256(text).hex()
+        self.genesis = {name: stump[name] for name in ("replica", "previousChain", "previousSize", "previousHead")}
 
     def take(self, seq: int, of_record, record: bytes):
         position = POSITION.match(record)
@@ -219,7 +252,9 @@ class Chain:
 def check_directory(directory: Path, outside: list, trusted: list):
     """(faults, chains): faults are (chain, seq, what)."""
     faults, chains = [], []
-    expected = {}
+    expected, announced = {}, set()
+    if trusted:
+        trusted = with_successors(trusted, introductions(directory))
     for note in outside:
         checkpoint = Checkpoint(note)
         if trusted and not checkpoint.is_signed_by(trusted):
@@ -234,13 +269,21 @@ def check_directory(directory: Path, outside: list, trusted: list):
         marks = expected.setdefault(chain.id, {})
         beside = path / "checkpoints"
         try:
+            if (path / "pruned").exists():
+                chain.begin_behind((path / "pruned").read_bytes())
             for note in notes(beside.read_text()) if beside.exists() else ():
                 checkpoint = Checkpoint(note)
                 if checkpoint.chain != chain.id or (trusted and not checkpoint.is_signed_by(trusted)):
                     raise Wrong("a checkpoint beside the log is of another chain, or not signed by a trusted key")
                 marks.setdefault(checkpoint.size, []).append((checkpoint.root, False))
-            for seq, of_record, record in records(path, chain.id, path == paths[-1]):
-                chain.take(seq, of_record, record)
+            # Of fewer records than are gone: there is nothing to compare it with.
+            for size in [size for size in marks if size < chain.pruned]:
+                del marks[size]
+            # What begins behind pruned records is compared once before the first of the others.
+            for taken in itertools.chain([None], records(path, chain.id, chain.pruned, path == paths[-1])):
+                if taken is not None:
+                    chain.take(*taken)
+                    announced.update(stumps(taken[2]))
                 for root, is_outside in marks.pop(chain.size, ()):
                     if root != chain.tree.root():
                         raise Wrong(f"the first {chain.size} records are not those of a checkpoint: re-hashed")
@@ -252,6 +295,11 @@ def check_directory(directory: Path, outside: list, trusted: list):
             faults.append((chain.id, chain.size, str(wrong)))
             chain.whole = 0
         expected.pop(chain.id, None)
+    sound = {chain.id for chain in chains} - {chain for chain, _, _ in faults}
+    for chain in chains:
+        said = [by for by, of, size, stump in announced if (of, size, stump) == (chain.id.hex(), chain.pruned, chain.stump)]
+        if chain.pruned and not sound.intersection(said):
+            faults.append((chain.id, 0, f"the first {chain.pruned} records are not there, and no record says that they were pruned"))
     faults += [(chain, 0, "a checkpoint names the chain and it is missing") for chain, marks in expected.items() if marks]
     for before, chain in zip(chains, chains[1:]):
         said = chain.genesis or {}
@@ -260,6 +308,26 @@ def check_directory(directory: Path, outside: list, trusted: list):
         elif (int(said.get("previousSize", 0)), said.get("previousHead")) != (before.size, before.head.hex()):
             faults.append((before.id, before.size, "the next chain's genesis says it ended otherwise"))
     return faults, chains
+
+
+def stumps(record: bytes):
+    """What a record says of records that were pruned: (chain that says it, pruned chain, how many, hash of what is kept of them)."""
+    if b',"pruned":{' in record:
+        told = json.loads(record)
+        if pruned := told.get("pruned"):
+            yield bytes.fromhex(told["chain"]), pruned["chain"], int(pruned["records"]), pruned["stumpSha256"]
+
+
+def introductions(directory: Path) -> list:
+    """The statements in the log by which keys introduce others. They are worth the signatures on them, whatever the log is."""
+    found = []
+    for segment in sorted(directory.glob("chains/*/*.seg")):
+        for told in re.findall(rb',"rotated":(\{"key":"[^"]*","introductions":\[.*?\]\})', segment.read_bytes(), re.DOTALL):
+            try:
+                found += json.loads(told)["introductions"]
+            except ValueError:
+                pass
+    return found
 
 
 # --- a proof ---
@@ -272,6 +340,8 @@ def check_proof(proof: dict, trusted: list) -> list:
     if not 0 < len(proof["records"]) <= MAX_RECORDS:
         raise Wrong(f"it is no proof of 1 to {MAX_RECORDS} records")
     checkpoints, last = {}, {}
+    if trusted:
+        trusted = with_successors(trusted, proof.get("introductions", []))
     for note in proof["checkpoints"]:
         checkpoint = Checkpoint(note)
         if trusted and not checkpoint.is_signed_by(trusted):
@@ -327,12 +397,12 @@ def run(arguments) -> int:
     if arguments.json:
         print(json.dumps({
             "verdict": verdict, "signatures": signatures,
-            "chains": [{"chain": c.id.hex(), "records": c.size, "whole_records": c.whole} for c in chains],
+            "chains": [{"chain": c.id.hex(), "records": c.size - c.pruned, "pruned_records": c.pruned, "whole_records": c.whole} for c in chains],
             "faults": [{"chain": c.hex(), "seq": s, "cause": what} for c, s, what in faults]}, indent=2))
     else:
         for chain, seq, what in faults:
             print(f"chain {chain.hex()} record {seq}: {what}")
-        print(f"{verdict}: {sum(c.size for c in chains)} records in {len(chains)} chains")
+        print(f"{verdict}: {sum(c.size - c.pruned for c in chains)} records in {len(chains)} chains")
     return 1 if faults else 0
 
 

@@ -308,6 +308,14 @@ impl Probe for Live {
             metrics.set("kafka", "oldest_unacknowledged_seconds", age.as_secs());
             metrics.set("kafka", "producer_restarts", published.restarts);
         }
+        for held in &health.holders {
+            metrics.set(
+                "checkpoint_age_seconds",
+                &held.holder,
+                held.since.elapsed().as_secs(),
+            );
+            metrics.set("checkpoint_failures", &held.holder, held.failures);
+        }
         metrics.set(
             "memory",
             "held_bytes",

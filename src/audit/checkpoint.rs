@@ -1,6 +1,7 @@
 //! Checkpoints (<https://c2sp.org/tlog-checkpoint>): the size and root of a chain's tree, signed as a note.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
 
 use super::{
     chain::{ChainId, Hash},
@@ -30,12 +31,19 @@ impl Checkpoint {
     /// The signed note.
     #[must_use]
     pub fn sign(&self, key: &SigningKey) -> String {
-        key.sign(&format!(
-            "{}\n{}\n{}\n",
-            self.origin(),
-            self.size,
-            STANDARD.encode(self.root.0)
-        ))
+        key.sign(&self.body())
+    }
+
+    /// The signed note, with when it was signed as an extension line: whoever holds it knows that the log had no more
+    /// records then.
+    #[must_use]
+    pub fn sign_at(&self, now: Timestamp, key: &SigningKey) -> String {
+        key.sign(&format!("{}time {now:.0}\n", self.body()))
+    }
+
+    fn body(&self) -> String {
+        let (origin, root) = (self.origin(), STANDARD.encode(self.root.0));
+        format!("{origin}\n{}\n{root}\n", self.size)
     }
 
     /// Reads a note that one of `trusted` has signed.
@@ -126,6 +134,22 @@ mod tests {
         );
         assert_eq!(Checkpoint::open(&signed, &[]), Err(NoteError::Untrusted));
         assert_eq!(Checkpoint::read_unchecked(&signed).unwrap(), checkpoint(12));
+    }
+
+    #[test]
+    fn the_same_checkpoint_at_another_time_says_the_same_of_the_log() {
+        let signed = checkpoint(12).sign_at("2026-11-22T05:27:41.9Z".parse().unwrap(), &key());
+        assert!(
+            signed.contains("=\ntime 2026-11-22T05:27:41Z\n\n\u{2014} "),
+            "{signed}"
+        );
+        let trusted = [key().verifier().clone()];
+        assert_eq!(Checkpoint::open(&signed, &trusted).unwrap(), checkpoint(12));
+        let later = signed.replace("05:27:41", "06:27:41");
+        assert!(
+            Checkpoint::open(&later, &trusted).is_err(),
+            "the time is signed too"
+        );
     }
 
     #[test]

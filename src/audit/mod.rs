@@ -19,6 +19,8 @@ pub mod proof;
 pub mod record;
 #[cfg(test)]
 mod samples;
+pub mod stump;
+pub mod succession;
 pub mod tree;
 pub mod verify;
 

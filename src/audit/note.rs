@@ -221,6 +221,16 @@ pub fn open<'a>(note: &'a str, trusted: &[VerifierKey]) -> Result<&'a str, NoteE
     }
 }
 
+/// Who signed a note, as far as it says so itself: `name+keyid` of each signature.
+#[must_use]
+pub fn signers(note: &str) -> Vec<String> {
+    let signatures = split(note).map_or("", |(_, signatures)| signatures);
+    let signers = signatures.lines().filter_map(parse_signature);
+    signers
+        .map(|(name, id, _)| format!("{name}+{id:08x}"))
+        .collect()
+}
+
 /// Text (with its newline) and signature lines, divided at the last empty line.
 fn split(note: &str) -> Result<(&str, &str), NoteError> {
     if note.contains(|c: char| c < ' ' && c != '\n') {
@@ -319,6 +329,35 @@ mod tests {
             other.sign("x\n").split_once("\n\n").unwrap().1
         );
         assert!(open(&with_witness, &[trusted]).is_ok());
+    }
+
+    /// The crate `signed_note` shares no code with this.
+    #[test]
+    fn another_implementation_signs_the_same_and_believes_the_same() {
+        use signed_note::{Note, StandardSigner, StandardVerifier, VerifierList};
+
+        for n in 0..20 {
+            let secret = SigningKey::encode("countersign/demo/a", &[n; 32]).unwrap();
+            let ours: SigningKey = secret.parse().unwrap();
+            let text = format!("countersign/demo/{n}\n{n}\nAAAA\ntime x\n");
+            let mut theirs = Note::new(text.as_bytes(), &[]).unwrap();
+            theirs
+                .add_sigs(&[&StandardSigner::new(&secret).unwrap()])
+                .unwrap();
+            let signed = ours.sign(&text);
+            assert_eq!(theirs.to_bytes(), signed.as_bytes());
+            let known = |key: &SigningKey| {
+                let verifier = StandardVerifier::new(&key.verifier().to_string()).unwrap();
+                VerifierList::new(vec![Box::new(verifier)])
+            };
+            let read = Note::from_bytes(signed.as_bytes()).unwrap();
+            assert!(read.verify(&known(&ours)).is_ok());
+            let other = SigningKey::from_seed("countersign/demo/a", &[n + 1; 32]).unwrap();
+            assert!(read.verify(&known(&other)).is_err());
+            let changed = signed.replacen("demo", "dem0", 1);
+            let changed = Note::from_bytes(changed.as_bytes()).unwrap();
+            assert!(changed.verify(&known(&ours)).is_err());
+        }
     }
 
     #[test]

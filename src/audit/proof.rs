@@ -14,6 +14,7 @@ use super::{
     chain::{ChainId, Hash, MAX_RECORD_BYTES, Position, record_hash},
     checkpoint::Checkpoint,
     note::{NoteError, VerifierKey},
+    succession,
     tree::{Commitment, Frontier, root_of_leaf},
 };
 
@@ -34,6 +35,9 @@ pub struct Proof {
     pub checkpoints: Vec<String>,
     /// The records, in the order of their chains.
     pub records: Vec<Proven>,
+    /// Statements by which keys introduced one another, for who trusts an older one; left out where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub introductions: Vec<String>,
 }
 
 /// One record and its path.
@@ -99,9 +103,14 @@ impl Proof {
         if self.format != FORMAT || self.records.is_empty() || self.records.len() > MAX_RECORDS {
             return Err(ProofFault::Form);
         }
+        let statements = self.introductions.iter().map(String::as_str);
+        let trusted = match trusted {
+            [] => Vec::new(),
+            trusted => succession::successors(trusted.to_vec(), statements),
+        };
         let mut by_chain = BTreeMap::new();
         for (n, note) in self.checkpoints.iter().enumerate() {
-            let checkpoint = match trusted {
+            let checkpoint = match trusted.as_slice() {
                 [] => Checkpoint::read_unchecked(note),
                 trusted => Checkpoint::open(note, trusted),
             }
@@ -198,20 +207,26 @@ impl Prover {
     /// For the paths of `leaves` in a tree of `size`; those beyond it have none.
     #[must_use]
     pub fn new(size: u64, leaves: impl IntoIterator<Item = u64>) -> Self {
+        Self::after(&Frontier::default(), size, leaves)
+    }
+
+    /// The same where the first leaves, those of `before`, will not go by; those have no path either.
+    #[must_use]
+    pub fn after(before: &Frontier, size: u64, leaves: impl IntoIterator<Item = u64>) -> Self {
         let wanted = |leaf| Wanted {
             leaf,
             siblings: siblings(leaf, size)
                 .into_iter()
-                .map(|range| (range, Frontier::default()))
+                .map(|range| (range.clone(), before.behind(range.start, range.end)))
                 .collect(),
         };
         Self {
             wanted: leaves
                 .into_iter()
-                .filter(|leaf| *leaf < size)
+                .filter(|leaf| (before.size()..size).contains(leaf))
                 .map(wanted)
                 .collect(),
-            next: 0,
+            next: before.size(),
         }
     }
 
@@ -306,6 +321,7 @@ mod tests {
             session: session_id.into(),
             checkpoints: vec![log.checkpoint(size, &fixture::key(1))],
             records: mine.iter().map(proven).collect(),
+            introductions: Vec::new(),
         }
     }
 
@@ -321,6 +337,30 @@ mod tests {
             assert_eq!(shown.records.len(), proof.records.len());
             let json = serde_json::to_string(&proof).unwrap();
             assert_eq!(serde_json::from_str::<Proof>(&json).unwrap(), proof);
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_pruned_chain_is_proven_as_before() {
+        let log = log(40);
+        let size = log.head.size;
+        let leaf = |n: u64| Commitment {
+            chain: log.head.chain,
+            seq: n,
+            record_hash: log.records[n as usize].1,
+            payload_hash: Hash::ZERO,
+        };
+        let mut all = Prover::new(size, 0..size);
+        (0..size).for_each(|n| all.push(&leaf(n)));
+        let all = all.paths();
+        let mut gone = Frontier::default();
+        for pruned in 0..size {
+            let mut rest = Prover::after(&gone, size, 0..size);
+            (pruned..size).for_each(|n| rest.push(&leaf(n)));
+            let rest = rest.paths();
+            assert_eq!(rest.len() as u64, size - pruned);
+            assert!(rest.iter().all(|(n, path)| all[n] == *path), "{pruned}");
+            gone.push(&leaf(pruned).bytes());
         }
     }
 
@@ -376,6 +416,15 @@ mod tests {
             bad.check(&trusted),
             Err(ProofFault::TwoCheckpoints(_))
         ));
+        // A key that the trusted one introduced.
+        bad = good.clone();
+        bad.checkpoints = vec![log.checkpoint(log.head.size, &fixture::key(2))];
+        assert!(bad.check(&trusted).is_err());
+        bad.introductions = vec![succession::introduce(
+            &fixture::key(1),
+            fixture::key(2).verifier(),
+        )];
+        assert!(bad.check(&trusted).is_ok());
         // A checkpoint of an earlier size, rightly signed, has another root.
         bad = good.clone();
         bad.checkpoints = vec![log.checkpoint(20, &fixture::key(1))];
@@ -386,6 +435,45 @@ mod tests {
     fn a_path_of_a_large_log_is_under_a_kilobyte() {
         for leaf in [0, 1, 40_000_000, 79_999_999] {
             assert!(siblings(leaf, 80_000_000).len() * 32 <= 1024);
+        }
+    }
+
+    /// `ct-merkle` shares no code with this: roots, paths and what is accepted of them.
+    #[test]
+    fn another_implementation_makes_the_same_roots_and_paths() {
+        use ct_merkle::{InclusionProof, RootHash, mem_backed_tree::MemoryBackedTree};
+        use sha2::{Sha256, digest::Output};
+
+        let log = log(70);
+        let (mut theirs, mut ours) = (
+            MemoryBackedTree::<Sha256, Vec<u8>>::new(),
+            Frontier::default(),
+        );
+        let leaf = |n: usize| Commitment {
+            chain: log.head.chain,
+            seq: n as u64,
+            record_hash: log.records[n].1,
+            payload_hash: Hash([n as u8; 32]),
+        };
+        for size in 1..=log.records.len() {
+            let newest = leaf(size - 1);
+            theirs.push(newest.bytes().to_vec());
+            ours.push(&newest.bytes());
+            assert_eq!(theirs.root().as_bytes().as_slice(), ours.root().0);
+            let mut prover = Prover::new(size as u64, 0..size as u64);
+            (0..size).for_each(|n| prover.push(&leaf(n)));
+            let root = RootHash::<Sha256>::new(Output::<Sha256>::from(ours.root().0), size as u64);
+            for (n, path) in prover.paths() {
+                let bytes: Vec<u8> = path.iter().flat_map(|h| hex::decode(h).unwrap()).collect();
+                let index = usize::try_from(n).unwrap();
+                assert_eq!(theirs.prove_inclusion(index).as_bytes(), bytes);
+                let proof = InclusionProof::<Sha256>::from_bytes(bytes);
+                let bytes = leaf(index).bytes();
+                root.verify_inclusion(&bytes.to_vec(), n, &proof).unwrap();
+                let hashes: Vec<Hash> = path.iter().map(|h| Hash::from_hex(h).unwrap()).collect();
+                let found = root_of_leaf(&bytes, n, size as u64, &hashes);
+                assert_eq!(found, Some(ours.root()));
+            }
         }
     }
 

@@ -53,6 +53,10 @@ pub enum Event {
     Config(ConfigLoaded),
     /// The gateway stopped in good order; last record of a chain that ended clean.
     Shutdown(Shutdown),
+    /// The first records of a chain were deleted from the disk, by a rule of the operator's.
+    Pruned(Pruned),
+    /// The key that signs from here on was introduced by the one before it.
+    Rotated(Rotated),
 }
 
 /// Where a chain comes from.
@@ -297,6 +301,36 @@ pub struct ConfigLoaded {
 pub struct Shutdown {
     /// Sessions that were closed by the shutdown rather than by their ends.
     pub cut_sessions: u32,
+}
+
+/// The first records of a chain were deleted from the disk. Durable before they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pruned {
+    /// The chain, hex.
+    pub chain: String,
+    /// The first record that goes now; those before it went earlier.
+    #[serde(with = "decimal")]
+    pub first: u64,
+    /// Records of the chain that are not there from now on: its first ones.
+    #[serde(with = "decimal")]
+    pub records: u64,
+    /// Root of the tree over them, hex.
+    pub root: String,
+    /// SHA-256 of the file `pruned` that is kept of them, hex.
+    pub stump_sha256: String,
+    /// Why: `age …`, `size …`, `cap`, `archive …`; or `restated`, since the record that said so goes itself.
+    pub rule: String,
+}
+
+/// The key that signs this chain's checkpoints follows another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rotated {
+    /// The key in force, as `name+id+base64`.
+    pub key: String,
+    /// The statements by which each key introduced the next, oldest first: signed notes.
+    pub introductions: Vec<String>,
 }
 
 /// 64-bit integers as decimal strings, as proto3 JSON writes them; numbers are read too.

@@ -139,6 +139,18 @@ fn events() -> Vec<Event> {
             in_force: "78".repeat(32),
         }),
         Event::Shutdown(Shutdown { cut_sessions: 2 }),
+        Event::Pruned(Pruned {
+            chain: "01".repeat(16),
+            first: 1,
+            records: 9_007_199_254_740_993,
+            root: "9a".repeat(32),
+            stump_sha256: "bc".repeat(32),
+            rule: "age 90d".into(),
+        }),
+        Event::Rotated(Rotated {
+            key: "countersign/demo/a+00000000+AAAA".into(),
+            introductions: list("countersign/key/v1\nk+00000000+AAAA\n\n\u{2014} j AAAA\n"),
+        }),
     ]
 }
 

@@ -45,10 +45,30 @@ impl Frontier {
         self.size
     }
 
+    /// The roots of its perfect subtrees, largest first: with the size, all there is to keep of it.
+    #[must_use]
+    pub fn nodes(&self) -> &[Hash] {
+        &self.nodes
+    }
+
+    /// The right edge of a tree of `size` leaves with these `nodes`; `None` where a tree of that size has not as many.
+    #[must_use]
+    pub fn from_nodes(size: u64, nodes: Vec<Hash>) -> Option<Self> {
+        (nodes.len() == size.count_ones() as usize).then_some(Self { size, nodes })
+    }
+
     /// Adds a leaf.
     pub fn push(&mut self, leaf: &[u8]) {
-        let mut node = leaf_hash(leaf);
-        let mut carry = self.size;
+        self.push_subtree(0, leaf_hash(leaf));
+    }
+
+    /// Adds a perfect subtree of 2^`height` leaves, by which the size must be divisible.
+    fn push_subtree(&mut self, height: u32, mut node: Hash) {
+        debug_assert!(
+            self.size.is_multiple_of(1 << height),
+            "it cannot stand there"
+        );
+        let mut carry = self.size >> height;
         while carry & 1 == 1 {
             if let Some(left) = self.nodes.pop() {
                 node = node_hash(&left, &node);
@@ -56,7 +76,27 @@ impl Frontier {
             carry >>= 1;
         }
         self.nodes.push(node);
-        self.size += 1;
+        self.size += 1 << height;
+    }
+
+    /// Adds the leaves of a span, which must begin where this ends.
+    pub fn append(&mut self, span: &Span) {
+        for (height, node) in &span.nodes {
+            self.push_subtree(*height, *node);
+        }
+    }
+
+    /// The part of it that is over leaves from `first` on, as a tree of its own; `first` must be where one of its subtrees
+    /// begins, or their end.
+    pub(super) fn behind(&self, first: u64, end: u64) -> Self {
+        let (mut at, mut part) = (0, Self::default());
+        for (height, node) in heights(self.size).zip(&self.nodes) {
+            if (first..end).contains(&at) {
+                part.push_subtree(height, *node);
+            }
+            at += 1 << height;
+        }
+        part
     }
 
     /// The root; of an empty tree the hash of nothing.
@@ -68,6 +108,45 @@ impl Frontier {
         };
         right_to_left.fold(*last, |right, left| node_hash(left, &right))
     }
+}
+
+/// The roots of the perfect subtrees over some leaves of a tree, from the left, whatever stands before them.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// The leaf after the last one.
+    end: u64,
+    nodes: Vec<(u32, Hash)>,
+}
+
+impl Span {
+    /// No leaves yet, the first to come being that of this index.
+    #[must_use]
+    pub fn new(first: u64) -> Self {
+        Self {
+            end: first,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// Adds a leaf.
+    pub fn push(&mut self, leaf: &[u8]) {
+        let (mut height, mut node, mut start) = (0, leaf_hash(leaf), self.end);
+        // Only what is the right half of a subtree is joined to the left one.
+        while start >> height & 1 == 1
+            && let Some((_, left)) = self.nodes.pop_if(|(of, _)| *of == height)
+        {
+            node = node_hash(&left, &node);
+            start -= 1 << height;
+            height += 1;
+        }
+        self.nodes.push((height, node));
+        self.end += 1;
+    }
+}
+
+/// The heights of the perfect subtrees of a tree of `size` leaves, from the left.
+fn heights(size: u64) -> impl Iterator<Item = u32> {
+    (0..u64::BITS).rev().filter(move |bit| size >> bit & 1 == 1)
 }
 
 /// The root that `leaf`, the one of this `index` in a tree of `size`, and its `path` lead to; `None` where the path is
@@ -137,6 +216,24 @@ mod tests {
             assert_eq!(frontier.root(), mth(&leaves[..size]), "size {size}");
             assert_eq!(frontier.size(), size as u64);
             frontier.push(&leaves[size]);
+        }
+    }
+
+    #[test]
+    fn a_tree_put_together_from_spans_is_the_same_wherever_it_was_cut() {
+        let leaves: Vec<Vec<u8>> = (0..70_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        let mut whole = Frontier::default();
+        leaves.iter().for_each(|leaf| whole.push(leaf));
+        for first in 0..leaves.len() {
+            for second in first..=leaves.len() {
+                let mut tree = Frontier::default();
+                for range in [0..first, first..second, second..leaves.len()] {
+                    let mut span = Span::new(range.start as u64);
+                    leaves[range].iter().for_each(|leaf| span.push(leaf));
+                    tree.append(&span);
+                }
+                assert_eq!(tree, whole, "cut at {first} and {second}");
+            }
         }
     }
 

@@ -2,26 +2,33 @@
 //!
 //! Promises: names the first bad record of every chain and what is wrong with it. Memory grows with chains and
 //! checkpoints, never with records. Never says "whole" of records that no checkpoint from outside covers: who owns host
-//! and key can rewrite those, so they are "consistent, unanchored". Cannot see: that the newest records, younger than the
-//! last outside checkpoint, were dropped; that a whole newest chain was, unless a checkpoint from outside names it.
+//! and key can rewrite those, so they are "consistent, unanchored". Records that a chain no longer has are "pruned" where
+//! a record of the log names the stump that is kept of them, and "missing" otherwise. Cannot see: that the newest records,
+//! younger than the last outside checkpoint, were dropped; that a whole newest chain was, unless a checkpoint from outside
+//! names it; whether the operator's rule for pruning was a good one.
 //!
-//! Feed the checkpoints first, then the records, then [`Verifier::finish`].
+//! Feed the checkpoints and stumps first, then the records, then [`Verifier::finish`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use memchr::memmem;
 use serde::Deserialize;
 
 use super::{
     chain::{ChainId, Hash, Head, MAX_RECORD_BYTES, Position, record_hash},
     checkpoint::Checkpoint,
     note::{NoteError, VerifierKey},
-    record::Genesis,
+    record::{Genesis, Pruned, Rotated},
+    stump::Stump,
+    succession,
     tree::{Commitment, Frontier},
 };
 
 mod report;
+mod stretch;
 
 pub use report::{Cause, ChainReport, Fault, Report, Verdict};
+pub use stretch::Stretch;
 
 /// How records may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +52,12 @@ pub enum Holder {
 const WINDOW: usize = 65_536;
 /// Faults reported in full; one per chain is looked for, more are counted.
 const MAX_FAULTS: usize = 1_000;
+/// Statements of each kind that are kept: no log of this program has as many.
+const MAX_TOLD: usize = 100_000;
+/// Checkpoints kept until their keys are introduced; more are faults at once.
+const MAX_UNTRUSTED: usize = 1_000_000;
+/// The largest record that says something of the log itself.
+const MAX_TELLING: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug)]
 struct Expected {
@@ -57,6 +70,8 @@ struct Chain {
     head: Head,
     tree: Frontier,
     genesis: Option<Genesis>,
+    /// Records that are not there, and the hash of the stump that stands for them.
+    pruned: Option<(u64, Hash)>,
     expected: BTreeMap<u64, Vec<Expected>>,
     /// Sizes of the largest checkpoints that fit: any, and from outside.
     signed: u64,
@@ -65,6 +80,17 @@ struct Chain {
     /// `Order::Resent`: hashes of the last accepted records, and those that came before their predecessor.
     recent: VecDeque<Hash>,
     waiting: BTreeMap<u64, (Hash, Hash)>,
+    /// And a run of repeats from further back.
+    again: Option<Again>,
+}
+
+/// Records that came again, too late to be compared one by one. Where they lead without a gap to one that can be compared,
+/// their links prove all of them.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    first: u64,
+    next: u64,
+    hash: Hash,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +108,26 @@ impl Chain {
             head: Head::empty(chain),
             tree: Frontier::default(),
             genesis: None,
+            pruned: None,
             expected: BTreeMap::new(),
             signed: 0,
             anchored: 0,
             state: State::Sound,
             recent: VecDeque::new(),
             waiting: BTreeMap::new(),
+            again: None,
+        }
+    }
+
+    /// A checkpoint of this size is of what was found.
+    fn fits(&mut self, size: u64, holder: Holder, report: &mut Report) {
+        self.signed = size;
+        match holder {
+            Holder::Inside => report.checkpoints += 1,
+            Holder::Outside => {
+                self.anchored = size;
+                report.anchors += 1;
+            }
         }
     }
 }
@@ -98,6 +138,12 @@ pub struct Verifier {
     order: Order,
     trusted: Vec<VerifierKey>,
     chains: BTreeMap<ChainId, Chain>,
+    /// Stumps that records name: the chain whose record does, the pruned chain, its records that are gone, the stump's hash.
+    announced: BTreeSet<(ChainId, ChainId, u64, Hash)>,
+    /// Statements by which keys introduce others.
+    introductions: BTreeSet<String>,
+    /// Checkpoints by keys that nothing has introduced yet.
+    untrusted: Vec<(ChainId, u64, String)>,
     report: Report,
 }
 
@@ -114,11 +160,16 @@ impl Verifier {
             anchors: 0,
             checkpoints: 0,
             late_checkpoints: 0,
+            late_repeats: 0,
+            keys: Vec::new(),
         };
         Self {
             order,
             trusted,
             chains: BTreeMap::new(),
+            announced: BTreeSet::new(),
+            introductions: BTreeSet::new(),
+            untrusted: Vec::new(),
             report,
         }
     }
@@ -131,11 +182,17 @@ impl Verifier {
     pub fn checkpoint(&mut self, signed: &str, holder: Holder) -> Result<(), NoteError> {
         let claimed = Checkpoint::read_unchecked(signed)?;
         let (chain, size) = (claimed.chain, claimed.size);
-        if !self.trusted.is_empty()
-            && let Err(error) = Checkpoint::open(signed, &self.trusted)
-        {
-            self.fault(chain, size, Cause::Checkpoint { size, error });
-            return Ok(());
+        match Checkpoint::open(signed, &self.trusted) {
+            _ if self.trusted.is_empty() => {}
+            Ok(_) => {}
+            // Its key may be introduced by a record that is still to come.
+            Err(NoteError::Untrusted) if self.untrusted.len() < MAX_UNTRUSTED => {
+                self.untrusted.push((chain, size, signed.to_owned()));
+            }
+            Err(error) => {
+                self.fault(chain, size, Cause::Checkpoint { size, error });
+                return Ok(());
+            }
         }
         let state = self
             .chains
@@ -157,6 +214,37 @@ impl Verifier {
         }
         self.compare(chain);
         Ok(())
+    }
+
+    /// Goes on with a chain where an earlier verifier was, before anything else of it is fed: at `head`, with the tree over
+    /// all records before it, and its genesis where that was read.
+    pub fn resume(&mut self, head: Head, tree: Frontier, genesis: Option<Genesis>) {
+        let chain = Chain {
+            head,
+            tree,
+            genesis,
+            ..Chain::new(head.chain)
+        };
+        self.chains.insert(head.chain, chain);
+    }
+
+    /// Begins a chain behind what `stump`, the file with hash `digest`, stands for. Checkpoints of fewer records cannot be
+    /// compared with anything any more.
+    pub fn pruned(&mut self, stump: &Stump, digest: Hash) {
+        let id = stump.head.chain;
+        let mut expected = self
+            .chains
+            .remove(&id)
+            .map(|chain| chain.expected)
+            .unwrap_or_default();
+        let comparable = expected.split_off(&stump.head.size);
+        self.report.late_checkpoints += expected.values().map(Vec::len).sum::<usize>() as u64;
+        self.resume(stump.head, stump.tree.clone(), Some(stump.genesis.clone()));
+        if let Some(chain) = self.chains.get_mut(&id) {
+            chain.pruned = Some((stump.head.size, digest));
+            chain.expected = comparable;
+        }
+        self.compare(id);
     }
 
     /// What lay beside the chain as its checkpoint is none.
@@ -192,8 +280,14 @@ impl Verifier {
             Ok(found) => found,
             Err(cause) => return self.bad(chain, seq, cause),
         };
+        if may_tell(bytes) {
+            self.note(chain, bytes);
+        }
+        let Some(state) = self.chains.get_mut(&chain) else {
+            return;
+        };
         if seq < head.size {
-            self.repeat(chain, seq, hash);
+            self.repeat(chain, seq, previous, hash);
         } else if seq > head.size {
             self.wait(chain, seq, previous, hash);
         } else {
@@ -206,6 +300,50 @@ impl Verifier {
             self.accept(chain, previous, hash);
             self.accept_waiting(chain);
         }
+    }
+
+    /// The sizes of a chain that checkpoints are of, in order: what a [`Stretch`] must remember.
+    #[must_use]
+    pub fn marks(&self, chain: ChainId) -> Vec<u64> {
+        let chain = self.chains.get(&chain);
+        chain.map_or_else(Vec::new, |chain| chain.expected.keys().copied().collect())
+    }
+
+    /// Takes the chain's next records in one go. Where they do not follow, or a checkpoint is of something else, nothing was
+    /// taken and the answer is `false`: feed them one by one to learn what is wrong.
+    pub fn stretch(&mut self, stretch: Stretch) -> bool {
+        let id = stretch.head.chain;
+        let chain = self.chains.entry(id).or_insert_with(|| Chain::new(id));
+        if self.order != Order::Strict || chain.state != State::Sound || chain.head != stretch.start
+        {
+            return false;
+        }
+        // What is expected of sizes up to the start was compared when the chain had them.
+        for (size, expected) in chain.expected.range(..=stretch.head.size) {
+            let Some(span) = stretch.marks.get(size) else {
+                return false;
+            };
+            let mut tree = chain.tree.clone();
+            tree.append(span);
+            if expected.iter().any(|expected| expected.root != tree.root()) {
+                return false;
+            }
+        }
+        let beyond = chain.expected.split_off(&(stretch.head.size + 1));
+        for (size, expected) in std::mem::replace(&mut chain.expected, beyond) {
+            for expected in expected {
+                chain.fits(size, expected.holder, &mut self.report);
+            }
+        }
+        chain.tree.append(&stretch.tree);
+        chain.head = stretch.head;
+        if stretch.genesis.is_some() {
+            chain.genesis = stretch.genesis;
+        }
+        for record in &stretch.telling {
+            self.note(id, record);
+        }
+        true
     }
 
     /// What should have been the chain's next record could not be read where it is stored.
@@ -223,8 +361,12 @@ impl Verifier {
     #[must_use]
     pub fn finish(mut self) -> Report {
         let ids: Vec<ChainId> = self.chains.keys().copied().collect();
+        self.check_signers();
         for id in &ids {
             self.check_end(*id);
+        }
+        for id in &ids {
+            self.check_pruned(*id);
         }
         for id in &ids {
             self.check_link(*id);
@@ -301,18 +443,11 @@ impl Verifier {
                 };
                 return self.bad(id, from, Cause::Rehashed { size, holder });
             }
-            chain.signed = size;
-            match holder {
-                Holder::Inside => self.report.checkpoints += 1,
-                Holder::Outside => {
-                    chain.anchored = size;
-                    self.report.anchors += 1;
-                }
-            }
+            chain.fits(size, holder, &mut self.report);
         }
     }
 
-    fn repeat(&mut self, id: ChainId, seq: u64, hash: Hash) {
+    fn repeat(&mut self, id: ChainId, seq: u64, previous: Hash, hash: Hash) {
         let Some(chain) = self.chains.get_mut(&id) else {
             return;
         };
@@ -320,10 +455,31 @@ impl Verifier {
         let known = usize::try_from(back)
             .ok()
             .and_then(|back| chain.recent.len().checked_sub(back));
+        let run = chain.again.filter(|run| run.next == seq);
         match known.and_then(|index| chain.recent.get(index)) {
-            Some(known) if *known == hash => self.report.repeats += 1,
-            Some(_) => self.bad(id, seq, Cause::Duplicated),
-            None => self.bad(id, seq, Cause::DuplicatedLate),
+            Some(known) if *known != hash => self.bad(id, seq, Cause::Duplicated),
+            Some(_) => {
+                self.report.repeats += 1;
+                let Some(run) = run else { return };
+                chain.again = None;
+                if run.hash == previous {
+                    self.report.repeats += run.next - run.first;
+                } else {
+                    self.bad(id, seq - 1, Cause::Duplicated);
+                }
+            }
+            None => {
+                let follows = run.filter(|run| run.hash == previous);
+                let first = follows.map_or(seq, |run| run.first);
+                if let (None, Some(broken)) = (follows, chain.again) {
+                    self.report.late_repeats += broken.next - broken.first;
+                }
+                chain.again = Some(Again {
+                    first,
+                    next: seq + 1,
+                    hash,
+                });
+            }
         }
     }
 
@@ -357,6 +513,59 @@ impl Verifier {
         }
     }
 
+    /// Takes note of what a record says of the log itself.
+    fn note(&mut self, id: ChainId, bytes: &[u8]) {
+        #[derive(Deserialize)]
+        struct Told {
+            pruned: Option<Pruned>,
+            rotated: Option<Rotated>,
+        }
+        let Ok(told) = serde_json::from_slice::<Told>(bytes) else {
+            return;
+        };
+        if let Some(pruned) = told.pruned
+            && let (Ok(chain), Some(stump)) =
+                (pruned.chain.parse(), Hash::from_hex(&pruned.stump_sha256))
+            && self.announced.len() < MAX_TOLD
+        {
+            self.announced.insert((id, chain, pruned.records, stump));
+        }
+        for statement in told.rotated.into_iter().flat_map(|told| told.introductions) {
+            if self.introductions.len() < MAX_TOLD {
+                self.introductions.insert(statement);
+            }
+        }
+    }
+
+    /// Checkpoints by keys that no trusted key has introduced, directly or through others.
+    fn check_signers(&mut self) {
+        let statements = self.introductions.iter().map(String::as_str);
+        let trusted = succession::successors(self.trusted.clone(), statements);
+        for (chain, size, note) in std::mem::take(&mut self.untrusted) {
+            if let Err(error) = Checkpoint::open(&note, &trusted) {
+                self.fault(chain, size, Cause::Checkpoint { size, error });
+            }
+        }
+        self.report.keys = trusted;
+    }
+
+    /// A stump is worth what the record is that names it.
+    fn check_pruned(&mut self, id: ChainId) {
+        let Some((records, stump)) = self.chains.get(&id).and_then(|chain| chain.pruned) else {
+            return;
+        };
+        let sound = |teller: &ChainId| {
+            let teller = self.chains.get(teller);
+            teller.is_some_and(|chain| chain.state != State::Bad)
+        };
+        let announced = self.announced.iter().any(|(teller, chain, n, hash)| {
+            (*chain, *n, *hash) == (id, records, stump) && sound(teller)
+        });
+        if !announced {
+            self.bad(id, 0, Cause::NotAnnounced { records });
+        }
+    }
+
     fn check_end(&mut self, id: ChainId) {
         let Some(chain) = self.chains.get(&id) else {
             return;
@@ -364,6 +573,9 @@ impl Verifier {
         let size = chain.head.size;
         if chain.state == State::Bad {
             return;
+        }
+        if let Some(run) = chain.again {
+            self.report.late_repeats += run.next - run.first;
         }
         if chain.state == State::Gap || !chain.waiting.is_empty() {
             return self.bad(id, size, Cause::Missing);
@@ -518,7 +730,14 @@ fn genesis(bytes: &[u8]) -> Option<Genesis> {
     serde_json::from_slice::<First>(bytes).ok()?.genesis
 }
 
+/// Whether a record may say something of the log itself: most do not, and parsing them all would cost more than hashing.
+fn may_tell(bytes: &[u8]) -> bool {
+    let has = |name: &[u8]| memmem::find(bytes, name).is_some();
+    bytes.len() <= MAX_TELLING && (has(br#","pruned":{"#) || has(br#","rotated":{"#))
+}
+
 fn chain_report(chain: &Chain) -> ChainReport {
+    let pruned = chain.pruned.map_or(0, |(records, _)| records);
     ChainReport {
         chain: chain.head.chain,
         replica: chain
@@ -526,7 +745,8 @@ fn chain_report(chain: &Chain) -> ChainReport {
             .as_ref()
             .map(|genesis| genesis.replica.clone())
             .unwrap_or_default(),
-        records: chain.head.size,
+        records: chain.head.size - pruned,
+        pruned,
         whole: chain.anchored,
     }
 }

@@ -24,6 +24,10 @@ enum Kind {
         /// The key's name in signatures: `countersign/<deployment>/<replica>` by convention.
         #[arg(long, default_value = "countersign")]
         name: String,
+        /// The key it is to follow, which introduces it: whoever trusts that one will believe the new one. The statement goes
+        /// to `<FILE>.introductions`; keep it beside the key. Name the new file as `audit.signing_key` and restart.
+        #[arg(long, value_name = "OLD")]
+        replaces: Option<PathBuf>,
     },
     /// The key that the masking operators hash, tokenize and vault use: 256 random bits.
     Masking {
@@ -38,20 +42,32 @@ enum Kind {
 /// # Errors
 /// Where the file exists or cannot be written, or the name cannot be a key's.
 pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
-    let (out, name) = match args.kind {
-        Kind::Signing { out, name } => (out, name),
+    let (out, name, replaces) = match args.kind {
+        Kind::Signing {
+            out,
+            name,
+            replaces,
+        } => (out, name, replaces),
         Kind::Masking { out } => {
             keyfile::create_secret(&out).context("no key was made")?;
             eprintln!("wrote {} (keep it secret)", out.display());
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let key = keyfile::create(&out, &name).context("no key was made")?;
+    let made = match &replaces {
+        Some(old) => keyfile::create_successor(&out, &name, old),
+        None => keyfile::create(&out, &name),
+    };
+    let key = made.context("no key was made")?;
     println!("{}", key.verifier());
     eprintln!(
         "wrote {} (keep it secret) and {}",
         out.display(),
         keyfile::public_path(&out).display()
     );
+    if replaces.is_some() {
+        let file = keyfile::introductions_path(&out);
+        eprintln!("and {}: keep it beside the key", file.display());
+    }
     Ok(ExitCode::SUCCESS)
 }

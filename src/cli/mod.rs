@@ -10,11 +10,13 @@ use clap_complete::Shell;
 
 use crate::config;
 
+pub mod archive;
 pub mod check;
 pub mod detect;
 pub mod keygen;
 pub mod mask;
 pub mod proof;
+pub mod republish;
 mod scan;
 pub mod serve;
 pub mod source;
@@ -44,6 +46,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     Proof(proof::ProofCommand),
     Tail(tail::TailArgs),
+    Archive(archive::ArchiveArgs),
+    Republish(republish::RepublishArgs),
     Keygen(keygen::KeygenArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
@@ -98,6 +102,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args),
         Command::Proof(args) => proof::run(&args),
         Command::Tail(args) => tail::run(args),
+        Command::Archive(args) => archive::run(&args),
+        Command::Republish(args) => republish::run(&args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {
             println!("{:#}", config::json_schema());

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
+use memchr::memmem;
+use serde::Deserialize;
 
 use super::verify::outside;
 use crate::{
@@ -17,12 +19,14 @@ use crate::{
         chain::Head,
         checkpoint::{Checkpoint, notes},
         proof::{self, FORMAT, MAX_RECORDS, Proof, Proven, Prover},
-        tree::Commitment,
+        record::Rotated,
+        tree::{Commitment, Frontier},
     },
     store::{
         checkpoints,
         layout::{self, ChainDir},
-        reader::{ChainReader, Step},
+        prune,
+        reader::Step,
     },
 };
 
@@ -77,10 +81,13 @@ fn prove(session: &str, dir: &Path, outside: &[String]) -> anyhow::Result<Proof>
         session: session.to_owned(),
         checkpoints: Vec::new(),
         records: Vec::new(),
+        introductions: Vec::new(),
     };
     for chain in chains {
         let mut found = Vec::new();
-        let size = each_record(&chain, u64::MAX, |leaf, bytes| {
+        let mut introductions = Vec::new();
+        let (pruned, size) = each_record(&chain, u64::MAX, |leaf, bytes| {
+            introductions.extend(rotated(bytes));
             if proof::session(bytes).as_deref() == Some(session) {
                 found.push((leaf.seq, String::from_utf8_lossy(bytes).into_owned()));
             }
@@ -92,7 +99,13 @@ fn prove(session: &str, dir: &Path, outside: &[String]) -> anyhow::Result<Proof>
             continue;
         };
         let (note, checkpoint) = covering(&chain, *last, size, outside)?;
-        let mut prover = Prover::new(checkpoint.size, found.iter().map(|(seq, _)| *seq));
+        for statement in introductions {
+            if !proof.introductions.contains(&statement) {
+                proof.introductions.push(statement);
+            }
+        }
+        let wanted = found.iter().map(|(seq, _)| *seq);
+        let mut prover = Prover::after(&pruned, checkpoint.size, wanted);
         each_record(&chain, checkpoint.size, |leaf, _| prover.push(leaf))?;
         let mut paths = prover.paths();
         proof
@@ -114,14 +127,34 @@ fn prove(session: &str, dir: &Path, outside: &[String]) -> anyhow::Result<Proof>
     Ok(proof)
 }
 
-/// Goes through the first `until` records of a chain; how many there are.
+/// The statements by which keys introduced one another, where a record tells of them.
+fn rotated(record: &[u8]) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct Told {
+        rotated: Option<Rotated>,
+    }
+    if memmem::find(record, br#","rotated":{"#).is_none() {
+        return Vec::new();
+    }
+    let told: Told = serde_json::from_slice(record).unwrap_or_default();
+    told.rotated
+        .map(|told| told.introductions)
+        .unwrap_or_default()
+}
+
+/// Goes through the first `until` records of a chain that were not pruned; the tree over those that were, and how many there
+/// are in all.
 fn each_record(
     chain: &ChainDir,
     until: u64,
     mut visit: impl FnMut(&Commitment, &[u8]),
-) -> anyhow::Result<u64> {
-    let mut reader = ChainReader::until_now(chain.clone())?;
-    let mut head = Head::empty(chain.chain);
+) -> anyhow::Result<(Frontier, u64)> {
+    let (stump, reader) = prune::begin(chain.clone())?;
+    let mut reader = reader.ending_now()?;
+    let (mut head, pruned) = stump.map_or_else(
+        || (Head::empty(chain.chain), Frontier::default()),
+        |(stump, _)| (stump.head, stump.tree),
+    );
     while head.size < until {
         let stored = match reader
             .step()
@@ -146,7 +179,7 @@ fn each_record(
         visit(&leaf, &stored.bytes);
         head = head.after(record_hash);
     }
-    Ok(head.size)
+    Ok((pruned, head.size))
 }
 
 /// The checkpoint the proof rests on: one from outside where one covers record `last`, else the newest beside the log.

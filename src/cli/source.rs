@@ -49,6 +49,7 @@ impl SourceArgs {
                 brokers,
                 topic: self.topic,
                 checkpoint_topic: self.checkpoint_topic,
+                take_over: false,
                 extra: self.properties.into_iter().collect::<BTreeMap<_, _>>(),
             })),
             (Some(dir), None) => Ok(Source::Dir(dir)),

@@ -262,6 +262,11 @@ fn describe(event: &Event) -> String {
             )
         }
         Event::Shutdown(shutdown) => format!("shutdown, {} sessions cut", shutdown.cut_sessions),
+        Event::Pruned(pruned) => format!(
+            "pruned chain {} up to record {} ({})",
+            pruned.chain, pruned.records, pruned.rule
+        ),
+        Event::Rotated(rotated) => format!("rotated to key {}", rotated.key),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Exit code 0: nothing is wrong, and the output says how far a checkpoint from outside vouches for that. 1: something is,
 //! and the first bad record of every chain is named. 2: it could not be checked.
 
-use std::{fs, io::IsTerminal, path::Path, path::PathBuf, process::ExitCode};
+use std::{fs, io::IsTerminal, num::NonZeroUsize, path::Path, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,9 +19,9 @@ use crate::{
     },
     kafka::{KafkaOptions, reader::TopicReader},
     store::{
-        checkpoints, layout,
+        check::{self, Reading},
+        layout,
         lock::DirLock,
-        reader::{ChainReader, Step},
     },
 };
 
@@ -40,6 +40,12 @@ pub struct VerifyArgs {
     /// A file of public keys, one a line, that checkpoints must be signed with. May be repeated.
     #[arg(long, value_name = "FILE")]
     trust: Vec<PathBuf>,
+    /// A directory that segments were archived to: they are read before what the log still has.
+    #[arg(long, value_name = "DIR", requires = "dir")]
+    archive: Option<PathBuf>,
+    /// Segments checked at once; default: one for each processor.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// Print the outcome as JSON.
     #[arg(long)]
     json: bool,
@@ -88,10 +94,11 @@ fn check(args: VerifyArgs) -> anyhow::Result<(Checked, bool)> {
         Source::Topic(options) => check_topic(begin(Order::Resent)?, &options)?,
         Source::Dir(dir) => {
             let live = DirLock::is_held(&dir);
-            let checked = check_dir(begin(Order::Strict)?, &dir)?;
+            let archive = args.archive.as_deref();
+            let checked = check_dir(begin(Order::Strict)?, &dir, archive, args.threads)?;
             if live && checked.report.verdict() == Verdict::Tampered {
                 // A write that failed is cut off and written over; whoever read it in between saw what never was.
-                check_dir(begin(Order::Strict)?, &dir)?
+                check_dir(begin(Order::Strict)?, &dir, archive, args.threads)?
             } else {
                 checked
             }
@@ -105,69 +112,32 @@ fn check(args: VerifyArgs) -> anyhow::Result<(Checked, bool)> {
     Ok((checked, args.json))
 }
 
-fn check_dir(mut verifier: Verifier, dir: &Path) -> anyhow::Result<Checked> {
-    let chains =
-        layout::chains(dir).with_context(|| format!("`{}` cannot be read", dir.display()))?;
-    if chains.is_empty() {
+fn check_dir(
+    mut verifier: Verifier,
+    dir: &Path,
+    archive: Option<&Path>,
+    threads: Option<NonZeroUsize>,
+) -> anyhow::Result<Checked> {
+    let unreadable = || format!("`{}` cannot be read", dir.display());
+    if layout::chains(dir).with_context(unreadable)?.is_empty() && archive.is_none() {
         bail!(
             "`{}` holds no chains; is it a ledger directory?",
             dir.display()
         );
     }
+    let archived = archive.map_or(Ok(0), layout::bytes_on_disk)?;
     let progress = bar(
-        layout::bytes_on_disk(dir)?,
+        layout::bytes_on_disk(dir)? + archived,
         "{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
     );
-    let mut notices = Vec::new();
-    let last = chains.len() - 1;
-    for (index, chain) in chains.into_iter().enumerate() {
-        // First the checkpoints, then the records: of a log being written, the records then reach at least as far.
-        for note in notes(&checkpoints::read(&chain.checkpoints())?) {
-            if let Err(error) = verifier.checkpoint(note, Holder::Inside) {
-                verifier.bad_checkpoint(chain.chain, error);
-            }
-        }
-        let mut reader = ChainReader::until_now(chain.clone())?;
-        loop {
-            match reader
-                .step()
-                .with_context(|| format!("`{}`", chain.path.display()))?
-            {
-                Step::Record(stored) => {
-                    progress.inc(stored.bytes.len() as u64);
-                    verifier.record(
-                        chain.chain,
-                        stored.seq,
-                        &stored.bytes,
-                        Some(stored.record_hash),
-                    );
-                }
-                Step::End(tail) if tail.torn == 0 => break,
-                Step::End(tail) if index == last => {
-                    notices.push(format!(
-                        "{} bytes at the end are a write in progress, or torn by a crash",
-                        tail.torn
-                    ));
-                    break;
-                }
-                Step::End(tail) => {
-                    let what = format!("{} bytes that are no record end the chain", tail.torn);
-                    verifier.damaged(chain.chain, reader.next_seq(), what);
-                    break;
-                }
-                Step::Damaged(damage) => {
-                    let place = format!(
-                        "{} (`{}`, byte {})",
-                        damage.what,
-                        damage.file.display(),
-                        damage.offset
-                    );
-                    verifier.damaged(chain.chain, damage.seq, place);
-                    break;
-                }
-            }
-        }
-    }
+    let reading = Reading {
+        threads: threads
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN),
+        archive,
+        progress: &|bytes| progress.inc(bytes),
+    };
+    let notices = check::feed(&mut verifier, dir, &reading).with_context(unreadable)?;
     progress.finish_and_clear();
     Ok(Checked {
         report: verifier.finish(),
@@ -207,15 +177,19 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
         }
     }
     progress.finish_and_clear();
+    let report = verifier.finish();
+    if report.late_repeats > 0 {
+        notices.push(format!(
+            "{} records came again too late to be compared with the first ones, which stand",
+            report.late_repeats
+        ));
+    }
     if foreign > 0 {
         notices.push(format!(
             "{foreign} messages are no records of any chain and were passed over"
         ));
     }
-    Ok(Checked {
-        report: verifier.finish(),
-        notices,
-    })
+    Ok(Checked { report, notices })
 }
 
 pub(super) fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {
@@ -272,10 +246,14 @@ fn print(checked: &Checked, json: bool) {
     }
     for chain in &report.chains {
         println!(
-            "chain {} of `{}`: {} records, {}",
+            "chain {} of `{}`: {} records, {}{}",
             chain.chain,
             chain.replica,
             chain.records,
+            match chain.pruned {
+                0 => String::new(),
+                pruned => format!("{pruned} before them pruned, "),
+            },
             extent(chain, report)
         );
     }
@@ -292,7 +270,9 @@ fn extent(chain: &ChainReport, report: &Report) -> String {
     }
     match chain.whole {
         0 => "consistent, unanchored".to_owned(),
-        whole if whole == chain.records => format!("whole up to record {}", whole - 1),
+        whole if whole == chain.records + chain.pruned => {
+            format!("whole up to record {}", whole - 1)
+        }
         whole => format!("whole up to record {}, consistent beyond it", whole - 1),
     }
 }
@@ -310,7 +290,8 @@ fn summary(report: &Report) -> String {
             )
         }
         Verdict::Whole => {
-            let whole: u64 = report.chains.iter().map(|chain| chain.whole).sum();
+            let whole = |chain: &ChainReport| chain.whole.saturating_sub(chain.pruned);
+            let whole: u64 = report.chains.iter().map(whole).sum();
             format!(
                 "whole: {whole} of {records} records in {chains} chains are vouched for by a checkpoint from outside"
             )
@@ -327,6 +308,7 @@ fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
                 "chain": chain.chain.to_string(),
                 "replica": chain.replica,
                 "records": chain.records,
+                "pruned_records": chain.pruned,
                 "whole_records": chain.whole,
             })
         })

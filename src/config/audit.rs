@@ -1,9 +1,11 @@
 //! The ledger, and Kafka behind it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use url::Url;
 
 use super::{
-    Audit, Kafka, raw,
+    Audit, Kafka, Retention, Webhook, raw,
     understand::{At, GIB, MIB, NAME_RULE, Notes, TIB, is_name, secret, size},
     units,
 };
@@ -45,6 +47,14 @@ pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<A
     let checkpoint_file = raw
         .checkpoint_file
         .map(|path| notes.path(&path, &at.key("checkpoint_file")));
+    let webhooks = raw.checkpoint_webhooks.into_iter().enumerate();
+    let at_webhooks = at.key("checkpoint_webhooks");
+    let checkpoint_webhooks = webhooks
+        .filter_map(|(i, raw)| webhook(raw, &at_webhooks.index(i), notes))
+        .collect();
+    let retention = raw
+        .retention
+        .map(|raw| retention(&raw, &at.key("retention"), notes));
     let (segment, spool_cap) = (segment?, spool_cap?);
     if spool_cap < 2 * segment {
         let least = units::spelled(2 * segment);
@@ -62,6 +72,61 @@ pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<A
         spool_cap,
         kafka,
         checkpoint_file,
+        checkpoint_webhooks,
+        retention: retention.flatten(),
+    })
+}
+
+fn webhook(raw: raw::Webhook, at: &At, notes: &mut Notes<'_>) -> Option<Webhook> {
+    let token = raw.token.and_then(|source| {
+        let at = at.key("token");
+        secret(source.file.as_deref(), source.env.as_deref(), &at, notes)
+    });
+    let at = at.key("url");
+    let url = Url::parse(&raw.url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "https" | "http") && url.has_host());
+    let Some(url) = url else {
+        notes.fault(&at, "not a URL; write `https://HOST/PATH`");
+        return None;
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        notes.fault(&at, "a URL shows in logs; put what is secret under `token`");
+    }
+    if url.scheme() == "http" && token.is_some() {
+        notes.fault(&at, "a token must not go over `http://`");
+    }
+    Some(Webhook { url, token })
+}
+
+/// The least age at which records may be deleted, unless the file says otherwise.
+const AT_LEAST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn retention(raw: &raw::Retention, at: &At, notes: &mut Notes<'_>) -> Option<Retention> {
+    let archive = raw.archive.as_deref();
+    let archive = archive.map(|path| notes.path(path, &at.key("archive")));
+    let mut duration = |text: Option<&str>, key: &str| {
+        let parsed = text.map(units::duration).transpose();
+        parsed.map_err(|message| notes.fault(&at.key(key), message))
+    };
+    let age = duration(raw.age.as_deref(), "age");
+    let at_least = duration(raw.at_least.as_deref(), "at_least");
+    let size = raw.size.as_ref().map(|raw| {
+        let at = at.key("size");
+        size(Some(raw), 0, MIB, 1024 * TIB, &at, notes)
+    });
+    let (age, at_least) = (age.ok()?, at_least.ok()?.unwrap_or(AT_LEAST));
+    if age.is_some_and(|age| age < at_least) {
+        notes.fault(&at.key("age"), "must not be shorter than `at_least`");
+    }
+    Some(Retention {
+        age,
+        size: match size {
+            Some(size) => Some(size?),
+            None => None,
+        },
+        at_least,
+        archive,
     })
 }
 
@@ -156,6 +221,7 @@ fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
         brokers: raw.brokers,
         topic,
         checkpoint_topic,
+        take_over: raw.take_over,
         options,
         secrets,
     }

@@ -26,12 +26,15 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use url::Url;
 
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
 pub use structure::json_schema;
 pub use tree::MAX_BYTES;
+pub use units::duration;
 
 use crate::{
     audit::Durability,
@@ -284,6 +287,32 @@ pub struct Audit {
     pub kafka: Option<Kafka>,
     /// A further file for checkpoints.
     pub checkpoint_file: Option<PathBuf>,
+    /// Holders outside, to whom every checkpoint is posted.
+    pub checkpoint_webhooks: Vec<Webhook>,
+    /// What may be deleted from the disk; nothing where `None`.
+    pub retention: Option<Retention>,
+}
+
+/// A holder that checkpoints are posted to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// `https`, or `http` where no token goes with it; without credentials in it.
+    pub url: Url,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<SecretSource>,
+}
+
+/// What may be deleted from the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this go.
+    pub age: Option<Duration>,
+    /// Beyond this many bytes the oldest go.
+    pub size: Option<u64>,
+    /// No record younger than this goes.
+    pub at_least: Duration,
+    /// Where segments are copied to before they go.
+    pub archive: Option<PathBuf>,
 }
 
 /// The Kafka cluster that receives every record.
@@ -295,6 +324,8 @@ pub struct Kafka {
     pub topic: String,
     /// The topic of the signed checkpoints.
     pub checkpoint_topic: String,
+    /// Whether a start with an empty directory goes on behind what the topic has of this replica.
+    pub take_over: bool,
     /// Further librdkafka settings, none of which weakens delivery.
     pub options: BTreeMap<String, String>,
     /// librdkafka settings that are secret.

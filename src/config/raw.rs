@@ -518,6 +518,35 @@ pub(super) struct Audit {
     pub(super) kafka: Option<Kafka>,
     /// A further file for checkpoints, better on another machine's disk. Default: none.
     pub(super) checkpoint_file: Option<String>,
+    /// Holders outside, to whom every checkpoint is posted. Default: none.
+    #[serde(default)]
+    pub(super) checkpoint_webhooks: Vec<Webhook>,
+    /// What may be deleted from the disk. Default: nothing ever is.
+    pub(super) retention: Option<Retention>,
+}
+
+/// A holder that checkpoints are posted to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    /// Where to: `https://`, or `http://` where no token goes with it.
+    pub(super) url: String,
+    /// Sent as `Authorization: Bearer`. Default: none.
+    pub(super) token: Option<Source>,
+}
+
+/// What may be deleted from the disk: whole segments, oldest first, once they are published and covered outside.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    /// Records older than this go, as in `90d`. Default: none for their age.
+    pub(super) age: Option<String>,
+    /// Beyond this size the oldest go. Default: none for their size; at 85 % of `spool_cap` the oldest go all the same.
+    pub(super) size: Option<Size>,
+    /// No record younger than this goes, whatever the reason. Default: 24h.
+    pub(super) at_least: Option<String>,
+    /// A directory that segments are copied to before they go, with their checkpoints. Default: none.
+    pub(super) archive: Option<String>,
 }
 
 /// The Kafka cluster that receives every record.
@@ -531,6 +560,10 @@ pub(super) struct Kafka {
     pub(super) topic: Option<String>,
     /// The topic of the signed checkpoints. Default: countersign.checkpoints.v1.
     pub(super) checkpoint_topic: Option<String>,
+    /// A start with an empty `dir` reads the topic for chains of this replica's name, goes on behind the newest and closes what
+    /// they left open: for pods whose disk dies with them. Default: false.
+    #[serde(default)]
+    pub(super) take_over: bool,
     /// Further librdkafka settings, such as `security.protocol`. Those that delivery rests on cannot be set.
     #[serde(default)]
     pub(super) options: BTreeMap<String, OptionValue>,

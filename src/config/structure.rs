@@ -104,7 +104,8 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
             if path.last() == Some(&Step::Key("clock_skew".to_owned())) =>
         {
             one(here(
-                "not a duration; write a whole number with ms, s or m, as in `30s`".to_owned(),
+                "not a duration; write a whole number with ms, s, m, h or d, as in `30s`"
+                    .to_owned(),
             ))
         }
         ValidationErrorKind::Type { kind } => one(here(wrong_type(kind, error.instance()))),

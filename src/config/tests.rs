@@ -613,7 +613,7 @@ fn what_is_wrong_with_a_file() {
             "[department]",
             "[a]\n      clock_skew: 30",
             &[
-                "11: identity.issuers[0].clock_skew: not a duration; write a whole number with ms, s or m, as in `30s`",
+                "11: identity.issuers[0].clock_skew: not a duration; write a whole number with ms, s, m, h or d, as in `30s`",
             ],
         ),
         (
@@ -841,6 +841,32 @@ fn what_is_wrong_with_a_file() {
                 "29: audit.kafka.options.acks: `acks` is set by the program, because delivery rests on it",
                 "29: audit.kafka.options.sasl.password: `sasl.password` is a secret; put it under `secrets`, from a `file` or an `env` variable",
             ],
+        ),
+        (
+            "dir: ledger",
+            "dir: ledger, checkpoint_webhooks: [{ url: witness }, { url: 'https://a:b@w' }, { url: 'http://w', token: { env: T } }]",
+            &[
+                "29: audit.checkpoint_webhooks[0].url: not a URL; write `https://HOST/PATH`",
+                "29: audit.checkpoint_webhooks[1].url: a URL shows in logs; put what is secret under `token`",
+                "29: audit.checkpoint_webhooks[2].url: a token must not go over `http://`",
+            ],
+        ),
+        (
+            "dir: ledger",
+            "dir: ledger, retention: { age: 1h, at_least: soon }",
+            &[
+                "29: audit.retention.at_least: not a duration; write a whole number with ms, s, m, h or d, as in `30s`",
+            ],
+        ),
+        (
+            "dir: ledger",
+            "dir: ledger, retention: { age: 25h, size: 1B }",
+            &["29: audit.retention.size: must be between 1MiB and 1024TiB"],
+        ),
+        (
+            "dir: ledger",
+            "dir: ledger, retention: { age: 1h }",
+            &["29: audit.retention.age: must not be shorter than `at_least`"],
         ),
     ];
     for (from, to, expected) in cases {

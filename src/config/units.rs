@@ -52,9 +52,13 @@ pub(super) fn spelled(n: u64) -> String {
     )
 }
 
-/// The duration meant by `30s`, `500ms` or `5m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "not a duration; write a whole number with ms, s or m, as in `30s`".to_owned();
+/// The duration meant by `30s`, `500ms`, `5m`, `24h` or `90d`.
+///
+/// # Errors
+/// What a duration looks like, for whoever wrote something else.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || "not a duration; write a whole number with ms, s, m, h or d, as in `30s`".to_owned();
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(split);
@@ -63,6 +67,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),
         "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
+        "h" => Ok(Duration::from_secs(number.saturating_mul(60 * 60))),
+        "d" => Ok(Duration::from_secs(number.saturating_mul(24 * 60 * 60))),
         _ => Err(wrong()),
     }
 }

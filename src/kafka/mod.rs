@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC};
 
+pub mod heir;
 pub mod publisher;
 pub mod reader;
 
@@ -16,6 +17,8 @@ pub struct KafkaOptions {
     pub topic: String,
     /// Topic of the checkpoints.
     pub checkpoint_topic: String,
+    /// Whether a start in an empty directory reads the topic for what this replica wrote before, and goes on behind that.
+    pub take_over: bool,
     /// Further librdkafka properties, such as `security.protocol` and `sasl.mechanism`. May hold secrets.
     pub extra: BTreeMap<String, String>,
 }
@@ -28,6 +31,7 @@ impl KafkaOptions {
             brokers: brokers.into(),
             topic: AUDIT_TOPIC.to_owned(),
             checkpoint_topic: CHECKPOINT_TOPIC.to_owned(),
+            take_over: false,
             extra: BTreeMap::new(),
         }
     }
@@ -40,6 +44,7 @@ impl fmt::Debug for KafkaOptions {
             .field("brokers", &self.brokers)
             .field("topic", &self.topic)
             .field("checkpoint_topic", &self.checkpoint_topic)
+            .field("take_over", &self.take_over)
             .field("extra", &extra)
             .finish()
     }

@@ -26,9 +26,11 @@ use tokio::sync::watch;
 use super::KafkaOptions;
 use crate::audit::ChainId;
 
+mod republish;
 mod run;
 
-use run::Run;
+pub use republish::{From, RepublishError, Republished, republish};
+use run::{Kept, Run};
 
 /// Properties our promises rest on.
 const OURS: [&str; 7] = [
@@ -60,6 +62,8 @@ pub enum PublisherError {
 pub struct Live {
     chain: ChainId,
     synced: AtomicU64,
+    /// The last checkpoint signed anew over records that one in the log's own file covers: sent once, where it can be.
+    idle: Mutex<Option<String>>,
     woken: Mutex<bool>,
     wake: Condvar,
 }
@@ -71,6 +75,7 @@ impl Live {
         Self {
             chain,
             synced: AtomicU64::new(0),
+            idle: Mutex::new(None),
             woken: Mutex::new(false),
             wake: Condvar::new(),
         }
@@ -81,6 +86,12 @@ impl Live {
         if self.synced.swap(synced, Ordering::Release) != synced {
             self.wake();
         }
+    }
+
+    /// A checkpoint was signed of a log that has not grown.
+    pub fn idle(&self, note: String) {
+        *lock(&self.idle) = Some(note);
+        self.wake();
     }
 
     /// There is something to look at.
@@ -180,6 +191,7 @@ impl Publisher {
             source,
             Arc::clone(&live),
             Arc::clone(&status),
+            Kept::File,
         );
         thread::Builder::new()
             .name("publisher".to_owned())

@@ -15,13 +15,14 @@
 //! Dropping every handle without [`Ledger::shutdown`] ends the chain without a `shutdown` record: not clean, but whole.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::rand;
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     },
     kafka::{
         KafkaOptions,
+        heir::{self, Estate, HeirError},
         publisher::{Prepared, Published, Publisher, PublisherError},
     },
     store::{
@@ -42,8 +44,14 @@ use crate::{
     },
 };
 
+pub mod holders;
+pub mod retention;
+mod room;
+mod signing;
 mod writer;
 
+use holders::{Held, Holders, Webhook};
+use retention::{Pruner, Relief, Retention, SweepError, Sweeper};
 use writer::{Command, Ending, Item, Writer};
 
 /// How a ledger is kept. Start from [`LedgerOptions::new`].
@@ -69,9 +77,13 @@ pub struct LedgerOptions {
     pub write_deadline: Duration,
     /// A further file that every checkpoint is appended to: to be kept where whoever owns the log cannot change it.
     pub checkpoint_file: Option<PathBuf>,
+    /// Holders outside that every checkpoint is posted to.
+    pub webhooks: Vec<Webhook>,
+    /// What may be deleted from the disk; `None` deletes nothing.
+    pub retention: Option<Retention>,
     /// A checkpoint is signed after this many records.
     pub checkpoint_records: u64,
-    /// And after this time, if any record was written since.
+    /// And after this time, whether any record was written since or not.
     pub checkpoint_interval: Duration,
     /// Appends under way at once; more wait, up to the deadline.
     pub queue_records: usize,
@@ -102,6 +114,8 @@ impl LedgerOptions {
             group_commit_delay: Duration::ZERO,
             write_deadline: Duration::from_secs(5),
             checkpoint_file: None,
+            webhooks: Vec::new(),
+            retention: None,
             checkpoint_records: 1_000,
             checkpoint_interval: Duration::from_secs(10),
             queue_records: 4_096,
@@ -121,6 +135,9 @@ pub enum OpenError {
     /// The publisher's options.
     #[error(transparent)]
     Kafka(#[from] PublisherError),
+    /// What this replica wrote before cannot be told from the topic.
+    #[error("taking over from the topic (audit.kafka.take_over): {0}")]
+    Heir(#[from] HeirError),
     /// The first records could not be written.
     #[error("the first records of the new chain could not be written: {0}")]
     Begin(std::io::Error),
@@ -195,6 +212,8 @@ pub struct LedgerHealth {
     pub synced: u64,
     /// How far publishing is; `None` without Kafka.
     pub published: Option<Published>,
+    /// What those who hold checkpoints outside have.
+    pub holders: Vec<Held>,
 }
 
 impl LedgerHealth {
@@ -229,6 +248,8 @@ struct Inner {
     opening: Opening,
     state: Arc<Mutex<LedgerHealth>>,
     publisher: Option<Publisher>,
+    holders: Holders,
+    pruner: Option<Pruner>,
 }
 
 impl Ledger {
@@ -261,7 +282,28 @@ impl Ledger {
         let lock = store::lock::DirLock::take(&dir)?;
         let mut id = [0; 16];
         rand::fill(&mut id).map_err(|_| OpenError::System("random numbers"))?;
-        let (writer, opening) = Writer::begin(&options, ChainId(id), lock, &disk)?;
+        let holders = Holders::start(options.checkpoint_file.clone(), options.webhooks.clone())?;
+        let estate = match &options.kafka {
+            Some(kafka) if kafka.take_over && has_no_chain(&dir)? => {
+                heir::estate(kafka, &options.replica)?
+            }
+            _ => Estate::default(),
+        };
+        let (bell, rung) = mpsc::sync_channel(1);
+        let relief = Relief {
+            bell: bell.clone(),
+            sweeps: Arc::default(),
+            works: options.retention.is_some(),
+        };
+        let (writer, opening) = Writer::begin(
+            &options,
+            ChainId(id),
+            lock,
+            estate,
+            holders.clone(),
+            relief.clone(),
+            &disk,
+        )?;
         let (state, live) = (writer.state(), writer.live());
         let publisher = prepared
             .map(|prepared| {
@@ -269,6 +311,20 @@ impl Ledger {
             })
             .transpose()?;
         let (commands, queue) = mpsc::channel();
+        let pruner = options.retention.clone().map(|retention| {
+            let sweeper = Sweeper {
+                dir: dir.clone(),
+                live: ChainId(id),
+                retention,
+                holders: holders.clone(),
+                publishes: options.kafka.is_some(),
+                cap_bytes: options.spool_cap_bytes,
+                commands: commands.clone(),
+                turn: Mutex::new(()),
+                sweeps: relief.sweeps,
+            };
+            Pruner::start(sweeper, bell, rung)
+        });
         thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
@@ -283,6 +339,8 @@ impl Ledger {
             opening,
             state,
             publisher,
+            holders,
+            pruner: pruner.transpose()?,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -371,7 +429,21 @@ impl Ledger {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         health.published = self.inner.publisher.as_ref().map(Publisher::published);
+        health.holders = self.inner.holders.held();
         health
+    }
+
+    /// Resolves when every holder of checkpoints has the newest one, which may be never.
+    pub async fn anchored(&self) {
+        self.inner.holders.have_the_last().await;
+    }
+
+    /// Takes off the disk what retention lets go, at once; returns how many records. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`SweepError`]; what was done until then stays done.
+    pub fn prune(&self) -> Result<u64, SweepError> {
+        self.inner.pruner.as_ref().map_or(Ok(0), Pruner::sweep)
     }
 
     /// Ends the chain in good order: a `shutdown` record, a last checkpoint, and what Kafka takes within the flush
@@ -399,8 +471,17 @@ impl Ledger {
             let done = publisher.finished();
             let _ = tokio::time::timeout(inner.flush_timeout * 2, done).await;
         }
+        if ended.is_ok() {
+            // The last checkpoint is what shows that nothing was taken off the end.
+            let _ = tokio::time::timeout(inner.flush_timeout, inner.holders.have_the_last()).await;
+        }
         ended
     }
+}
+
+fn has_no_chain(dir: &Path) -> Result<bool, StoreError> {
+    let chains = store::layout::chains(dir).map_err(StoreError::io(dir))?;
+    Ok(chains.is_empty())
 }
 
 /// Records that are appended together.
@@ -477,6 +558,22 @@ impl Drop for Unclaimed {
             let _ = self.commands.send(Command::Abandoned { session, written });
         }
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the ledger's threads wait for the disk, in real time"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a record says when it was written, which only its writer knows"
+)]
+fn wall() -> Timestamp {
+    Timestamp::now()
 }
 
 #[cfg(test)]

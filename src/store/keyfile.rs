@@ -9,8 +9,12 @@ use std::{
 
 use aws_lc_rs::rand;
 
-use super::{KeyFault, StoreError, layout::sync_dir};
-use crate::audit::note::SigningKey;
+use super::{KeyFault, StoreError, layout::sync_dir, recover::Previous};
+use crate::audit::{
+    checkpoint::notes,
+    note::{self, SigningKey},
+    succession,
+};
 
 /// Reads the key in `path`.
 ///
@@ -52,6 +56,80 @@ pub fn create(path: &Path, name: &str) -> Result<SigningKey, StoreError> {
     write_new(path, 0o600, false, &text)?;
     sync_parent(path)?;
     Ok(key)
+}
+
+/// Draws a new key as [`create`] does, and lets the key in `old` introduce it: the statement, behind those by which `old` was
+/// introduced itself, goes to [`introductions_path`].
+///
+/// # Errors
+/// Those of [`load`] and [`create`].
+pub fn create_successor(path: &Path, name: &str, old: &Path) -> Result<SigningKey, StoreError> {
+    let (before, mut statements) = (load(old)?, introductions(old)?);
+    let key = create(path, name)?;
+    statements.push(succession::introduce(&before, key.verifier()));
+    let text: String = statements.iter().map(|note| format!("{note}\n")).collect();
+    write_new(
+        &introductions_path(path),
+        0o644,
+        true,
+        text.trim_end_matches('\n'),
+    )?;
+    sync_parent(path)?;
+    Ok(key)
+}
+
+/// Where the statements are that introduce the key in `path`: `<path>.introductions`.
+#[must_use]
+pub fn introductions_path(path: &Path) -> PathBuf {
+    let mut file = path.as_os_str().to_owned();
+    file.push(".introductions");
+    file.into()
+}
+
+/// The statements by which keys introduced one another up to the one in `path`; none where it is the first.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn introductions(path: &Path) -> Result<Vec<String>, StoreError> {
+    let file = introductions_path(path);
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(notes(&text).map(str::to_owned).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(StoreError::io(&file)(error)),
+    }
+}
+
+/// Refuses a key that is not the one that signed the chain before, nor was introduced by it: whoever verifies could not
+/// tell it from a stranger's.
+///
+/// # Errors
+/// [`KeyFault::Stranger`].
+pub(crate) fn must_follow(
+    path: &Path,
+    key: &SigningKey,
+    introductions: &[String],
+    previous: Option<&Previous>,
+) -> Result<(), StoreError> {
+    let Some(previous) = previous.filter(|previous| !previous.checkpoint.is_empty()) else {
+        return Ok(());
+    };
+    let signers = note::signers(&previous.checkpoint);
+    let same = note::open(&previous.checkpoint, &[key.verifier().clone()]).is_ok();
+    let leads_here = introductions
+        .last()
+        .and_then(|last| succession::introduced(last))
+        .is_some_and(|last| last == *key.verifier());
+    // By name only: signatures are for whoever verifies, who has the old key's public half.
+    let mut introducers = introductions.iter().flat_map(|note| note::signers(note));
+    if same || (leads_here && introducers.any(|by| signers.contains(&by))) {
+        return Ok(());
+    }
+    Err(StoreError::Key {
+        path: path.to_owned(),
+        fault: KeyFault::Stranger {
+            signer: signers.join(", "),
+        },
+    })
 }
 
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
@@ -141,5 +219,21 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn each_key_carries_the_statements_that_lead_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: u32| dir.path().join(format!("{n}.key"));
+        let first = create(&path(0), "k").unwrap();
+        let second = create_successor(&path(1), "k", &path(0)).unwrap();
+        let third = create_successor(&path(2), "k", &path(1)).unwrap();
+        assert_eq!(introductions(&path(0)).unwrap(), Vec::<String>::new());
+        let statements = introductions(&path(2)).unwrap();
+        assert_eq!(statements[..1], introductions(&path(1)).unwrap());
+        let trusted = vec![first.verifier().clone()];
+        let known = succession::successors(trusted, statements.iter().map(String::as_str));
+        let all = [&first, &second, &third].map(|key| key.verifier().clone());
+        assert_eq!(known, all);
     }
 }

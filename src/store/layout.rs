@@ -43,6 +43,12 @@ impl ChainDir {
         self.path.join("recovered")
     }
 
+    /// What is kept of its pruned records.
+    #[must_use]
+    pub fn pruned(&self) -> PathBuf {
+        self.path.join("pruned")
+    }
+
     /// The segment that begins with record `first_seq`.
     #[must_use]
     pub fn segment(&self, first_seq: u64) -> PathBuf {

@@ -8,6 +8,7 @@
 //!              00000000000000000000.seg  segments, named by their first record
 //!              checkpoints               signed notes, one after the other
 //!              recovered                 a later start has closed this chain's open sessions
+//!              pruned                    what is kept of segments that were taken off the disk
 //! ```
 //!
 //! Promises: what was acknowledged as durable is there after a crash; a failed write leaves no hole and no torn record in
@@ -21,6 +22,7 @@ use std::{
 
 use crate::audit::{chain::ChainId, note::NoteError};
 
+pub mod check;
 pub mod checkpoints;
 pub mod cursor;
 pub(crate) mod disk;
@@ -28,8 +30,10 @@ pub mod frame;
 pub mod keyfile;
 pub mod layout;
 pub mod lock;
+pub mod prune;
 pub mod reader;
 pub mod recover;
+mod scan;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod wal;
@@ -80,6 +84,16 @@ pub enum KeyFault {
     /// Readable by others.
     #[error("readable by others (mode {0:03o}); run `chmod 600` on it")]
     Mode(u32),
+    /// Not the key that signed the log so far, and nothing introduces it.
+    #[error(
+        "the log was signed by `{signer}` so far, and nothing introduces this key as its successor, so nobody who trusts the \
+         old one could verify what comes; make one that is introduced with `countersign keygen signing --replaces OLD.key \
+         --out NEW.key`; where the old key is lost, move the log's directory aside and begin a new log"
+    )]
+    Stranger {
+        /// Name and id of the key that signed.
+        signer: String,
+    },
     /// No random numbers to be had.
     #[error("the system's random number generator failed")]
     Random,

@@ -91,19 +91,33 @@ impl ChainReader {
         }
     }
 
+    /// A reader that begins at record `seq`, which must be the first of a segment; earlier segments are passed over.
+    #[must_use]
+    pub fn from(dir: ChainDir, seq: u64) -> Self {
+        Self {
+            next_seq: seq,
+            ..Self::new(dir)
+        }
+    }
+
     /// A reader of what a chain holds now: it ends there, however fast the chain grows.
     ///
     /// # Errors
     /// Those of reading the directory.
     pub fn until_now(dir: ChainDir) -> io::Result<Self> {
-        let last = dir.segments()?.pop();
-        let until = last
+        Self::new(dir).ending_now()
+    }
+
+    /// The same reader, of what the chain holds now only.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn ending_now(mut self) -> io::Result<Self> {
+        let last = self.dir.segments()?.pop();
+        self.until = last
             .map(|(first, path)| Ok::<_, io::Error>((first, path.metadata()?.len())))
             .transpose()?;
-        Ok(Self {
-            until,
-            ..Self::new(dir)
-        })
+        Ok(self)
     }
 
     /// A reader that begins with the segment that holds record `seq`; earlier records of that segment come first.
@@ -141,6 +155,21 @@ impl ChainReader {
     #[must_use]
     pub fn current_file(&self) -> Option<&Path> {
         self.segment.as_ref().map(|segment| segment.path.as_path())
+    }
+
+    /// Bytes of the segment being read that were not read yet.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn left_in_segment(&self) -> io::Result<u64> {
+        let Some(segment) = &self.segment else {
+            return Ok(0);
+        };
+        Ok(segment
+            .file
+            .metadata()?
+            .len()
+            .saturating_sub(segment.offset))
     }
 
     /// Reads on.

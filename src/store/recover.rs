@@ -13,20 +13,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::IgnoredAny};
-
 use super::{
     Damage, StoreError, checkpoints,
     cursor::Cursor,
     disk::FILE_MODE,
     frame::{FRAME_HEADER, FrameHeader},
     layout::{self, ChainDir, sync_dir},
-    reader::{ChainReader, Step, Tail},
+    scan::{End, scan},
 };
 use crate::audit::{ChainId, chain::Head};
-
-/// Sessions open at once that recovery will keep in memory.
-const MAX_OPEN: usize = 1_000_000;
 
 /// What was found, and what the new chain has to say about it.
 #[derive(Debug, Default)]
@@ -119,7 +114,7 @@ fn recover_chain(
     let signed = checkpoints::last(&dir.checkpoints()).map_err(StoreError::io(&dir.path))?;
     // INVARIANT: records are on disk before a checkpoint covers them or Kafka gets them.
     let durable = published.max(signed.as_ref().map_or(0, |(size, _)| *size));
-    let scan = scan(dir, open)?;
+    let scan = scan(dir, u64::MAX, open, |_, _| {})?;
     let size = scan.head.size;
     let cut = match scan.end {
         End::Clean => None,
@@ -171,69 +166,6 @@ fn recover_chain(
         torn_bytes: cut.as_ref().map_or(0, |cut| cut.bytes),
     };
     Ok(Some((previous, cut)))
-}
-
-struct Scan {
-    head: Head,
-    clean: bool,
-    end: End,
-}
-
-enum End {
-    Clean,
-    Torn(Tail),
-    Damaged(Damage),
-}
-
-/// Reads a chain to its end, checking every link.
-fn scan(dir: &ChainDir, open: &mut BTreeSet<String>) -> Result<Scan, StoreError> {
-    let mut reader = ChainReader::new(dir.clone());
-    let (mut head, mut clean) = (Head::empty(dir.chain), false);
-    let end = loop {
-        let stored = match reader.step().map_err(StoreError::io(&dir.path))? {
-            Step::Record(stored) => stored,
-            Step::End(tail) if tail.torn == 0 => break End::Clean,
-            Step::End(tail) => break End::Torn(tail),
-            Step::Damaged(damage) => break End::Damaged(damage),
-        };
-        let hash = head.hash_next(&stored.bytes);
-        let event = serde_json::from_slice::<Peek<'_>>(&stored.bytes);
-        let (Ok(event), true) = (event, stored.seq == head.size && hash == stored.record_hash)
-        else {
-            let what =
-                "its checksum is right but its hash is not: it was changed on purpose".to_owned();
-            let file = reader.current_file().unwrap_or(&dir.path).to_owned();
-            let damage = Damage {
-                file,
-                offset: stored.offset,
-                chain: dir.chain,
-                seq: head.size,
-                what,
-            };
-            // No crash recomputes checksums.
-            return Err(StoreError::Damaged(Box::new(damage)));
-        };
-        head = head.after(hash);
-        clean = event.shutdown.is_some();
-        if event.opened.is_some() {
-            open.insert(event.session.into_owned());
-        } else if event.closed.is_some() {
-            open.remove(event.session.as_ref());
-        }
-        if open.len() > MAX_OPEN {
-            return Err(StoreError::TooManyOpen(MAX_OPEN));
-        }
-    };
-    Ok(Scan { head, clean, end })
-}
-
-#[derive(Deserialize)]
-struct Peek<'a> {
-    #[serde(default, borrow)]
-    session: std::borrow::Cow<'a, str>,
-    opened: Option<IgnoredAny>,
-    closed: Option<IgnoredAny>,
-    shutdown: Option<IgnoredAny>,
 }
 
 /// Whether anything after the damage shows that the damaged record was on disk: a later segment, or a later record that

@@ -1,15 +1,15 @@
 //! What tests of several modules need of a ledger directory.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path};
 
 use super::{
-    checkpoints, layout,
+    check::{self, Reading},
+    layout,
     reader::{ChainReader, Step},
 };
 use crate::audit::{
-    checkpoint::notes,
     record::Entry,
-    verify::{Holder, Order, Report, Verifier},
+    verify::{Order, Report, Verifier},
 };
 
 /// A directory in memory where there is such a thing, so that thousands of syncs take no time.
@@ -45,25 +45,11 @@ pub(crate) fn records(dir: &Path) -> Vec<(u64, String, Entry)> {
 pub(crate) fn verify(dir: &Path) -> Report {
     let key = std::fs::read_to_string(dir.join("signing.key.pub")).unwrap();
     let mut verifier = Verifier::new(Order::Strict, vec![key.parse().unwrap()]);
-    for chain in layout::chains(dir).unwrap() {
-        for note in notes(&checkpoints::read(&chain.checkpoints()).unwrap()) {
-            verifier.checkpoint(note, Holder::Inside).unwrap();
-        }
-        let mut reader = ChainReader::new(chain.clone());
-        loop {
-            match reader.step().unwrap() {
-                Step::Record(stored) => {
-                    verifier.record(
-                        chain.chain,
-                        stored.seq,
-                        &stored.bytes,
-                        Some(stored.record_hash),
-                    );
-                }
-                Step::End(_) => break,
-                Step::Damaged(damage) => verifier.damaged(chain.chain, damage.seq, damage.what),
-            }
-        }
-    }
+    let reading = Reading {
+        threads: NonZeroUsize::MIN,
+        archive: None,
+        progress: &|_| {},
+    };
+    check::feed(&mut verifier, dir, &reading).unwrap();
     verifier.finish()
 }

@@ -90,6 +90,11 @@ impl Wal {
         self.unsynced.len() >= MAX_UNSYNCED
     }
 
+    /// Whether the next batch begins a new segment.
+    pub(crate) fn segment_is_full(&self) -> bool {
+        self.length >= self.segment_bytes
+    }
+
     /// Writes `entries` (each with its stamp) as the next records: all or none. Returns the bytes the log grew by.
     ///
     /// On an error none of them is in the chain; a crash before the next success may still bring some of them back.
@@ -100,7 +105,7 @@ impl Wal {
     ) -> io::Result<u64> {
         self.repair()?;
         let mut grown = 0;
-        if self.length >= self.segment_bytes {
+        if self.segment_is_full() {
             grown += self.rotate()?;
         }
         let before = receipts.len();

@@ -108,7 +108,8 @@ class Site:
 
 def kind(record: dict) -> str:
     """What a record is of."""
-    (found,) = set(record) & {"genesis", "opened", "delivered", "closed", "refused", "unauthenticated", "config", "shutdown"}
+    (found,) = set(record) & {"genesis", "opened", "delivered", "closed", "refused", "unauthenticated", "config", "shutdown",
+                                "pruned", "rotated"}
     return found
 
 

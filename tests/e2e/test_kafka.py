@@ -1,8 +1,10 @@
 """The audit topic: every record, in chain order, through outages, and readable without us."""
 
+import contextlib
 import json
 import shutil
 import sys
+import threading
 from collections import defaultdict
 
 import pytest
@@ -11,8 +13,10 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from stack import ROOT, Gateway, Upstream, broker, config, wait_until
-from stack.caller import call, prompt, text_of
+from stack.caller import begin, call, finish, prompt, text_of
 from stack.countersign import run
+from stack.kafka import KafkaCluster
+from stack.process import TOOLS
 from stack.upstream import chat
 
 TOPIC, CHECKPOINTS = "countersign.audit.v1", "countersign.checkpoints.v1"
@@ -258,3 +262,132 @@ def test_where_kafka_is_what_counts_nothing_goes_on_before_the_broker_has_it(oid
             # What was refused was opened on disk: it is closed there too.
             (session,) = [[r for r in gateway.countersign.records() if r.get("session") == refused.session]]
             assert [kind(record) for record in session] == ["opened", "closed"]
+
+
+@pytest.fixture
+def own_topics(kafka, tmp_path):
+    """Topics of this test's alone, and the settings for them."""
+    name = tmp_path.name
+    settings = {"brokers": [kafka.address], "topic": f"{name}.records", "checkpoint_topic": f"{name}.checkpoints"}
+    kafka.create_topic(settings["topic"], partitions=2)
+    kafka.create_topic(settings["checkpoint_topic"])
+    return settings
+
+
+def check(settings, *options):
+    return run("verify", "--brokers", settings["brokers"][0], "--topic", settings["topic"],
+               "--checkpoint-topic", settings["checkpoint_topic"], *options)
+
+
+def test_a_topic_that_was_lost_is_filled_again(kafka, own_topics, oidc, tokens, tmp_path):
+    settings = config(oidc.issuer, tmp_path, audit={"kafka": own_topics})
+    with Upstream(chat("Hello there.")) as upstream, Gateway(tmp_path, settings, upstream.port) as gateway:
+        countersign = gateway.countersign
+        for _ in range(2):
+            for n in range(5):
+                call(gateway.envoy.url, tokens(), prompt(f"question {n}"))
+            countersign.stop()
+            countersign.start()
+        call(gateway.envoy.url, tokens(), prompt("and one more"))
+        countersign.stop()
+        records = len(countersign.records())
+        trust = countersign.audit / "signing.key.pub"
+        assert check(own_topics, "--trust", trust).returncode == 0
+        for topic in (own_topics["topic"], own_topics["checkpoint_topic"]):
+            kafka.delete_topic(topic)
+            kafka.create_topic(topic, partitions=2)
+        # The gateway cannot know: it was acknowledged.
+        countersign.start()
+        call(gateway.envoy.url, tokens(), prompt("after the loss"))
+        wait_until("what is new is there", lambda: not lag(gateway), 30)
+        lost = check(own_topics, "--trust", trust)
+        assert lost.returncode == 1 and "chain missing" in lost.stdout, lost
+        done = run("republish", "--config", countersign.file, "--all")
+        assert done.returncode == 0 and "of 4 chains" in done.stderr, done
+        countersign.stop()
+        again = run("republish", "--config", countersign.file, "--from", "2")
+        assert again.returncode == 0 and "of 1 chains" in again.stderr, again
+        whole = check(own_topics, "--trust", trust, "--json")
+        told = json.loads(whole.stdout)
+        assert whole.returncode == 0 and told["records"] == len(countersign.records()) > records, whole.stdout
+        found = chains(kafka.consume(own_topics["topic"], told["records"] + told["repeats"], seconds=60))
+        lines = run("tail", "--dir", countersign.audit, "--format", "json").stdout.splitlines()
+        assert sorted(value.decode() for places in found.values() for value in places.values()) == sorted(lines)
+        assert run("republish", "--config", countersign.file, "--from", "0", "--chain", "0" * 32).returncode == 2
+
+
+def test_a_replica_whose_disk_died_is_followed_by_one_that_reads_the_topic(kafka, own_topics, oidc, tokens, tmp_path):
+    key = tmp_path / "signing.key"
+    assert run("keygen", "signing", "--out", key).returncode == 0
+    audit = {"kafka": {**own_topics, "take_over": True}, "replica": "pod-0", "signing_key": str(key)}
+    settings = config(oidc.issuer, tmp_path, audit=audit)
+    settings["connections"][0]["durability"] = "kafka"
+    go_on = threading.Event()
+    with Upstream(chat("Hello there.")) as upstream, Gateway(tmp_path, settings, upstream.port) as gateway:
+        countersign = gateway.countersign
+        for n in range(3):
+            assert call(gateway.envoy.url, tokens(), prompt(f"question {n}")).status == 200
+        upstream.answer = lambda request: (go_on.wait(30), chat("Too late.")(request))[1]
+        with contextlib.closing(begin(gateway.envoy.url, tokens(), prompt("the last one"))) as connection:
+            upstream.wait_for(4)
+            countersign.kill()
+            shutil.rmtree(countersign.audit)
+            go_on.set()
+            assert finish(connection.getresponse()).status >= 500
+        countersign.start()
+        records = countersign.records()
+        (closed,) = [record for record in records if "closed" in record]
+        assert closed["closed"]["outcome"] == "unknown"
+        genesis = records[0]["genesis"]
+        assert genesis["previousChain"] and int(genesis["previousSize"]) >= 8 and not genesis["previousClean"]
+        upstream.answer = chat("Back again.")
+        assert call(gateway.envoy.url, tokens()).status == 200
+        countersign.stop()
+        done = check(own_topics, "--trust", f"{key}.pub", "--json")
+        told = json.loads(done.stdout)
+        assert done.returncode == 0 and len(told["chains"]) == 2, done.stdout
+        everything = [json.loads(message.value()) for message in kafka.consume(own_topics["topic"], told["records"])]
+        opened = [r["session"] for r in everything if "opened" in r]
+        ended = [r["session"] for r in everything if "closed" in r]
+        assert sorted(opened) == sorted(ended) and closed["session"] in opened and len(opened) == 5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_three_brokers_one_killed_and_all_away_while_requests_flow(oidc, tokens, tmp_path):
+    if not (TOOLS / "stamps" / "kafka").exists():
+        pytest.skip("Apache Kafka is not installed here")
+    with KafkaCluster(tmp_path) as cluster:
+        cluster.create_topic(TOPIC, partitions=3)
+        cluster.create_topic(CHECKPOINTS)
+        settings = config(oidc.issuer, tmp_path, audit={"kafka": {"brokers": cluster.address.split(",")}})
+        with Upstream(chat("Hello there.", size=3)) as upstream, Gateway(tmp_path, settings, upstream.port) as gateway:
+            stop, answered = threading.Event(), []
+
+            def flow():
+                while not stop.is_set():
+                    reply = call(gateway.envoy.url, tokens(), prompt(f"number {len(answered)}", stream=True))
+                    assert reply.status == 200 and reply.whole
+                    answered.append(reply.session)
+
+            flowing = threading.Thread(target=flow)
+            flowing.start()
+            try:
+                wait_until("it flows", lambda: len(answered) > 20, 60)
+                cluster.nodes[0].kill()
+                so_far = len(answered)
+                wait_until("one less is no matter", lambda: len(answered) > so_far + 50, 60)
+                wait_until("nor to what is published", lambda: lag(gateway) < 20, 60, every=0.2)
+                cluster.kill()
+                so_far = len(answered)
+                wait_until("none at all holds nobody up", lambda: len(answered) > so_far + 500, 240)
+                cluster.start()
+            finally:
+                stop.set()
+                flowing.join(60)
+            wait_until("all is published", lambda: not lag(gateway), 120, every=0.2)
+            gateway.countersign.stop()
+            records = gateway.countersign.records()
+            assert {r["session"] for r in records if "closed" in r} == set(answered)
+            done = run("verify", "--brokers", cluster.address, "--json")
+            assert done.returncode == 0 and json.loads(done.stdout)["records"] == len(records), done.stdout

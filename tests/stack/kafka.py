@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .process import TOOLS, Process, free_port, wait_until
@@ -13,6 +14,7 @@ class Broker(Process):
 
     address = ""
     keeps_data = False
+    replicas = 1
 
     def is_ready(self):
         from confluent_kafka.admin import AdminClient
@@ -28,12 +30,17 @@ class Broker(Process):
         self._admin = None
         return super().start()
 
+    def delete_topic(self, name: str):
+        """Takes the topic away with all that is in it, as a mistake of an operator's would."""
+        self._admin.delete_topics([name])[name].result(20)
+        wait_until(f"topic {name} is gone", lambda: name not in self._admin.list_topics(timeout=5).topics)
+
     def create_topic(self, name: str, partitions: int = 1, **config: str):
         """Makes the topic, unless it is there."""
         from confluent_kafka import KafkaError, KafkaException
         from confluent_kafka.admin import NewTopic
 
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=config)
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=self.replicas, config=config)
         try:
             self._admin.create_topics([topic])[name].result(20)
         except KafkaException as error:
@@ -74,6 +81,7 @@ class Kafka(Broker):
         self.heap = heap
         self.port, self.controller = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.node, self.voters = 1, f"1@127.0.0.1:{self.controller}"
         self.properties = self.work / "kafka.properties"
 
     def _java(self, heap: str):
@@ -90,8 +98,8 @@ class Kafka(Broker):
 
         self.properties.write_text(f"""\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{self.controller}
+node.id={self.node}
+controller.quorum.voters={self.voters}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
@@ -113,6 +121,41 @@ controlled.shutdown.enable=false
 
     def command(self):
         return [*self._java(self.heap), "kafka.Kafka", self.properties]
+
+
+class KafkaCluster:
+    """Three Kafka nodes, each broker and controller. Topics have three replicas, of which two must be in sync."""
+
+    def __init__(self, work):
+        self.nodes = [Kafka(Path(work) / f"kafka-{n}", heap="384m") for n in (1, 2, 3)]
+        voters = ",".join(f"{n}@127.0.0.1:{node.controller}" for n, node in enumerate(self.nodes, 1))
+        for n, node in enumerate(self.nodes, 1):
+            node.node, node.voters, node.replicas = n, voters, 3
+        self.address = ",".join(node.address for node in self.nodes)
+
+    def create_topic(self, name: str, partitions: int = 1):
+        self.nodes[0].create_topic(name, partitions, **{"min.insync.replicas": "2"})
+
+    def start(self):
+        """All at once: none is ready before a majority is."""
+        with ThreadPoolExecutor(3) as pool:
+            for started in [pool.submit(node.start) for node in self.nodes if node.child is None]:
+                started.result()
+        return self
+
+    def kill(self):
+        for node in self.nodes:
+            node.kill()
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __exit__(self, *_):
+        self.kill()
 
 
 class Tansu(Broker):

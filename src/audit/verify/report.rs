@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::super::{chain::ChainId, note::NoteError};
+use super::super::{
+    chain::ChainId,
+    note::{NoteError, VerifierKey},
+};
 
 /// Something wrong with the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +61,17 @@ pub enum Cause {
     /// The record is not there, later ones are.
     #[error("missing")]
     Missing,
+    /// Records are not there, and what is kept of them is named by no record.
+    #[error(
+        "missing: the first {records} records are not there, and no record says that they were pruned"
+    )]
+    NotAnnounced {
+        /// How many.
+        records: u64,
+    },
     /// The record is there twice; on a topic, twice with different bytes.
     #[error("duplicated")]
     Duplicated,
-    /// On a topic: a repeat of a record so far back that it cannot be compared any more.
-    #[error("duplicated: it comes again too late to be compared")]
-    DuplicatedLate,
     /// The record is there, after later ones.
     #[error("out of order")]
     OutOfOrder,
@@ -118,7 +126,9 @@ pub struct ChainReport {
     pub replica: String,
     /// Records checked.
     pub records: u64,
-    /// Records proven by a checkpoint from outside, directly or through a later chain's genesis.
+    /// Records before those that were deleted by policy, as a record says: not there, and committed to all the same.
+    pub pruned: u64,
+    /// The chain's size up to which a checkpoint from outside proves it, directly or through a later chain's genesis.
     pub whole: u64,
 }
 
@@ -137,8 +147,12 @@ pub struct Report {
     pub anchors: u64,
     /// Checkpoints from inside that fit.
     pub checkpoints: u64,
-    /// Checkpoints that came after the records they cover, so could not be compared.
+    /// Checkpoints that came after the records they cover, or cover only pruned ones, so could not be compared.
     pub late_checkpoints: u64,
+    /// Records that came again so late, and in so broken a run, that they could not be compared with the first ones.
+    pub late_repeats: u64,
+    /// The trusted keys: those given, and those they introduced.
+    pub keys: Vec<VerifierKey>,
 }
 
 /// The outcome in a word.

@@ -1,5 +1,9 @@
 use super::*;
-use crate::audit::fixture::{Log, key};
+use crate::audit::{
+    fixture::{Log, key},
+    record::{Entry, Event},
+    stump,
+};
 
 const A: ChainId = ChainId([0xa; 16]);
 const B: ChainId = ChainId([0xb; 16]);
@@ -285,4 +289,212 @@ fn unreadable_storage_is_a_fault_of_the_record_that_should_be_there() {
         only_fault(&verifier.finish()),
         (A, 4, Cause::Damaged("scratched".into()))
     );
+}
+
+/// What pruning the first `count` records of `log` keeps, and the record that says so.
+fn pruned(log: &Log, count: usize) -> (Stump, Entry) {
+    let mut shorter = Log::new(0, 1, None);
+    (shorter.head, shorter.tree) = (Head::empty(log.head.chain), Frontier::default());
+    shorter.records.clear();
+    for (bytes, _) in &log.records[..count] {
+        shorter.push_bytes(bytes.clone());
+    }
+    let stump = Stump {
+        head: shorter.head,
+        tree: shorter.tree,
+        genesis: genesis(&log.records[0].0).unwrap(),
+        clean: false,
+        open: vec!["s-1".into()],
+    };
+    let event = Event::Pruned(stump.announce(0, "age 1d"));
+    let session = String::new();
+    (stump, Entry { session, event })
+}
+
+/// The log without its first `count` records, with `stump` in their place.
+fn verify_pruned(stump: &Stump, logs: &[(&Log, usize)], outside: &[String]) -> Report {
+    let mut verifier = Verifier::new(Order::Strict, vec![key(1).verifier().clone()]);
+    for note in outside {
+        verifier.checkpoint(note, Holder::Outside).unwrap();
+    }
+    let text = stump.text();
+    let read = Stump::read(text.as_bytes()).unwrap();
+    assert_eq!(read.text(), text);
+    verifier.pruned(&read, stump::digest(text.as_bytes()));
+    for (log, from) in logs {
+        for (seq, (bytes, hash)) in log.records.iter().enumerate().skip(*from) {
+            verifier.record(log.head.chain, seq as u64, bytes, Some(*hash));
+        }
+    }
+    verifier.finish()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// For every cut, what a rule took away reads as pruned, by the same chain's record or by a later one's, and outside
+    /// checkpoints go on vouching for what is left; without the record, or with another stump, it reads as missing.
+    #[test]
+    fn what_a_rule_took_is_pruned_and_what_anyone_else_took_is_missing(
+        size in 3_u64..60, part in 0.0..1.0, again in proptest::bool::ANY,
+    ) {
+        let mut log = Log::new(0xa, size, None);
+        let count = 1 + (part * (size - 1) as f64) as usize;
+        let (stump, entry) = pruned(&log, count);
+        let unannounced = log.clone();
+        let mut other = Log::new(0xb, 4, Some(&log));
+        if again {
+            log.push(&entry);
+        } else {
+            other.push(&entry);
+        }
+        let logs: &[(&Log, usize)] = if again { &[(&log, count)] } else { &[(&log, count), (&other, 0)] };
+        let report = verify_pruned(&stump, logs, &[]);
+        assert_eq!(report.verdict(), Verdict::Unanchored, "{:?}", report.faults);
+        let found = &report.chains[0];
+        assert_eq!((found.pruned, found.records), (count as u64, log.head.size - count as u64));
+        assert_eq!(found.replica, "a");
+        // A checkpoint from before is of nothing that is left; any later one vouches for it.
+        for (at, verdict) in [(count as u64 - 1, Verdict::Unanchored), (count as u64, Verdict::Whole), (log.head.size, Verdict::Whole)] {
+            if at > 0 {
+                let outside = [log.checkpoint(at, &key(1))];
+                assert_eq!(verify_pruned(&stump, logs, &outside).verdict(), verdict, "{at}");
+            }
+        }
+        // Nobody said so.
+        let cause = Cause::NotAnnounced { records: count as u64 };
+        let report = verify_pruned(&stump, &[(&unannounced, count)], &[]);
+        assert_eq!(only_fault(&report), (A, 0, cause.clone()));
+        // Somebody else's stump, which holds together.
+        let rewritten = unannounced.rewritten(0, |text| text.replace("\"replica\":\"a\"", "\"replica\":\"b\""));
+        let (forged, _) = pruned(&rewritten, count);
+        let logs: Vec<(&Log, usize)> = logs.to_vec();
+        let report = verify_pruned(&forged, &logs, &[]);
+        assert_eq!(report.verdict(), Verdict::Tampered);
+        // More is gone than the rule took.
+        if count + 1 < log.records.len() {
+            let mut less = logs.clone();
+            less[0].1 += 1;
+            let report = verify_pruned(&stump, &less, &[]);
+            assert_eq!((report.faults[0].seq, report.faults[0].cause.clone()), (count as u64, Cause::Missing));
+        }
+        // And nothing in its place.
+        let mut verifier = Verifier::new(Order::Strict, Vec::new());
+        for (seq, (bytes, hash)) in log.records.iter().enumerate().skip(count) {
+            verifier.record(A, seq as u64, bytes, Some(*hash));
+        }
+        assert_eq!(only_fault(&verifier.finish()), (A, 0, Cause::Missing));
+    }
+}
+
+#[test]
+fn a_stump_that_contradicts_itself_is_none() {
+    let (stump, _) = pruned(&Log::new(0xa, 9, None), 5);
+    let text = stump.text();
+    for (from, to) in [
+        ("pruned/v1", "pruned/v2"),
+        ("\"records\": \"5\"", "\"records\": \"4\""),
+        ("\"records\": \"5\"", "\"records\": \"0\""),
+        ("\"clean\"", "\"cleen\""),
+    ] {
+        let bad = text.replacen(from, to, 1);
+        assert_ne!(bad, text);
+        assert_eq!(Stump::read(bad.as_bytes()), Err(stump::NotAStump), "{bad}");
+    }
+}
+
+/// Whatever a stretch is cut into, and whatever is wrong in it: it is taken where all is as one by one, or not at all.
+#[test]
+fn stretches_say_what_records_one_by_one_say() {
+    let log = Log::new(0xa, 30, None);
+    let outside = [log.checkpoint(7, &key(1)), log.checkpoint(30, &key(1))];
+    let in_stretches = |log: &Log, cut: usize| {
+        let mut verifier = Verifier::new(Order::Strict, vec![key(1).verifier().clone()]);
+        for note in &outside {
+            verifier.checkpoint(note, Holder::Outside).unwrap();
+        }
+        let marks = verifier.marks(A);
+        let mut start = Head::empty(A);
+        let mut taken = true;
+        for range in [0..cut, cut..log.records.len()] {
+            let mut stretch = Stretch::new(start);
+            for seq in range {
+                let (bytes, hash) = &log.records[seq];
+                let is_mark = marks.contains(&(seq as u64 + 1));
+                taken &= stretch.record(seq as u64, bytes, *hash, is_mark);
+                start = start.after(*hash);
+            }
+            taken = taken && verifier.stretch(stretch);
+        }
+        (taken, verifier)
+    };
+    for cut in 0..=30 {
+        let (taken, verifier) = in_stretches(&log, cut);
+        assert!(taken, "{cut}");
+        assert_eq!(verifier.finish(), verify(&[&log], &outside));
+    }
+    for at in 0..30 {
+        let rewritten = log.rewritten(at, |text| text.replacen("05:27", "06:27", 1));
+        for cut in [0, 5, 30] {
+            assert!(
+                !in_stretches(&rewritten, cut).0,
+                "record {at} was rewritten"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_key_that_follows_another_is_believed_through_its_record_alone() {
+    let mut log = Log::new(0xa, 9, None);
+    let statement = succession::introduce(&key(1), key(2).verifier());
+    let event = Event::Rotated(Rotated {
+        key: key(2).verifier().to_string(),
+        introductions: vec![statement.clone()],
+    });
+    let before = log.clone();
+    log.push(&Entry {
+        session: String::new(),
+        event,
+    });
+    let by = |log: &Log, n| verify(&[log], &[log.checkpoint(9, &key(n))]);
+    assert_eq!(by(&log, 2).verdict(), Verdict::Whole);
+    assert_eq!(by(&log, 2).keys.len(), 2);
+    assert_eq!(only_fault(&by(&log, 3)).1, 9);
+    let cause = Cause::Checkpoint {
+        size: 9,
+        error: NoteError::Untrusted,
+    };
+    assert_eq!(only_fault(&by(&before, 2)), (A, 9, cause));
+}
+
+#[test]
+fn a_long_stretch_that_was_sent_again_is_proven_by_where_it_leads() {
+    let log = Log::new(0xa, WINDOW as u64 + 50, None);
+    let size = log.records.len();
+    let all_then = |seqs: &[usize]| {
+        let all: Vec<usize> = (0..size).chain(seqs.iter().copied()).collect();
+        in_order(Order::Resent, &log, &all)
+    };
+    let told = |report: &Report| (report.verdict(), report.repeats, report.late_repeats);
+    let whole: Vec<usize> = (0..size).collect();
+    assert_eq!(
+        told(&all_then(&whole)),
+        (Verdict::Unanchored, size as u64, 0)
+    );
+    assert_eq!(told(&all_then(&whole[..9])), (Verdict::Unanchored, 0, 9));
+    let broken = [&whole[..9], &whole[20..]].concat();
+    assert_eq!(
+        told(&all_then(&broken)),
+        (Verdict::Unanchored, size as u64 - 20, 9)
+    );
+    // One that differs leads elsewhere.
+    let mut verifier = Verifier::new(Order::Resent, Vec::new());
+    feed(&mut verifier, &log);
+    let other = log.rewritten(30, |text| text.replacen("05:27", "06:27", 1));
+    for seq in 20..60 {
+        let of = if seq < 50 { &other } else { &log };
+        verifier.record(A, seq as u64, &of.records[seq].0, None);
+    }
+    assert_eq!(only_fault(&verifier.finish()), (A, 49, Cause::Duplicated));
 }

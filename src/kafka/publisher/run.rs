@@ -80,8 +80,18 @@ pub(super) fn producer(config: &ClientConfig) -> Result<Producer, KafkaError> {
     Producer::from_config_and_context(config, Deliveries::default())
 }
 
+/// Where the cursor is between passes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    /// In its file, for the next process.
+    File,
+    /// Here only.
+    Memory(Cursor),
+}
+
 /// The thread's state.
 pub(super) struct Run {
+    kept: Kept,
     producer: Option<Producer>,
     config: ClientConfig,
     options: KafkaOptions,
@@ -90,6 +100,8 @@ pub(super) struct Run {
     live: Arc<Live>,
     status: Arc<Mutex<Status>>,
     back_off: Duration,
+    /// Of a chain that another process is writing: no record beyond is sent.
+    pub(super) limit: u64,
 }
 
 /// A record given to the producer.
@@ -101,10 +113,10 @@ struct Flight {
 }
 
 /// One chain being published by one producer.
-struct Pass {
-    dir: ChainDir,
+pub(super) struct Pass {
+    pub(super) dir: ChainDir,
     reader: ChainReader,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     written: Cursor,
     written_at: Instant,
     /// Read, but the producer's queue was full.
@@ -117,7 +129,7 @@ struct Pass {
     ended: bool,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     /// All of the chain is acknowledged, and it is not the live one.
     Done,
     Stop,
@@ -131,9 +143,11 @@ impl Run {
         source: String,
         live: Arc<Live>,
         status: Arc<Mutex<Status>>,
+        kept: Kept,
     ) -> Self {
         let Prepared { options, config } = prepared;
         Self {
+            kept,
             producer: None,
             config,
             options,
@@ -142,6 +156,7 @@ impl Run {
             live,
             status,
             back_off: BACK_OFF.0,
+            limit: u64::MAX,
         }
     }
 
@@ -163,9 +178,12 @@ impl Run {
     }
 
     /// The pass that begins at the cursor: in its chain if there is more of it, else in the one after.
-    fn next_pass(&self) -> io::Result<Option<Pass>> {
+    pub(super) fn next_pass(&self) -> io::Result<Option<Pass>> {
         let chains = layout::chains(&self.dir)?;
-        let stored = cursor::load(&self.dir)?;
+        let stored = match self.kept {
+            Kept::File => cursor::load(&self.dir)?,
+            Kept::Memory(cursor) => Some(cursor),
+        };
         let at =
             stored.and_then(|cursor| chains.iter().position(|chain| chain.chain == cursor.chain));
         let Some(dir) = chains.get(at.unwrap_or(0)).cloned() else {
@@ -202,7 +220,7 @@ impl Run {
         }))
     }
 
-    fn publish(&mut self, pass: &mut Pass) -> Outcome {
+    pub(super) fn publish(&mut self, pass: &mut Pass) -> Outcome {
         let producer = match self
             .producer
             .take()
@@ -260,7 +278,8 @@ impl Run {
         outcome
     }
 
-    fn settle(&mut self, pass: &mut Pass, outcome: Outcome) {
+    /// Whether there is a next chain.
+    pub(super) fn settle(&mut self, pass: &mut Pass, outcome: Outcome) -> bool {
         self.show(pass);
         self.keep(pass, true);
         match outcome {
@@ -279,9 +298,11 @@ impl Run {
                         checkpoint_bytes: 0,
                     };
                     self.keep(pass, true);
+                    return true;
                 }
             }
         }
+        false
     }
 
     /// Gives the producer what it takes; whether it took anything.
@@ -290,7 +311,7 @@ impl Run {
         let limit = if pass.dir.chain == self.live.chain {
             self.live.synced()
         } else {
-            u64::MAX
+            self.limit
         };
         while pass.flights.len() < MAX_FLIGHTS && pass.flight_bytes < MAX_FLIGHT_BYTES {
             let Some(stored) = self.next_record(pass, limit)? else {
@@ -370,9 +391,13 @@ impl Run {
             return Ok(false);
         }
         let path = pass.dir.checkpoints();
-        let Some((note, end)) =
-            note_after(&path, pass.cursor.checkpoint_bytes).map_err(|error| error.to_string())?
-        else {
+        let from = pass.cursor.checkpoint_bytes;
+        let found = note_after(&path, from).map_err(|error| error.to_string())?;
+        let idle = || {
+            let live = pass.dir.chain == self.live.chain;
+            live.then(|| lock(&self.live.idle).take().map(|note| (note, from)))?
+        };
+        let Some((note, end)) = found.or_else(idle) else {
             return Ok(false);
         };
         let covered = Checkpoint::read_unchecked(&note).map(|checkpoint| checkpoint.size);
@@ -468,11 +493,16 @@ impl Run {
     }
 
     /// Writes the cursor if it has moved. Failing that is no harm: the next process sends more again.
-    fn keep(&self, pass: &mut Pass, at_once: bool) {
+    fn keep(&mut self, pass: &mut Pass, at_once: bool) {
         if pass.cursor == pass.written || !(at_once || pass.written_at.elapsed() >= CURSOR_EVERY) {
             return;
         }
         pass.written_at = now();
+        if let Kept::Memory(cursor) = &mut self.kept {
+            *cursor = pass.cursor;
+            pass.written = pass.cursor;
+            return;
+        }
         match cursor::store(&self.dir, &pass.cursor) {
             Ok(()) => pass.written = pass.cursor,
             Err(error) => tracing::warn!(%error, "the publisher's cursor could not be written"),
@@ -554,6 +584,8 @@ fn kind(record: &[u8]) -> String {
         unauthenticated: Option<IgnoredAny>,
         config: Option<IgnoredAny>,
         shutdown: Option<IgnoredAny>,
+        pruned: Option<IgnoredAny>,
+        rotated: Option<IgnoredAny>,
     }
     let name = serde_json::from_slice::<Kind>(record)
         .ok()
@@ -567,6 +599,8 @@ fn kind(record: &[u8]) -> String {
                 (kind.unauthenticated, "unauthenticated"),
                 (kind.config, "config"),
                 (kind.shutdown, "shutdown"),
+                (kind.pruned, "pruned"),
+                (kind.rotated, "rotated"),
             ]
             .into_iter()
             .find_map(|(present, name)| present.map(|_| name))

@@ -6,7 +6,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, ErrorKind},
-    path::Path,
     process::{Command as Process, Stdio},
     time::Instant,
 };
@@ -14,6 +13,7 @@ use std::{
 use super::*;
 use crate::{
     audit::{
+        checkpoint::Checkpoint,
         record::{Closed, Delivered},
         verify::Verdict,
     },
@@ -557,6 +557,95 @@ async fn an_idle_ledger_signs_what_was_written() {
 }
 
 #[tokio::test]
+async fn a_log_that_does_not_grow_is_signed_again_for_those_outside() {
+    let (dir, outside) = (testing::dir(), testing::dir());
+    let kept = outside.path().join("kept");
+    let mut options = options(dir.path());
+    options.checkpoint_interval = Duration::from_millis(20);
+    options.checkpoint_file = Some(kept.clone());
+    let ledger = Ledger::open(options).unwrap();
+    ledger.append(closed("s"), Durability::Disk).await.unwrap();
+    let count = |path: &Path, size: u64| {
+        let text = store::checkpoints::read(path).unwrap();
+        let sizes = crate::audit::checkpoint::notes(&text)
+            .map(|note| Checkpoint::read_unchecked(note).unwrap().size);
+        sizes.filter(|found| *found == size).count()
+    };
+    until("it is signed again and again", || count(&kept, 2) >= 4).await;
+    let inside = store::layout::chains(dir.path()).unwrap()[0].checkpoints();
+    assert_eq!(count(&inside, 2), 1, "the log itself keeps one");
+    ledger.shutdown(0).await.unwrap();
+    assert!(count(&kept, 3) >= 1, "the last one is held before it ends");
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Unanchored);
+}
+
+/// What a holder is told, and what it answers next.
+#[derive(Clone, Default)]
+struct Witness {
+    told: Arc<Mutex<Vec<(String, String)>>>,
+    answers: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Witness {
+    /// Where it listens.
+    async fn serve(&self) -> url::Url {
+        use axum::{Router, http, routing::post};
+        let witness = self.clone();
+        let take = move |headers: http::HeaderMap, body: String| async move {
+            let token = headers
+                .get("authorization")
+                .map_or("", |token| token.to_str().unwrap());
+            witness.told.lock().unwrap().push((token.to_owned(), body));
+            let answer = witness.answers.lock().unwrap().pop().unwrap_or(204);
+            if answer == 0 {
+                std::future::pending::<()>().await;
+            }
+            http::StatusCode::from_u16(answer).unwrap()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let app = Router::new().route("/checkpoints", post(take));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        format!("http://{at}/checkpoints?of=us").parse().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_hold_what_they_took_and_one_that_hangs_holds_nobody_up() {
+    let dir = testing::dir();
+    let (good, hanging) = (Witness::default(), Witness::default());
+    // From the last: refused twice, then taken.
+    good.answers.lock().unwrap().extend([204, 500, 302]);
+    hanging.answers.lock().unwrap().extend([0; 100]);
+    let mut options = options(dir.path());
+    (options.checkpoint_records, options.flush_timeout) = (5, Duration::from_secs(3));
+    for (witness, token) in [(&good, Some("sesame".into())), (&hanging, None)] {
+        let url = witness.serve().await;
+        options.webhooks.push(Webhook { url, token });
+    }
+    let ledger = Ledger::open(options).unwrap();
+    let key = ledger.opening().verifier.clone();
+    let begun = Instant::now();
+    for n in 0..50 {
+        let entry = closed(&format!("s-{n}"));
+        ledger.append(entry, Durability::Disk).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "no append waited");
+    let held = |index: usize| ledger.health().holders[index].clone();
+    until("the newest is held", || held(0).records >= 50).await;
+    assert_eq!((held(0).failures, held(1).records), (2, 0));
+    assert!(held(0).holder.ends_with("/checkpoints"), "{:?}", held(0));
+    ledger.shutdown(0).await.unwrap();
+    let told = good.told.lock().unwrap();
+    assert!(told.len() < 15, "a newer one stands for those before it");
+    let last = told.last().unwrap();
+    let checkpoint = Checkpoint::open(&last.1, &[key]).unwrap();
+    assert_eq!((checkpoint.size, last.0.as_str()), (52, "Bearer sesame"));
+    assert!(told.iter().all(|(token, _)| token == "Bearer sesame"));
+    assert_eq!(hanging.told.lock().unwrap()[0].0, "");
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_stand_in_a_checkpoint_is_refused() {
     let dir = testing::dir();
     for name in ["", "a b", "a+b", "a/b", "a\n"] {
@@ -566,6 +655,218 @@ async fn a_name_that_cannot_stand_in_a_checkpoint_is_refused() {
             "{name:?}"
         );
     }
+}
+
+fn retention(age: Option<u64>, size: Option<u64>) -> Option<Retention> {
+    Some(Retention {
+        age: age.map(Duration::from_secs),
+        size,
+        at_least: Duration::ZERO,
+        archive: None,
+    })
+}
+
+async fn append_closed(ledger: &Ledger, count: usize) {
+    for n in 0..count {
+        let entry = closed(&format!("s-{n}"));
+        ledger.append(entry, Durability::Disk).await.unwrap();
+    }
+}
+
+/// What is there and what was pruned, of a log that verifies.
+fn extent(dir: &Path) -> (u64, u64) {
+    let report = verify(dir);
+    assert_eq!(report.verdict(), Verdict::Unanchored, "{:?}", report.faults);
+    let pruned = report.chains.iter().map(|chain| chain.pruned).sum();
+    (report.records(), pruned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_goes_reads_as_pruned_and_the_next_start_still_closes_what_it_left_open() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.retention) = (4_000, retention(Some(0), None));
+    let first = Ledger::open(options.clone()).unwrap();
+    first.append(opened("old"), Durability::Disk).await.unwrap();
+    append_closed(&first, 60).await;
+    first.prune().unwrap();
+    let (there, pruned) = extent(dir.path());
+    assert!(there < 30 && pruned > 30, "{there} {pruned}");
+    append_closed(&first, 20).await;
+    first.prune().unwrap();
+    assert!(
+        extent(dir.path()).1 > pruned,
+        "again, behind the first stump"
+    );
+    drop(first);
+    until("the lock is free", || {
+        !store::lock::DirLock::is_held(dir.path())
+    })
+    .await;
+    let second = Ledger::open(options.clone()).unwrap();
+    assert_eq!(second.opening().orphans_closed, 1);
+    append_closed(&second, 20).await;
+    second.prune().unwrap();
+    let report = verify(dir.path());
+    assert_eq!(report.verdict(), Verdict::Unanchored, "{:?}", report.faults);
+    let whole_chain = report.chains.iter().any(|chain| chain.records == 0);
+    assert!(whole_chain, "all of the first chain went: {report:?}");
+    // And the records that said so of the first chain go with the segments of the second: they are said again.
+    append_closed(&second, 60).await;
+    second.prune().unwrap();
+    extent(dir.path());
+    second.shutdown(0).await.unwrap();
+    let third = Ledger::open(options).unwrap();
+    third.prune().unwrap();
+    third.shutdown(0).await.unwrap();
+    extent(dir.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_by_no_rule_is_missed() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.retention) = (4_000, retention(None, Some(20_000)));
+    let ledger = Ledger::open(options).unwrap();
+    append_closed(&ledger, 90).await;
+    ledger.prune().unwrap();
+    assert!(extent(dir.path()).1 > 0);
+    ledger.shutdown(0).await.unwrap();
+    let (there, _) = extent(dir.path());
+    assert!(there > 10, "the size's worth stays");
+    let chain = store::layout::chains(dir.path()).unwrap().remove(0);
+    let segments = chain.segments().unwrap();
+    assert!(segments.len() >= 3);
+    for (_, path) in &segments {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(verify(dir.path()).verdict(), Verdict::Tampered, "{path:?}");
+        std::fs::write(path, bytes).unwrap();
+    }
+    // A stump for one more segment, which holds together but which no record names.
+    let (stump, _) = store::prune::stump(&chain, segments[1].0).unwrap();
+    store::prune::fell(&chain, &stump).unwrap();
+    let report = verify(dir.path());
+    let cause = crate::audit::verify::Cause::NotAnnounced {
+        records: segments[1].0,
+    };
+    assert_eq!(report.faults[0].cause, cause);
+    std::fs::remove_file(chain.pruned()).unwrap();
+    assert_eq!(verify(dir.path()).verdict(), Verdict::Tampered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_that_is_young_or_that_a_holder_has_no_checkpoint_of() {
+    let (dir, outside) = (testing::dir(), testing::dir());
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.retention) = (4_000, retention(Some(0), None));
+    options.retention.as_mut().unwrap().at_least = Duration::from_secs(3600);
+    let ledger = Ledger::open(options.clone()).unwrap();
+    append_closed(&ledger, 60).await;
+    assert_eq!(ledger.prune().unwrap(), 0, "too young");
+    ledger.shutdown(0).await.unwrap();
+
+    options.retention = retention(Some(0), None);
+    let hanging = Witness::default();
+    hanging.answers.lock().unwrap().extend([0; 100]);
+    options.webhooks.push(Webhook {
+        url: hanging.serve().await,
+        token: None,
+    });
+    options.flush_timeout = Duration::from_millis(10);
+    let ledger = Ledger::open(options.clone()).unwrap();
+    append_closed(&ledger, 60).await;
+    assert_eq!(
+        ledger.prune().unwrap(),
+        0,
+        "nobody outside has a checkpoint"
+    );
+    ledger.shutdown(0).await.unwrap();
+
+    options.webhooks.clear();
+    options.checkpoint_file = Some(outside.path().join("kept"));
+    let ledger = Ledger::open(options).unwrap();
+    append_closed(&ledger, 60).await;
+    until("segments end with a checkpoint", || {
+        ledger.health().holders[0].records > 40
+    })
+    .await;
+    ledger.prune().unwrap();
+    assert!(extent(dir.path()).1 > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn near_the_cap_the_oldest_go_before_anything_is_refused() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.retention) = (20_000, retention(None, None));
+    options.spool_cap_bytes = 400_000;
+    let ledger = Ledger::open(options).unwrap();
+    let mut sessions = 0;
+    while ledger.health().records < 5_000 {
+        for _ in 0..100 {
+            let session = format!("s-{sessions}");
+            let entry = opened(&session);
+            ledger.append(entry, Durability::Disk).await.unwrap();
+            let entry = closed(&session);
+            ledger.append(entry, Durability::Disk).await.unwrap();
+            sessions += 1;
+        }
+        assert!(ledger.health().writable());
+        assert!(ledger.health().spool_bytes < 400_000);
+    }
+    ledger.shutdown(0).await.unwrap();
+    let (there, pruned) = extent(dir.path());
+    assert!(there < 1_500 && pruned > 3_500, "{there} {pruned}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_the_archive_verifies_there_and_together_with_what_is_left() {
+    let (dir, outer) = (testing::dir(), testing::dir());
+    let to = outer.path().join("archive");
+    let mut options = options(dir.path());
+    (options.segment_bytes, options.retention) = (4_000, retention(Some(0), None));
+    options.retention.as_mut().unwrap().archive = Some(to.clone());
+    for _ in 0..3 {
+        let ledger = Ledger::open(options.clone()).unwrap();
+        for _ in 0..3 {
+            append_closed(&ledger, 20).await;
+            ledger.prune().unwrap();
+        }
+        ledger.shutdown(0).await.unwrap();
+    }
+    let (there, pruned) = extent(dir.path());
+    assert!(pruned > 100);
+    let key = dir.path().join("signing.key.pub");
+    std::fs::copy(&key, to.join("signing.key.pub")).unwrap();
+    assert_eq!(extent(&to), (pruned, 0), "the archive is a log of its own");
+    assert!(verify(&to).checkpoints > 2);
+    let chains = store::layout::chains(&to).unwrap();
+    let mut verifier =
+        crate::audit::verify::Verifier::new(crate::audit::verify::Order::Strict, Vec::new());
+    let newest = store::layout::chains(dir.path()).unwrap().pop().unwrap();
+    let (_, last) = store::checkpoints::last(&newest.checkpoints())
+        .unwrap()
+        .unwrap();
+    verifier
+        .checkpoint(&last, crate::audit::verify::Holder::Outside)
+        .unwrap();
+    let reading = store::check::Reading {
+        threads: std::num::NonZeroUsize::new(3).unwrap(),
+        archive: Some(&to),
+        progress: &|_| {},
+    };
+    store::check::feed(&mut verifier, dir.path(), &reading).unwrap();
+    let report = verifier.finish();
+    assert_eq!(report.verdict(), Verdict::Whole, "{:?}", report.faults);
+    assert_eq!(report.records(), there + pruned);
+    assert!(
+        report
+            .chains
+            .iter()
+            .all(|chain| chain.pruned == 0 && chain.whole == chain.records)
+    );
+    assert_eq!(chains.len(), 3);
 }
 
 /// Not a test of its own: the process that `an_acknowledged_record_survives_kill_9` kills.

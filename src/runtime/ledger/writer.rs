@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -15,22 +15,27 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{ALARMS, Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening};
+use super::{
+    Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening,
+    holders::Holders,
+    now,
+    retention::Relief,
+    room::{OVERHEAD, Room},
+    signing::Signer,
+    wall,
+};
 use crate::{
     audit::{
         ChainId, Durability, Receipt,
         chain::Stamp,
-        checkpoint::Checkpoint,
-        note::SigningKey,
-        record::{Closed, Entry, Event, Genesis, Shutdown},
+        record::{Closed, Entry, Event, Genesis, Rotated, Shutdown},
     },
-    kafka::publisher::Live,
+    kafka::{heir::Estate, publisher::Live},
     store::{
         StoreError,
-        checkpoints::{self, CheckpointFile},
+        checkpoints::CheckpointFile,
         cursor,
         disk::Disk,
-        frame::FRAME_HEADER,
         keyfile,
         layout::{self, ChainDir},
         lock::DirLock,
@@ -47,6 +52,13 @@ pub(super) enum Command {
         session: String,
         written: Arc<AtomicBool>,
     },
+    /// Records about the log itself; answered once they are on disk.
+    Own {
+        entries: Vec<Entry>,
+        reply: mpsc::SyncSender<Result<(), LedgerError>>,
+    },
+    /// The disk holds less than it did.
+    Recount,
     Shutdown(Ending),
 }
 
@@ -73,8 +85,10 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 const SPOOL_SYNC: Duration = Duration::from_millis(30);
 /// How often a disk in trouble is tried again while nobody writes.
 const PROBE: Duration = Duration::from_millis(250);
-/// Room taken by a record besides its entry, at most on average.
-const OVERHEAD: usize = FRAME_HEADER + 320;
+/// How long retention may take to make room.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often what waits for it is looked at again.
+const WAITING: Duration = Duration::from_millis(10);
 /// Sessions the ledger must close itself, at most: as many as can have been in the queue. More are closed by the next
 /// start, which finds them open.
 const MAX_CLOSING: usize = 65_536;
@@ -93,6 +107,8 @@ struct Batch {
     records: usize,
     bytes: usize,
     abandoned: Vec<(String, Arc<AtomicBool>)>,
+    own: Vec<(Vec<Entry>, mpsc::SyncSender<Result<(), LedgerError>>)>,
+    recount: bool,
     ending: Option<Ending>,
 }
 
@@ -105,6 +121,8 @@ impl Batch {
                 self.items.push(item);
             }
             Command::Abandoned { session, written } => self.abandoned.push((session, written)),
+            Command::Own { entries, reply } => self.own.push((entries, reply)),
+            Command::Recount => self.recount = true,
             Command::Shutdown(ending) => self.ending = Some(ending),
         }
     }
@@ -121,22 +139,20 @@ pub(super) struct Writer {
     dir: PathBuf,
     deployment: String,
     replica: String,
-    key: SigningKey,
-    checkpoints: CheckpointFile,
-    checkpoint_file: Option<PathBuf>,
-    checkpoint_records: u64,
-    checkpoint_interval: Duration,
+    signer: Signer,
+    room: Room,
     group_commit_delay: Duration,
-    /// Size and time of the last checkpoint.
-    signed: (u64, Instant),
     opened_at: Instant,
     /// When the oldest record that is not on disk was written.
     unsynced_since: Option<Instant>,
-    counted_at: Instant,
     probed_at: Instant,
     /// Sessions whose `opened` is in the log although its caller was told that it is not.
     closing: VecDeque<String>,
-    state: Arc<Mutex<LedgerHealth>>,
+    /// What there is no room for before old segments were looked at; bounded by the queue.
+    waiting: Vec<Item>,
+    /// When the first of them came, and the count of sweeps they wait for.
+    waiting_for: Option<(Instant, u64)>,
+    relief: Relief,
     live: Arc<Live>,
     _lock: DirLock,
 }
@@ -147,6 +163,9 @@ impl Writer {
         options: &LedgerOptions,
         chain: ChainId,
         lock: DirLock,
+        estate: Estate,
+        holders: Holders,
+        relief: Relief,
         disk: &dyn Fn() -> Box<dyn Disk>,
     ) -> Result<(Self, Opening), OpenError> {
         let dir = options.dir.clone();
@@ -159,7 +178,12 @@ impl Writer {
             &format!("countersign/{}/{}", options.deployment, options.replica),
         )?;
         let published = cursor::load(&dir).map_err(StoreError::io(&dir))?;
-        let recovered = recover::recover(&dir, published)?;
+        let mut recovered = recover::recover(&dir, published)?;
+        if recovered.previous.is_none() {
+            (recovered.previous, recovered.orphans) = (estate.previous, estate.orphans);
+        }
+        let introductions = keyfile::introductions(&key_path)?;
+        keyfile::must_follow(&key_path, &key, &introductions, recovered.previous.as_ref())?;
 
         let chain_dir = ChainDir::new(&dir, recovered.next_ordinal, chain);
         layout::create_chain(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
@@ -172,44 +196,36 @@ impl Writer {
             .map_err(OpenError::Begin)?;
         let wal =
             Wal::create(disk(), chain_dir, options.segment_bytes).map_err(OpenError::Begin)?;
-        let health = LedgerHealth {
-            trouble: None,
-            spool_bytes: 0,
-            cap_bytes: options.spool_cap_bytes,
-            alarm_percent: 0,
-            records: 0,
-            synced: 0,
-            published: None,
-        };
         let mut writer = Self {
             wal,
             disk: files,
+            room: Room::new(dir.clone(), options.spool_cap_bytes, relief.clone()),
             dir,
             deployment: options.deployment.clone(),
             replica: options.replica.clone(),
-            checkpoints,
-            checkpoint_file: options.checkpoint_file.clone(),
-            checkpoint_records: options.checkpoint_records.max(1),
-            checkpoint_interval: options.checkpoint_interval,
+            signer: Signer::new(options, key, checkpoints, holders),
             group_commit_delay: options.group_commit_delay,
-            signed: (0, begun),
             opened_at: begun,
             unsynced_since: None,
-            counted_at: begun,
             probed_at: begun,
             closing: VecDeque::new(),
-            state: Arc::new(Mutex::new(health)),
+            waiting: Vec::new(),
+            waiting_for: None,
+            relief,
             live: Arc::new(Live::new(chain)),
             _lock: lock,
-            key,
         };
         writer
-            .first_records(&recovered, &options.build)
+            .first_records(&recovered, &options.build, introductions)
             .map_err(OpenError::Begin)?;
         // A crash before this line closes them once more in the next chain's stead: the closings are read back, and what
         // they close is closed.
         recover::mark(&recovered.to_mark)?;
-        writer.count_bytes();
+        // At once, since a checkpoint of this chain that is held outside covers all chains before it.
+        if let Err(error) = writer.checkpoint() {
+            tracing::warn!(%error, "an audit checkpoint could not be written");
+        }
+        writer.room.count();
         writer.publish_state();
         let opening = Opening {
             chain,
@@ -223,20 +239,25 @@ impl Writer {
                 .is_some_and(|previous| previous.clean),
             orphans_closed: recovered.orphans.len(),
             cuts: recovered.cuts,
-            verifier: writer.key.verifier().clone(),
+            verifier: writer.signer.verifier().clone(),
         };
         Ok((writer, opening))
     }
 
     pub(super) fn state(&self) -> Arc<Mutex<LedgerHealth>> {
-        Arc::clone(&self.state)
+        self.room.state()
     }
 
     pub(super) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
     }
 
-    fn first_records(&mut self, recovered: &Recovered, build: &str) -> io::Result<()> {
+    fn first_records(
+        &mut self,
+        recovered: &Recovered,
+        build: &str,
+        introductions: Vec<String>,
+    ) -> io::Result<()> {
         let mut genesis = Genesis {
             deployment: self.deployment.clone(),
             replica: self.replica.clone(),
@@ -255,6 +276,17 @@ impl Writer {
             session: String::new(),
             event: Event::Genesis(genesis),
         }])?;
+        if !introductions.is_empty() {
+            // In every chain, so that each verifies by itself, whatever was pruned.
+            let rotated = Rotated {
+                key: self.signer.verifier().to_string(),
+                introductions,
+            };
+            self.write_own(&[Entry {
+                session: String::new(),
+                event: Event::Rotated(rotated),
+            }])?;
+        }
         for sessions in recovered.orphans.chunks(MAX_BATCH_RECORDS) {
             let entries: Vec<Entry> = sessions
                 .iter()
@@ -281,7 +313,16 @@ impl Writer {
                     return;
                 }
             }
+            if batch.recount {
+                self.room.count();
+                if self.room.health().trouble == Some(LedgerError::Full) {
+                    self.room.works();
+                }
+            }
             self.write(batch.items);
+            for (entries, reply) in batch.own {
+                let _ = reply.send(self.write_durably(&entries));
+            }
             for (session, written) in batch.abandoned {
                 if written.load(Ordering::Acquire) {
                     self.must_close(Some(session));
@@ -322,8 +363,10 @@ impl Writer {
     fn write(&mut self, items: Vec<Item>) {
         // For the others nobody waits any more, and nothing of them is in the log. How a session ended is worth writing
         // all the same.
-        let items: Vec<Item> = items
+        let waited = std::mem::take(&mut self.waiting);
+        let items: Vec<Item> = waited
             .into_iter()
+            .chain(items)
             .filter(|item| !item.reply.is_closed() || item.group.closes.is_some())
             .collect();
         let items = self.refuse_beyond_cap(items);
@@ -344,9 +387,9 @@ impl Writer {
         if let Err(error) = self
             .wal
             .append(&entries, &mut receipts)
-            .map(|grown| self.grow(grown))
+            .map(|grown| self.room.grow(grown))
         {
-            let error = self.failed("written", &error);
+            let error = self.room.failed("written", &error);
             return items.into_iter().for_each(|item| self.refuse(item, error));
         }
         self.unsynced_since.get_or_insert_with(now);
@@ -365,7 +408,7 @@ impl Writer {
             }
         }
         if to_sync.is_empty() && !self.wal.must_sync() {
-            return self.works();
+            return self.room.works();
         }
         // What could not be synced stays in the chain, and the disk may yet keep it.
         let synced = self.sync();
@@ -398,7 +441,7 @@ impl Writer {
                 .map(|session| closed_unknown(session))
                 .collect();
             if let Err(error) = self.write_own(&entries) {
-                self.failed("written", &error);
+                self.room.failed("written", &error);
                 return;
             }
             self.closing.drain(..entries.len());
@@ -415,42 +458,61 @@ impl Writer {
         let stamp = stamp(&self.replica, (wall(), self.opened_at.elapsed()));
         let entries: Vec<_> = json.iter().map(|entry| (stamp, entry.as_slice())).collect();
         let grown = self.wal.append(&entries, &mut Vec::new())?;
-        self.grow(grown);
+        self.room.grow(grown);
         Ok(())
     }
 
-    /// Answers `audit_full` to what does not fit under the cap. The last sixteenth (16 MiB at most) is kept for what is
-    /// under way, so that sessions that were let in can be closed.
+    fn write_durably(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
+        self.write_own(entries)
+            .map_err(|error| self.room.failed("written", &error))?;
+        self.sync()
+    }
+
+    /// Answers `audit_full` to what does not fit under the cap, once what may be pruned is.
     fn refuse_beyond_cap(&mut self, items: Vec<Item>) -> Vec<Item> {
-        let cap = self.health().cap_bytes;
-        let reserve = reserve(cap);
-        let mut used = self.health().spool_bytes;
         let wanted: u64 = items.iter().map(Item::on_disk).sum();
-        if used + wanted > cap - reserve && self.counted_at.elapsed() >= PROBE {
-            // Someone may have made room since.
-            used = self.count_bytes();
-        }
+        let (mut used, for_new_work, cap) = self.room.limits(wanted, PROBE);
         let mut fitting = Vec::with_capacity(items.len());
         for item in items {
             let limit = if item.group.begins_work {
-                cap - reserve
+                for_new_work
             } else {
                 cap
             };
-            if used + item.on_disk() > limit {
-                self.trouble(Some(LedgerError::Full));
-                self.refuse(item, LedgerError::Full);
-            } else {
+            if used + item.on_disk() <= limit {
                 used += item.on_disk();
                 fitting.push(item);
+            } else if self.may_wait() {
+                self.waiting.push(item);
+            } else {
+                self.room.trouble(Some(LedgerError::Full));
+                self.refuse(item, LedgerError::Full);
             }
+        }
+        if self.waiting.is_empty() {
+            self.waiting_for = None;
         }
         fitting
     }
 
+    /// Whether it is worth waiting for retention to make room: until it has looked for some, a second at most.
+    fn may_wait(&mut self) -> bool {
+        if !self.relief.works {
+            return false;
+        }
+        let relief = &self.relief;
+        let (since, sweeps) = *self.waiting_for.get_or_insert_with(|| {
+            relief.ask();
+            (now(), relief.after_the_next())
+        });
+        // The first may have been asked for while one was under way.
+        relief.ask();
+        !relief.is_over(sweeps) && since.elapsed() < PATIENCE
+    }
+
     /// What is due without anyone asking.
     fn tick(&mut self) {
-        if self.health().trouble.is_some() && self.probed_at.elapsed() >= PROBE {
+        if self.room.in_trouble() && self.probed_at.elapsed() >= PROBE {
             self.probe();
         }
         if self
@@ -459,30 +521,27 @@ impl Writer {
         {
             let _ = self.sync();
         }
-        let unsigned = self.wal.head().size - self.signed.0;
-        let due = unsigned >= self.checkpoint_records
-            || (unsigned > 0 && self.signed.1.elapsed() >= self.checkpoint_interval);
-        if due && self.sync().is_ok() {
-            // Tried again when the next is due: a checkpoint late is no reason to refuse traffic.
-            if let Err(error) = self.checkpoint() {
-                tracing::warn!(%error, "an audit checkpoint could not be written");
-                self.signed.1 = now();
-            }
+        let due = self
+            .signer
+            .is_due(self.wal.head().size, self.wal.segment_is_full());
+        if due
+            && self.sync().is_ok()
+            && let Err(error) = self.checkpoint()
+        {
+            tracing::warn!(%error, "an audit checkpoint could not be written");
+            self.signer.put_off();
         }
     }
 
     fn until_due(&self) -> Duration {
-        let mut wait = Duration::from_secs(1);
-        if self.wal.head().size > self.signed.0 {
-            wait = wait.min(
-                self.checkpoint_interval
-                    .saturating_sub(self.signed.1.elapsed()),
-            );
-        }
+        let mut wait = Duration::from_secs(1).min(self.signer.until_due());
         if let Some(since) = self.unsynced_since {
             wait = wait.min(SPOOL_SYNC.saturating_sub(since.elapsed()));
         }
-        if self.health().trouble.is_some() {
+        if !self.waiting.is_empty() {
+            wait = wait.min(WAITING);
+        }
+        if self.room.in_trouble() {
             wait = wait.clamp(Duration::from_millis(10), PROBE);
         }
         wait
@@ -498,9 +557,9 @@ impl Writer {
             file.sync()?;
             file.cut(0)
         });
-        self.count_bytes();
+        self.room.count();
         if written.is_ok() {
-            self.works();
+            self.room.works();
             self.close_abandoned();
         }
     }
@@ -510,14 +569,13 @@ impl Writer {
             Ok(()) => {
                 self.unsynced_since = None;
                 self.live.advance(self.wal.synced());
-                self.works();
+                self.room.works();
                 Ok(())
             }
-            Err(error) => Err(self.failed("synced", &error)),
+            Err(error) => Err(self.room.failed("synced", &error)),
         }
     }
 
-    /// INVARIANT: everything it covers is on disk.
     fn checkpoint(&mut self) -> io::Result<()> {
         let head = self.wal.head();
         debug_assert_eq!(
@@ -525,26 +583,14 @@ impl Writer {
             self.wal.synced(),
             "a checkpoint must not outlive what it covers"
         );
-        if head.size == self.signed.0 {
-            return Ok(());
+        let signed = self.signer.sign(&head, self.wal.root())?;
+        match signed.grown {
+            0 => self.live.idle(signed.note),
+            grown => {
+                self.room.grow(grown);
+                self.live.wake();
+            }
         }
-        let checkpoint = Checkpoint {
-            deployment: self.deployment.clone(),
-            chain: head.chain,
-            size: head.size,
-            root: self.wal.root(),
-        };
-        let note = checkpoint.sign(&self.key);
-        let grown = self.checkpoints.append(&note)?;
-        self.grow(grown);
-        self.signed = (head.size, now());
-        if let Some(path) = &self.checkpoint_file
-            && let Err(error) = checkpoints::append_outside(path, &note)
-        {
-            // The next one covers what this one would have.
-            tracing::warn!(%error, path = %path.display(), "a checkpoint could not be written outside");
-        }
-        self.live.wake();
         Ok(())
     }
 
@@ -554,131 +600,17 @@ impl Writer {
             session: String::new(),
             event: Event::Shutdown(Shutdown { cut_sessions }),
         };
-        self.write_own(&[entry])
-            .map_err(|error| self.failed("written", &error))?;
-        self.sync()?;
+        self.write_durably(&[entry])?;
         self.checkpoint()
-            .map_err(|error| self.failed("signed", &error))
-    }
-
-    fn failed(&self, what: &str, error: &io::Error) -> LedgerError {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => LedgerError::Full,
-            _ => LedgerError::Unavailable,
-        };
-        if self.health().trouble != Some(kind) {
-            tracing::error!(%error, code = kind.code(), "the audit log cannot be {what}; requests are refused until it can");
-        }
-        self.trouble(Some(kind));
-        kind
-    }
-
-    /// A write worked. At the cap that is no reason to let new work in.
-    fn works(&self) {
-        if self.at_cap() {
-            return self.trouble(Some(LedgerError::Full));
-        }
-        if self.health().trouble.is_some() {
-            tracing::info!("the audit log can be written again");
-        }
-        self.trouble(None);
-    }
-
-    fn at_cap(&self) -> bool {
-        let health = self.health();
-        health.spool_bytes + reserve(health.cap_bytes) + OVERHEAD as u64 >= health.cap_bytes
-    }
-
-    fn trouble(&self, trouble: Option<LedgerError>) {
-        self.health().trouble = trouble;
-    }
-
-    fn grow(&self, bytes: u64) {
-        self.health().spool_bytes += bytes;
-        self.alarm();
-    }
-
-    /// Says so, once, where the log has grown over one of the alarms' marks or is below one again.
-    fn alarm(&self) {
-        let mut health = self.health();
-        let usable = health.cap_bytes - reserve(health.cap_bytes);
-        let percent = health.spool_bytes.saturating_mul(100) / usable.max(1);
-        let passed = ALARMS.into_iter().rfind(|mark| percent >= u64::from(*mark));
-        let before = std::mem::replace(&mut health.alarm_percent, passed.unwrap_or(0));
-        let (now, bytes, cap) = (health.alarm_percent, health.spool_bytes, health.cap_bytes);
-        drop(health);
-        match now.cmp(&before) {
-            std::cmp::Ordering::Greater if now == ALARMS[ALARMS.len() - 1] => {
-                tracing::error!(
-                    percent,
-                    bytes,
-                    cap,
-                    "the audit log's share of the disk is all but full; at the cap requests are refused"
-                );
-            }
-            std::cmp::Ordering::Greater => {
-                tracing::warn!(
-                    percent,
-                    bytes,
-                    cap,
-                    "the audit log's share of the disk is filling up"
-                );
-            }
-            std::cmp::Ordering::Less => {
-                tracing::info!(
-                    percent,
-                    bytes,
-                    cap,
-                    "the audit log's share of the disk has room again"
-                );
-            }
-            std::cmp::Ordering::Equal => {}
-        }
-    }
-
-    fn count_bytes(&mut self) -> u64 {
-        self.counted_at = now();
-        if let Ok(bytes) = layout::bytes_on_disk(&self.dir) {
-            self.health().spool_bytes = bytes;
-        }
-        self.alarm();
-        self.health().spool_bytes
+            .map_err(|error| self.room.failed("signed", &error))
     }
 
     fn publish_state(&self) {
         self.live.advance(self.wal.synced());
-        let mut health = self.health();
+        let mut health = self.room.health();
         health.records = self.wal.head().size;
         health.synced = self.wal.synced();
     }
-
-    /// The shared state; held for a moment only, never across a write.
-    fn health(&self) -> std::sync::MutexGuard<'_, LedgerHealth> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "this thread waits for the disk, in real time"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a record says when it was written, which only its writer knows"
-)]
-fn wall() -> Timestamp {
-    Timestamp::now()
-}
-
-/// Room kept for sessions that were let in.
-fn reserve(cap: u64) -> u64 {
-    (cap / 16).min(16 << 20)
 }
 
 fn stamp(replica: &str, (time, since): (Timestamp, Duration)) -> Stamp<'_> {
