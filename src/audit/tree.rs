@@ -45,6 +45,18 @@ impl Frontier {
         self.size
     }
 
+    /// The roots of its perfect subtrees, largest first: with the size, all there is to keep of it.
+    #[must_use]
+    pub fn nodes(&self) -> &[Hash] {
+        &self.nodes
+    }
+
+    /// The right edge of a tree of `size` leaves with these `nodes`; `None` where a tree of that size has not as many.
+    #[must_use]
+    pub fn from_nodes(size: u64, nodes: Vec<Hash>) -> Option<Self> {
+        (nodes.len() == size.count_ones() as usize).then_some(Self { size, nodes })
+    }
+
     /// Adds a leaf.
     pub fn push(&mut self, leaf: &[u8]) {
         let mut node = leaf_hash(leaf);

@@ -159,6 +159,25 @@ impl Verifier {
         Ok(())
     }
 
+    /// Goes on with a chain where an earlier verifier was, before anything else of it is fed: at `head`, with the tree over
+    /// all records before it, and its genesis where that was read.
+    pub fn resume(&mut self, head: Head, tree: Frontier, genesis: Option<Genesis>) {
+        let chain = Chain {
+            head,
+            tree,
+            genesis,
+            ..Chain::new(head.chain)
+        };
+        self.chains.insert(head.chain, chain);
+    }
+
+    /// How far a chain was read and found sound: what [`resume`](Self::resume) takes.
+    #[must_use]
+    pub fn edge(&self, chain: ChainId) -> Option<(Head, &Frontier, Option<&Genesis>)> {
+        let chain = self.chains.get(&chain)?;
+        Some((chain.head, &chain.tree, chain.genesis.as_ref()))
+    }
+
     /// What lay beside the chain as its checkpoint is none.
     pub fn bad_checkpoint(&mut self, chain: ChainId, error: NoteError) {
         self.fault(chain, 0, Cause::Checkpoint { size: 0, error });

@@ -12,13 +12,17 @@ use crate::config;
 
 pub mod check;
 pub mod detect;
+pub mod index;
 pub mod keygen;
 pub mod mask;
 pub mod proof;
+pub mod replay;
 mod scan;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 pub mod tail;
+mod terminal;
 pub mod verify;
 
 /// Govern AI inference traffic from inside Envoy: identity, policy, masking, and a record that can be verified.
@@ -44,6 +48,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     Proof(proof::ProofCommand),
     Tail(tail::TailArgs),
+    Sessions(sessions::SessionsArgs),
+    Replay(replay::ReplayArgs),
+    Index(index::IndexArgs),
     Keygen(keygen::KeygenArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
@@ -98,6 +105,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args),
         Command::Proof(args) => proof::run(&args),
         Command::Tail(args) => tail::run(args),
+        Command::Sessions(args) => sessions::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Index(args) => index::run(&args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {
             println!("{:#}", config::json_schema());

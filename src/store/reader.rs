@@ -96,14 +96,19 @@ impl ChainReader {
     /// # Errors
     /// Those of reading the directory.
     pub fn until_now(dir: ChainDir) -> io::Result<Self> {
-        let last = dir.segments()?.pop();
-        let until = last
+        Self::new(dir).ending_now()
+    }
+
+    /// The same reader, of what the chain holds now only.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn ending_now(mut self) -> io::Result<Self> {
+        let last = self.dir.segments()?.pop();
+        self.until = last
             .map(|(first, path)| Ok::<_, io::Error>((first, path.metadata()?.len())))
             .transpose()?;
-        Ok(Self {
-            until,
-            ..Self::new(dir)
-        })
+        Ok(self)
     }
 
     /// A reader that begins with the segment that holds record `seq`; earlier records of that segment come first.
@@ -310,6 +315,25 @@ impl ChainReader {
             consumed: 0,
         });
         Ok(Opened::Yes)
+    }
+}
+
+/// The record whose frame begins at byte `offset` of a segment; `None` where no whole frame does.
+///
+/// # Errors
+/// Those of opening and reading the file.
+pub fn record_at(segment: &Path, offset: u64) -> io::Result<Option<Stored>> {
+    let mut segment = Segment {
+        path: segment.to_owned(),
+        first_seq: 0,
+        file: File::open(segment)?,
+        offset,
+        buffer: Vec::new(),
+        consumed: 0,
+    };
+    match segment.frame()? {
+        Frame::Whole(stored) => Ok(Some(stored)),
+        Frame::Cut(_) | Frame::Bad(_) => Ok(None),
     }
 }
 
