@@ -5,7 +5,7 @@
 //! what should happen is returned. `tests/layering.rs` holds the table of who may import whom.
 //!
 //! ```text
-//! technologies   config  grpc  http  kafka  store  keys  runtime  telemetry      (app and cli know them all)
+//! technologies   config  grpc  http  kafka  store  index  keys  runtime  telemetry      (app and cli know them all)
 //! ideas          exchange -> dialect, mask, policy, identity, audit
 //!                policy -> identity, detect, mask     mask -> detect     dialect, identity, detect, audit -> nothing
 //! ```
@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod index;
 pub mod kafka;
 pub mod keys;
 pub mod mask;

@@ -19,7 +19,7 @@ const IDEAS: [&str; 7] = [
 const COMPOSITION: [&str; 4] = ["app", "cli", "lib", "main"];
 
 /// What each module may import of ours. A path of two names allows that one module only.
-const TABLE: [(&str, &[&str]); 15] = [
+const TABLE: [(&str, &[&str]); 16] = [
     ("audit", &[]),
     ("detect", &[]),
     ("dialect", &[]),
@@ -47,6 +47,7 @@ const TABLE: [(&str, &[&str]); 15] = [
     ),
     ("grpc", &["audit", "exchange", "identity"]),
     ("http", &[]),
+    ("index", &["audit", "store"]),
     ("kafka", &["audit", "store"]),
     ("keys", &["identity", "runtime::clock"]),
     (

@@ -17,6 +17,7 @@ pub(crate) mod fixture;
 pub mod note;
 pub mod proof;
 pub mod record;
+pub mod replay;
 #[cfg(test)]
 mod samples;
 pub mod stump;

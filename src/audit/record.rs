@@ -224,6 +224,8 @@ pub struct Timing {
     pub at_ms: u32,
     /// Bytes let out.
     pub bytes: u32,
+    /// Bytes of this session's recorded text that became known with it, in the order of its records.
+    pub text: u32,
 }
 
 /// The session is over. Durable before the end of the stream is released.

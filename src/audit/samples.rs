@@ -100,6 +100,7 @@ fn events() -> Vec<Event> {
             timing: vec![Timing {
                 at_ms: 120,
                 bytes: 5,
+                text: 5,
             }],
         }),
         Event::Closed(Box::new(Closed {

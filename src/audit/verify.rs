@@ -247,6 +247,13 @@ impl Verifier {
         self.compare(id);
     }
 
+    /// How far a chain was read and found sound: what [`resume`](Self::resume) takes.
+    #[must_use]
+    pub fn edge(&self, chain: ChainId) -> Option<(Head, &Frontier, Option<&Genesis>)> {
+        let chain = self.chains.get(&chain)?;
+        Some((chain.head, &chain.tree, chain.genesis.as_ref()))
+    }
+
     /// What lay beside the chain as its checkpoint is none.
     pub fn bad_checkpoint(&mut self, chain: ChainId, error: NoteError) {
         self.fault(chain, 0, Cause::Checkpoint { size: 0, error });

@@ -13,14 +13,18 @@ use crate::config;
 pub mod archive;
 pub mod check;
 pub mod detect;
+pub mod index;
 pub mod keygen;
 pub mod mask;
 pub mod proof;
 pub mod republish;
+pub mod replay;
 mod scan;
 pub mod serve;
+pub mod sessions;
 pub mod source;
 pub mod tail;
+mod terminal;
 pub mod verify;
 
 /// Govern AI inference traffic from inside Envoy: identity, policy, masking, and a record that can be verified.
@@ -48,6 +52,9 @@ enum Command {
     Tail(tail::TailArgs),
     Archive(archive::ArchiveArgs),
     Republish(republish::RepublishArgs),
+    Sessions(sessions::SessionsArgs),
+    Replay(replay::ReplayArgs),
+    Index(index::IndexArgs),
     Keygen(keygen::KeygenArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
@@ -104,6 +111,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args),
         Command::Archive(args) => archive::run(&args),
         Command::Republish(args) => republish::run(&args),
+        Command::Sessions(args) => sessions::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Index(args) => index::run(&args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {
             println!("{:#}", config::json_schema());

@@ -1,7 +1,7 @@
 //! `countersign tail`: the records as they come, without checking them.
 
 use std::{
-    io::{self, BufWriter, ErrorKind, Write},
+    io::{self, BufWriter, Write},
     path::Path,
     process::ExitCode,
     thread,
@@ -11,7 +11,10 @@ use std::{
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::source::{Source, SourceArgs};
+use super::{
+    source::{Source, SourceArgs},
+    terminal::{is_closed_pipe, one_line},
+};
 use crate::{
     audit::{
         chain::Position,
@@ -63,14 +66,7 @@ pub fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
         Source::Topic(options) => tail_topic(&options, args.follow, &mut out),
     };
     match done.and_then(|()| Ok(out.to.flush()?)) {
-        // `tail | head` is no fault.
-        Err(error)
-            if error
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) =>
-        {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
@@ -188,20 +184,7 @@ fn line(record: &[u8]) -> String {
         &chain[..8],
         position.seq
     );
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_bidi_control(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// Characters that make a terminal show text in another order than it has (Unicode UAX #9).
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    one_line(&text)
 }
 
 fn describe(event: &Event) -> String {

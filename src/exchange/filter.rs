@@ -90,6 +90,8 @@ struct Shown {
     lanes: BTreeMap<Channel, Masker>,
     text: BTreeMap<Channel, String>,
     bytes: usize,
+    /// Bytes added since they were last asked for.
+    fresh: usize,
     found: BTreeMap<Entity, u64>,
 }
 
@@ -116,6 +118,7 @@ impl Filter {
                 lanes: BTreeMap::new(),
                 text: BTreeMap::new(),
                 bytes: 0,
+                fresh: 0,
                 found: BTreeMap::new(),
             },
         }
@@ -140,11 +143,12 @@ impl Filter {
         std::mem::take(&mut self.released)
     }
 
-    /// The text has left.
-    pub(super) fn left(&mut self, text: Released) {
+    /// The text has left; how many bytes of recordable text became known with it.
+    pub(super) fn left(&mut self, text: Released) -> usize {
         for (channel, text, last) in text.0 {
             self.shown.push(&channel, &text, last);
         }
+        std::mem::take(&mut self.shown.fresh)
     }
 
     /// Takes the recordable text that left since the last call.
@@ -299,6 +303,7 @@ impl Shown {
             return;
         }
         self.bytes += text.len();
+        self.fresh += text.len();
         self.text.entry(channel.clone()).or_default().push_str(text);
     }
 }

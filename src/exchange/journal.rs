@@ -188,14 +188,18 @@ impl Journal {
         self.response_bytes += bytes as u64;
     }
 
-    /// Bytes of the answer were let out.
-    pub(super) fn let_out(&mut self, at_ms: u32, bytes: usize) {
+    /// Bytes of the answer were let out, and with them so many bytes of recordable text became known.
+    pub(super) fn let_out(&mut self, at_ms: u32, bytes: usize, text: usize) {
         self.unrecorded += bytes;
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = clamp(bytes as u64);
+        let text = clamp(text as u64);
         match self.timing.last_mut() {
             // The clock tells no more apart, and a record must not grow with the number of pieces.
-            Some(last) if last.at_ms == at_ms => last.bytes = last.bytes.saturating_add(bytes),
-            _ => self.timing.push(Timing { at_ms, bytes }),
+            Some(last) if last.at_ms == at_ms => {
+                last.bytes = last.bytes.saturating_add(bytes);
+                last.text = last.text.saturating_add(text);
+            }
+            _ => self.timing.push(Timing { at_ms, bytes, text }),
         }
     }
 

@@ -405,8 +405,8 @@ impl Exchange {
             return;
         };
         if let Some(piece) = flow.withheld.pop_front() {
-            flow.filter.left(piece.text);
-            self.journal.let_out(at, piece.bytes.len());
+            let text = flow.filter.left(piece.text);
+            self.journal.let_out(at, piece.bytes.len(), text);
             leaving.extend_from_slice(&piece.bytes);
         }
     }
@@ -438,13 +438,13 @@ impl Exchange {
         let Response::Flowing(flow) = &mut self.response else {
             return;
         };
-        let mut bytes = 0;
+        let (mut bytes, mut text) = (0, 0);
         for piece in flow.withheld.iter_mut().chain([&mut flow.terminal]) {
             bytes += piece.bytes.len();
-            flow.filter.left(std::mem::take(&mut piece.text));
+            text += flow.filter.left(std::mem::take(&mut piece.text));
         }
         if bytes > 0 {
-            self.journal.let_out(at, bytes);
+            self.journal.let_out(at, bytes, text);
         }
     }
 

@@ -342,6 +342,25 @@ impl ChainReader {
     }
 }
 
+/// The record whose frame begins at byte `offset` of a segment; `None` where no whole frame does.
+///
+/// # Errors
+/// Those of opening and reading the file.
+pub fn record_at(segment: &Path, offset: u64) -> io::Result<Option<Stored>> {
+    let mut segment = Segment {
+        path: segment.to_owned(),
+        first_seq: 0,
+        file: File::open(segment)?,
+        offset,
+        buffer: Vec::new(),
+        consumed: 0,
+    };
+    match segment.frame()? {
+        Frame::Whole(stored) => Ok(Some(stored)),
+        Frame::Cut(_) | Frame::Bad(_) => Ok(None),
+    }
+}
+
 enum Opened {
     Yes,
     None(Tail),

@@ -18,6 +18,14 @@ pub struct Fault {
     pub cause: Cause,
 }
 
+impl Fault {
+    /// Whether the record at its place and those after it prove nothing; a checkpoint that is none says nothing of records.
+    #[must_use]
+    pub fn is_about_records(&self) -> bool {
+        !matches!(self.cause, Cause::Checkpoint { .. })
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
