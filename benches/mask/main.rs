@@ -11,6 +11,7 @@
 
 mod corpus;
 mod frozen;
+mod stream;
 
 use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Instant};
 
@@ -73,6 +74,9 @@ fn main() {
             100.0 * masked as f64 / text.len() as f64
         );
         measure(&rows, &text, copy, rounds.unwrap_or(7));
+    }
+    if only.is_empty() {
+        streams(&frozen, &all, rounds.unwrap_or(7));
     }
     let held = [("15", &frozen), ("all", &all)];
     for (name, plan) in held.into_iter().filter(|_| only.is_empty()) {
@@ -163,6 +167,55 @@ fn measure(rows: &[Row<'_>], text: &str, copy: f64, rounds: usize) {
             "{name:<26} {:>8.0} {of_copy:>9.3} {of_new_many:>12.2}",
             rate / 1e6
         );
+    }
+    println!();
+}
+
+/// The whole way of an answer, by bytes on the wire.
+fn streams(frozen: &Arc<Plan>, all: &Arc<Plan>, rounds: usize) {
+    let text = corpus::chats(4, BYTES / 16, 0.0);
+    let events = stream::wire(&text);
+    let wire = events.concat();
+    println!(
+        "a chat stream: {} bytes in {} events of {:.1} bytes of text each",
+        wire.len(),
+        events.len(),
+        text.len() as f64 / events.len() as f64
+    );
+    let none = Catalog::builtin().expect("they compile");
+    let none = plan(&none, &std::collections::BTreeSet::new());
+    let pieces: Vec<(&str, Vec<&[u8]>)> = vec![
+        (
+            "16 KiB at a time",
+            wire.as_bytes().chunks(16 << 10).collect(),
+        ),
+        (
+            "an event at a time",
+            events.iter().map(String::as_bytes).collect(),
+        ),
+    ];
+    let copy = copy_rate(rounds);
+    println!("{:<36} {:>8} {:>9}", "", "MB/s", "of copy");
+    println!("{:<36} {:>8.0} {:>9.3}", "copy", copy / 1e6, 1.0);
+    for (how, pieces) in &pieces {
+        for (name, plan) in [
+            ("no detector", &none),
+            ("15", frozen),
+            ("all detectors", all),
+        ] {
+            let times = (0..rounds).map(|_| {
+                let start = Instant::now();
+                black_box(stream::read(plan, black_box(pieces).iter().copied()));
+                start.elapsed().as_secs_f64()
+            });
+            let rate = wire.len() as f64 / times.fold(f64::INFINITY, f64::min);
+            println!(
+                "{:<36} {:>8.0} {:>9.3}",
+                format!("{how}, {name}"),
+                rate / 1e6,
+                rate / copy
+            );
+        }
     }
     println!();
 }

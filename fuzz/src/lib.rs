@@ -40,21 +40,17 @@ pub fn endpoint(data: &[u8]) -> Option<(&'static dyn Dialect, &'static Endpoint,
 pub struct Lanes(BTreeMap<Channel, Masker>);
 
 impl TextFilter for Lanes {
-    fn push(&mut self, channel: &Channel, text: &str) -> String {
-        let mut out = String::new();
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String) {
         self.0
             .entry(channel.clone())
             .or_insert_with(|| Masker::new(PLAN.clone()))
-            .push(text, &mut out);
-        out
+            .push(text, out);
     }
 
-    fn finish(&mut self, channel: &Channel) -> String {
-        let mut out = String::new();
+    fn finish(&mut self, channel: &Channel, out: &mut String) {
         if let Some(mut masker) = self.0.remove(channel) {
-            masker.finish(&mut out);
+            masker.finish(out);
         }
-        out
     }
 
     fn part(&mut self, text: &str) -> String {

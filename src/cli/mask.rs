@@ -12,7 +12,10 @@ use clap::{Args, ValueEnum};
 
 use super::scan::{self, DetectorArgs, KeyArgs};
 use crate::{
-    dialect::{self, Channel, Dialect, Endpoint, Passed, ResponseBody, ShapeError, TextFilter},
+    dialect::{
+        self, Channel, Dialect, Endpoint, Passed, ResponseBody, Selection, ShapeError, Text,
+        TextFilter,
+    },
     mask::{self, Masker, Operator, Plan},
 };
 
@@ -93,7 +96,9 @@ pub fn run(args: &MaskCommand) -> anyhow::Result<ExitCode> {
         true => Some(args.key.keys(config.as_ref())?),
         false => None,
     };
-    let plan = scan::plan(args.detectors.scanner(config.as_ref())?, operator, keys);
+    let scanner = args.detectors.scanner(config.as_ref())?;
+    let fields = Arc::new(args.detectors.fields(config.as_ref()));
+    let plan = scan::plan(scanner, &fields, operator, keys);
     let (input, bar) = scan::input("masking");
     let mut input = Pieces {
         input: BufReader::with_capacity(PIECE, input),
@@ -105,7 +110,8 @@ pub fn run(args: &MaskCommand) -> anyhow::Result<ExitCode> {
         Some(name) => {
             let dialect = dialect::by_name(name).ok_or_else(|| unknown_dialect(name))?;
             let endpoints = endpoints(dialect, args.endpoint.as_deref())?;
-            body(plan, dialect, &endpoints, &mut input, &mut out)?;
+            let masks = Masks { plan, fields };
+            body(&masks, dialect, &endpoints, &mut input, &mut out)?;
         }
     }
     out.flush().context("cannot write")?;
@@ -229,9 +235,15 @@ fn text<R: Read>(
     }
 }
 
+/// What is masked in a body, and by which fields.
+struct Masks {
+    plan: Arc<Plan>,
+    fields: Arc<Selection>,
+}
+
 /// Masks a body of `dialect`.
 fn body<R: Read>(
-    plan: Arc<Plan>,
+    masks: &Masks,
     dialect: &dyn Dialect,
     endpoints: &[Endpoint],
     input: &mut Pieces<R>,
@@ -254,12 +266,12 @@ fn body<R: Read>(
         }
     };
     if kind == Kind::Document
-        && let Some(masked) = request(&plan, dialect, endpoints, &head)
+        && let Some(masked) = request(masks, dialect, endpoints, &head)
     {
         return out.write_all(&masked).context("cannot write");
     }
-    let mut reader = answer(&plan, dialect, endpoints, kind, &head)?;
-    let mut lanes = Lanes::new(plan);
+    let mut reader = answer(masks, dialect, endpoints, kind, &head)?;
+    let mut lanes = Lanes::new(masks.plan.clone());
     let mut begun = head.chunks(input.length).map(<[u8]>::to_vec);
     loop {
         let piece = match begun.next() {
@@ -331,12 +343,12 @@ fn kind_of(head: &[u8], all: bool) -> Option<Kind> {
 
 /// The masked request, where `body` is one.
 fn request(
-    plan: &Plan,
+    Masks { plan, fields }: &Masks,
     dialect: &dyn Dialect,
     endpoints: &[Endpoint],
     body: &[u8],
 ) -> Option<Vec<u8>> {
-    let request = endpoints.iter().find_map(|endpoint| {
+    let mut request = endpoints.iter().find_map(|endpoint| {
         let body = body.to_vec().into();
         // Where the path names the model, it does not stand in the body.
         let path = endpoint.path.replace("{model}", "model");
@@ -344,13 +356,17 @@ fn request(
             .read_request(endpoint, &path, Some("application/json"), body)
             .ok()
     })?;
-    let masked = request.rewrite(&mut |text| Some(mask::mask(plan, text).0));
-    Some(masked.to_vec())
+    request.select(fields);
+    let mut mask = |text: Text<'_>| match text.entity {
+        Some(entity) => plan.named(entity, text.text).map(|(_, masked)| masked),
+        None => Some(mask::mask_under(plan, text.label, text.text).0),
+    };
+    Some(request.rewrite(&mut mask).to_vec())
 }
 
 /// A reader for the answer that begins with `head`: that of the first endpoint that knows its shape.
 fn answer(
-    plan: &Arc<Plan>,
+    Masks { plan, fields }: &Masks,
     dialect: &dyn Dialect,
     endpoints: &[Endpoint],
     kind: Kind,
@@ -371,7 +387,11 @@ fn answer(
             Ok(())
         });
         match tried {
-            Ok(()) => return reader(endpoint).map_err(fault),
+            Ok(()) => {
+                let mut reader = reader(endpoint).map_err(fault)?;
+                reader.select(fields);
+                return Ok(reader);
+            }
             Err(error) => why = why.or(Some(error)),
         }
     }
@@ -382,6 +402,8 @@ fn answer(
 struct Lanes {
     plan: Arc<Plan>,
     lanes: BTreeMap<Channel, Masker>,
+    /// The keys the next text stands under.
+    label: String,
 }
 
 impl Lanes {
@@ -389,29 +411,35 @@ impl Lanes {
         Self {
             plan,
             lanes: BTreeMap::new(),
+            label: String::new(),
         }
     }
 }
 
 impl TextFilter for Lanes {
-    fn push(&mut self, channel: &Channel, text: &str) -> String {
-        let mut out = String::new();
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String) {
         if !self.lanes.contains_key(channel) {
-            let masker = Masker::new(self.plan.clone());
+            let label = std::mem::take(&mut self.label);
+            let masker = Masker::under(self.plan.clone(), &label);
             self.lanes.insert(channel.clone(), masker);
         }
         if let Some(lane) = self.lanes.get_mut(channel) {
-            lane.push(text, &mut out);
+            lane.push(text, out);
         }
-        out
     }
 
-    fn finish(&mut self, channel: &Channel) -> String {
-        let mut out = String::new();
+    fn finish(&mut self, channel: &Channel, out: &mut String) {
         if let Some(mut lane) = self.lanes.remove(channel) {
-            lane.finish(&mut out);
+            lane.finish(out);
         }
-        out
+    }
+
+    fn label(&mut self, _: &Channel, label: &str) {
+        label.clone_into(&mut self.label);
+    }
+
+    fn named(&mut self, entity: &str, _: &Channel, text: &str) -> Option<String> {
+        self.plan.named(entity, text).map(|(_, masked)| masked)
     }
 
     fn part(&mut self, text: &str) -> String {
@@ -419,7 +447,8 @@ impl TextFilter for Lanes {
     }
 
     fn again(&mut self, _: &Channel, text: &str) -> String {
-        mask::mask(&self.plan, text).0
+        let label = std::mem::take(&mut self.label);
+        mask::mask_under(&self.plan, &label, text).0
     }
 }
 
@@ -436,6 +465,7 @@ mod tests {
         let catalog = Catalog::builtin().unwrap();
         scan::plan(
             catalog.scanner(catalog.entities()).unwrap(),
+            &Selection::default(),
             Operator::Replace,
             None,
         )
@@ -451,8 +481,13 @@ mod tests {
     fn masked(input: &str, length: usize) -> anyhow::Result<String> {
         let dialect = dialect::by_name("openai").unwrap();
         let mut out = Vec::new();
+        let fields = Arc::default();
+        let masks = Masks {
+            plan: plan(),
+            fields,
+        };
         body(
-            plan(),
+            &masks,
             dialect,
             dialect.endpoints(),
             &mut pieces(input.as_bytes(), length),

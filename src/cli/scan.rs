@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::{
     config::{self, Config},
     detect::{Catalog, Entity, Scanner},
+    dialect::Selection,
     keys::secret::SecretSource,
     mask::{Keys, MaskingKey, Operator, Plan, Scope},
     runtime::snapshot,
@@ -66,12 +67,29 @@ impl DetectorArgs {
         let entities: BTreeSet<Entity> = if self.entities.is_empty() {
             catalog.defaults().clone()
         } else {
-            self.entities
-                .iter()
-                .map(|name| name.as_str().into())
-                .collect()
+            let named =
+                |name: &String| config.is_some_and(|c| c.named.iter().any(|(e, _)| **e == **name));
+            let looked_for = self.entities.iter().filter(|name| !named(name));
+            looked_for.map(|name| name.as_str().into()).collect()
         };
         Ok(catalog.scanner(&entities)?)
+    }
+
+    /// The fields of documents that are values of what was asked for.
+    pub(super) fn fields(&self, config: Option<&Config>) -> Selection {
+        let asked = |entity: &Entity| {
+            self.entities.is_empty() || self.entities.iter().any(|name| **name == **entity)
+        };
+        let named = config
+            .map(|config| config.named.clone())
+            .unwrap_or_default();
+        Selection {
+            named: named
+                .into_iter()
+                .filter(|(entity, _)| asked(entity))
+                .collect(),
+            only: Vec::new(),
+        }
     }
 }
 
@@ -105,12 +123,19 @@ impl KeyArgs {
     }
 }
 
-/// A plan that puts `operator` in the place of all that `scanner` finds.
+/// A plan that puts `operator` in the place of all that `scanner` finds and of all that stands in one of `fields`.
 #[must_use]
-pub(super) fn plan(scanner: Arc<Scanner>, operator: Operator, keys: Option<Keys>) -> Arc<Plan> {
+pub(super) fn plan(
+    scanner: Arc<Scanner>,
+    fields: &Selection,
+    operator: Operator,
+    keys: Option<Keys>,
+) -> Arc<Plan> {
+    let named = fields.named.iter().map(|(entity, _)| entity);
     let operators: BTreeMap<_, _> = scanner
         .entities()
         .iter()
+        .chain(named)
         .map(|entity| (entity.clone(), operator))
         .collect();
     let plan = Plan::new(scanner, &operators);

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     audit::Durability,
     detect::Entity,
-    dialect::{Dialect, Endpoint},
-    exchange::{HostPattern, Route, Territory},
+    dialect::{Dialect, Endpoint, JsonPath},
+    exchange::{HostPattern, Route, Territory, Unscanned},
     mask::{Operator, Restore},
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
 };
@@ -307,8 +307,34 @@ fn connection(
             Some(raw::Durability::Spool) => Durability::Spool,
             Some(raw::Durability::Kafka) => Durability::Kafka,
         },
-        allow_unscanned: matches!(raw.unscanned, Some(raw::Unscanned::Allow)),
+        unscanned: match raw.unscanned {
+            None | Some(raw::Unscanned::Refuse) => Unscanned::Refuse,
+            Some(raw::Unscanned::Allow) => Unscanned::Allow,
+            Some(raw::Unscanned::Strip) => Unscanned::Strip,
+        },
+        fields: fields(raw, at, notes),
     })
+}
+
+/// The fields that are looked into.
+fn fields(raw: &raw::Connection, at: &At, notes: &mut Notes<'_>) -> Vec<JsonPath> {
+    let at = at.key("fields");
+    let Some(paths) = &raw.fields else {
+        return Vec::new();
+    };
+    if raw.dialect != "json" {
+        let message =
+            "only the dialect `json` has fields to choose from: the others know where text is";
+        notes.fault(&at, message);
+    }
+    let mut fields = Vec::with_capacity(paths.len());
+    for (i, path) in paths.iter().enumerate() {
+        match JsonPath::parse(path) {
+            Ok(path) => fields.push(path),
+            Err(message) => notes.fault(&at.index(i), message),
+        }
+    }
+    fields
 }
 
 /// Routes and clusters: none without a credential, some with one.

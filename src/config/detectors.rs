@@ -1,4 +1,4 @@
-//! Detectors of the user's own: expressions, lists of terms, and groups of entities.
+//! Detectors of the user's own: expressions, fields, lists of terms, and groups of entities.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::{
     CustomDetector, Dictionary, Known, TermSource, raw,
     understand::{At, NAME_RULE, Notes, is_name},
 };
-use crate::{detect::Entity, policy::Vocabulary};
+use crate::{detect::Entity, dialect::JsonPath, policy::Vocabulary};
 
 const ENTITY_RULE: &str =
     "an entity is named by capitals, digits and `_`, a capital first, at most 64 in all";
@@ -14,14 +14,23 @@ const ENTITY_RULE: &str =
 /// Entities by the name of their group.
 pub(super) type Groups = BTreeMap<String, Vec<Entity>>;
 
+/// The detectors of the user's own: those that say what values look like, and those that say where they stand.
+#[derive(Default)]
+pub(super) struct Own {
+    /// What they find; the faulty ones too, so that naming one is no second fault.
+    pub(super) entities: Vec<Entity>,
+    pub(super) custom: Vec<CustomDetector>,
+    pub(super) named: Vec<(Entity, JsonPath)>,
+}
+
 pub(super) fn detectors(
     raw: Vec<raw::Detector>,
     known: &Known<'_>,
     at: &At,
     notes: &mut Notes<'_>,
-) -> Vec<CustomDetector> {
+) -> Own {
     let mut seen = BTreeMap::new();
-    let mut detectors = Vec::with_capacity(raw.len());
+    let mut own = Own::default();
     for (i, raw) in raw.into_iter().enumerate() {
         let at = at.index(i);
         let entity = raw.entity.as_str();
@@ -38,29 +47,50 @@ pub(super) fn detectors(
                 format!("`{entity}` is already defined as detectors[{first}]"),
             );
         }
-        let detector = CustomDetector {
-            entity: entity.into(),
-            regex: raw.regex,
-            context: raw.context,
-        };
-        if let Err(message) = (known.detector)(&detector) {
-            notes.fault(&at.key("regex"), message);
+        own.entities.push(entity.into());
+        match (raw.regex, raw.json_path) {
+            (Some(regex), None) => {
+                let detector = CustomDetector {
+                    entity: entity.into(),
+                    regex,
+                    context: raw.context,
+                };
+                if let Err(message) = (known.detector)(&detector) {
+                    notes.fault(&at.key("regex"), message);
+                }
+                own.custom.push(detector);
+            }
+            (None, Some(path)) => {
+                if !raw.context.is_empty() {
+                    let message =
+                        "where a value stands tells what it is: `context` goes with `regex`";
+                    notes.fault(&at.key("context"), message);
+                }
+                match JsonPath::parse(&path) {
+                    Ok(path) => own.named.push((entity.into(), path)),
+                    Err(message) => notes.fault(&at.key("json_path"), message),
+                }
+            }
+            (Some(_), Some(_)) => notes.fault(&at, "name `regex` or `json_path`, not both"),
+            (None, None) => notes.fault(
+                &at,
+                "say what its values look like, `regex`, or where they stand, `json_path`",
+            ),
         }
-        detectors.push(detector);
     }
-    detectors
+    own
 }
 
 /// Lists of terms, behind `detectors`.
 pub(super) fn dictionaries(
     raw: Vec<raw::Dictionary>,
-    detectors: &[CustomDetector],
+    own: &Own,
     known: &Known<'_>,
     at: &At,
     notes: &mut Notes<'_>,
 ) -> Vec<Dictionary> {
     let mut taken: BTreeSet<Entity> = known.entities.iter().cloned().collect();
-    taken.extend(detectors.iter().map(|custom| custom.entity.clone()));
+    taken.extend(own.entities.iter().cloned());
     let mut dictionaries = Vec::with_capacity(raw.len());
     for (i, raw) in raw.into_iter().enumerate() {
         let at = at.index(i);

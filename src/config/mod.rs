@@ -39,8 +39,8 @@ pub use units::duration;
 use crate::{
     audit::Durability,
     detect::Entity,
-    dialect::Dialect,
-    exchange::Route,
+    dialect::{Dialect, JsonPath},
+    exchange::{Route, Unscanned},
     identity::IssuerRules,
     keys::{jwks::KeySource, secret::SecretSource},
     policy::Chain,
@@ -70,6 +70,8 @@ pub struct Config {
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
     pub detectors: Vec<CustomDetector>,
+    /// Entities whose values are told by where they stand.
+    pub named: Vec<(Entity, JsonPath)>,
     /// Lists of terms, entities unique and none of them another detector's.
     pub dictionaries: Vec<Dictionary>,
     /// The key of keyed operators; there where a policy uses one.
@@ -176,7 +178,9 @@ pub struct Connection {
     /// When a record counts as safe.
     pub durability: Durability,
     /// Whether prompts with parts no detector can look into may go on.
-    pub allow_unscanned: bool,
+    pub unscanned: Unscanned,
+    /// The fields that are looked into; all where there are none.
+    pub fields: Vec<JsonPath>,
 }
 
 /// A request header callers send their token in. All four are always stripped before forwarding.

@@ -261,6 +261,9 @@ pub(super) struct Connection {
     pub(super) durability: Option<Durability>,
     /// What becomes of prompts with parts no detector can look into, such as images. Default: refuse.
     pub(super) unscanned: Option<Unscanned>,
+    /// Fields that are looked into, as JSONPaths; the dialect `json` only. Default: all.
+    #[schemars(length(min = 1))]
+    pub(super) fields: Option<Vec<String>>,
 }
 
 /// Which requests belong to a connection.
@@ -327,12 +330,13 @@ pub(super) enum Durability {
     Kafka,
 }
 
-/// What becomes of prompts with parts no detector can look into.
+/// What becomes of prompts with parts no detector can look into: they are refused, pass, or go on without those parts.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Unscanned {
     Refuse,
     Allow,
+    Strip,
 }
 
 /// A named policy.
@@ -485,14 +489,16 @@ pub(super) struct KeepLast {
     pub(super) keep_last: u8,
 }
 
-/// A detector of your own.
+/// A detector of your own: exactly one of `regex` and `json_path`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Detector {
     /// The entity it finds: capitals, digits, `_`; at most 64.
     pub(super) entity: String,
     /// What it looks like, in the syntax of Rust's regex crate.
-    pub(super) regex: String,
+    pub(super) regex: Option<String>,
+    /// Where its values stand in JSON documents, as a JSONPath (RFC 9535) without filters.
+    pub(super) json_path: Option<String>,
     /// Words of which one must stand before the value. Default: none needed.
     #[serde(default)]
     pub(super) context: Vec<String>,

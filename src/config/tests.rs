@@ -338,9 +338,9 @@ fn the_base_file_is_valid_and_means_what_it_says() {
         (
             connection.payload,
             connection.durability,
-            connection.allow_unscanned
+            connection.unscanned
         ),
-        (Payload::Masked, Durability::Disk, false)
+        (Payload::Masked, Durability::Disk, Unscanned::Refuse)
     );
     assert_eq!(connection.token, TokenHeader::Authorization);
     assert_eq!(config.audit.dir, PathBuf::from("/etc/countersign/ledger"));
@@ -821,6 +821,38 @@ fn what_is_wrong_with_a_file() {
             "  - { entity: EMPLOYEE_ID",
             "  - { entity: US_SSN, regex: x }\n  - { entity: EMPLOYEE_ID",
             &["27: detectors[0].entity: `US_SSN` is built in; choose another name"],
+        ),
+        (
+            "regex: 'EMP-\\d{6}'",
+            "json_path: '$.people[?@.id]'",
+            &["27: detectors[0].json_path: filters are not supported, at character 10"],
+        ),
+        (
+            "regex: 'EMP-\\d{6}'",
+            "regex: 'EMP-\\d{6}', json_path: $.id",
+            &["27: detectors[0]: name `regex` or `json_path`, not both"],
+        ),
+        (
+            ", regex: 'EMP-\\d{6}'",
+            "",
+            &[
+                "27: detectors[0]: say what its values look like, `regex`, or where they stand, `json_path`",
+            ],
+        ),
+        (
+            "regex: 'EMP-\\d{6}'",
+            "json_path: $.id, context: [id]",
+            &[
+                "27: detectors[0].context: where a value stands tells what it is: `context` goes with `regex`",
+            ],
+        ),
+        (
+            "    dialect: openai\n",
+            "    dialect: openai\n    fields: ['$.text', 'text']\n",
+            &[
+                "15: connections[0].fields: only the dialect `json` has fields to choose from: the others know where text is",
+                "15: connections[0].fields[1]: a path begins with `$`, at character 1",
+            ],
         ),
         // audit
         (

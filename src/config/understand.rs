@@ -67,7 +67,7 @@ pub(super) fn understand(
         .entities
         .iter()
         .cloned()
-        .chain(detectors.iter().map(|custom| custom.entity.clone()))
+        .chain(detectors.entities.iter().cloned())
         .chain(dictionaries.iter().map(|list| list.entity.clone()))
         .collect();
     let masking = raw
@@ -91,7 +91,8 @@ pub(super) fn understand(
             limits,
             issuers,
             connections,
-            detectors,
+            detectors: detectors.custom,
+            named: detectors.named,
             dictionaries,
             masking: masking.flatten(),
             audit,

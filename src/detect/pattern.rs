@@ -124,6 +124,16 @@ impl Pattern {
         )
     }
 
+    /// Whether its check may read what stands before a match.
+    pub(crate) fn looks_back(&self) -> bool {
+        !matches!(self.check, Check::Always)
+    }
+
+    /// Whether its shape asks for the beginning of the text.
+    pub(crate) fn is_anchored(&self) -> bool {
+        self.shape.properties().look_set().contains(Look::Start)
+    }
+
     fn of(entity: &str, shape: Hir, check: Check) -> Result<Self, DetectorError> {
         let properties = shape.properties();
         match properties.minimum_len() {

@@ -34,6 +34,7 @@ pub struct Scanner {
     /// are others.
     outgrowing: Groups,
     hidden: bool,
+    labels: bool,
     /// To fold text in: about one per thread, never one per stream, each as large as one slice of it.
     rooms: Pool<Folding, fn() -> Folding>,
 }
@@ -111,6 +112,8 @@ impl Scanner {
                 .unwrap_or(0),
             outgrowing: outgrowing & sieve.told_by_their_front(),
             hidden: outgrowing & !sieve.told_by_their_front() != 0,
+            labels: patterns.iter().any(Pattern::looks_back)
+                && !patterns.iter().any(Pattern::is_anchored),
             sieve,
             patterns,
             dictionaries,
@@ -128,6 +131,12 @@ impl Scanner {
     #[must_use]
     pub fn reach(&self) -> usize {
         self.longest
+    }
+
+    /// Whether a label before a text changes what is found in it: some check reads what stands before a value, and no
+    /// shape asks for the text's beginning, which would be lost.
+    pub(crate) fn reads_labels(&self) -> bool {
+        self.labels
     }
 
     /// The shapes as regular expressions, in order, to measure other engines with; that of a lent credential is not

@@ -17,16 +17,32 @@ use super::{Channel, ShapeError, TextFilter, json};
 /// The longest number; what is longer is no number and makes the rest plain text.
 const MAX_NUMBER_BYTES: usize = 512;
 
+/// The most bytes of a key that are told of as the label of what stands under it.
+const MAX_LABEL_BYTES: usize = 64;
+
 /// One arguments text being read.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     state: State,
-    /// What is open: `true` for an object.
-    open: Vec<bool>,
+    /// What is open.
+    open: Vec<Open>,
     /// Bytes of an escape, or of a number or word, whose end has not come.
     held: String,
     /// Decoded text of the string being read that was not handed to the filter yet.
     text: String,
+    /// A part of the string being read was handed to the filter.
+    begun: bool,
+    /// The keys under which what is read stands, the outermost first.
+    keys: String,
+    /// What the filter let go last.
+    released: String,
+}
+
+/// An array, or an object and how long `keys` was before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Array,
+    Object(usize),
 }
 
 /// What may come next.
@@ -63,13 +79,13 @@ impl Arguments {
         channel: &Channel,
         filter: &mut dyn TextFilter,
     ) -> Result<String, ShapeError> {
-        let mut arguments = Self::default();
-        let mut out = arguments.push(text, channel, filter)?;
-        out.push_str(&arguments.finish(channel, filter));
+        let (mut arguments, mut out) = (Self::default(), String::with_capacity(text.len()));
+        arguments.push(text, channel, filter, &mut out)?;
+        arguments.finish(channel, filter, &mut out);
         Ok(out)
     }
 
-    /// Takes the next piece and returns what may leave.
+    /// Takes the next piece and appends what may leave.
     ///
     /// # Errors
     /// `too_deep` where arrays and objects nest deeper than [`json::MAX_DEPTH`].
@@ -78,38 +94,46 @@ impl Arguments {
         piece: &str,
         channel: &Channel,
         filter: &mut dyn TextFilter,
-    ) -> Result<String, ShapeError> {
-        let mut out = String::with_capacity(piece.len());
+        out: &mut String,
+    ) -> Result<(), ShapeError> {
+        let before = out.len();
         for (at, c) in piece.char_indices() {
             if self.state == State::Plain {
-                out.push_str(&filter.push(channel, piece.get(at..).unwrap_or_default()));
+                filter.push(channel, piece.get(at..).unwrap_or_default(), out);
                 break;
             }
-            self.step(c, &mut out, channel, filter)?;
+            self.step(c, out, channel, filter)?;
         }
-        self.hand_over(&mut out, channel, filter);
-        Ok(if filter.masks() {
-            out
-        } else {
-            piece.to_owned()
-        })
+        self.hand_over(out, channel, filter);
+        if !filter.masks() {
+            out.truncate(before);
+            out.push_str(piece);
+        }
+        Ok(())
     }
 
-    /// The arguments are over: everything still held, masked.
-    pub(crate) fn finish(&mut self, channel: &Channel, filter: &mut dyn TextFilter) -> String {
-        let mut out = String::new();
+    /// The arguments are over: appends everything still held, masked.
+    pub(crate) fn finish(
+        &mut self,
+        channel: &Channel,
+        filter: &mut dyn TextFilter,
+        out: &mut String,
+    ) {
+        let before = out.len();
         match self.state {
-            State::InWord => self.end_word(&mut out, channel, filter),
+            State::InWord => self.end_word(out, channel, filter),
             State::InString { .. } => {
-                json::escape_into(&mut out, &filter.finish(channel));
+                self.end_string(out, channel, filter);
                 // Half an escape: fewer characters than any text.
                 out.push_str(&self.held);
             }
-            State::Plain => out.push_str(&filter.finish(channel)),
+            State::Plain => filter.finish(channel, out),
             _ => {}
         }
         *self = Self::default();
-        if filter.masks() { out } else { String::new() }
+        if !filter.masks() {
+            out.truncate(before);
+        }
     }
 
     fn step(
@@ -150,16 +174,17 @@ impl Arguments {
             (' ' | '\t' | '\n' | '\r', state) if state != State::Plain => state,
             ('{', _) if value => self.opened(true)?,
             ('[', _) if value => self.opened(false)?,
-            ('"', _) if value || key => State::InString { key },
+            ('"', _) if value || key => {
+                if key {
+                    self.next_key();
+                }
+                State::InString { key }
+            }
             (':', State::Colon) => State::Value,
-            (',', State::Comma) if self.open.last() == Some(&true) => State::Key,
+            (',', State::Comma) if self.in_object() => State::Key,
             (',', State::Comma) => State::Value,
-            ('}', State::Comma | State::FirstKey) if self.open.last() == Some(&true) => {
-                self.closed()
-            }
-            (']', State::Comma | State::FirstValue) if self.open.last() == Some(&false) => {
-                self.closed()
-            }
+            ('}', State::Comma | State::FirstKey) if self.in_object() => self.closed(),
+            (']', State::Comma | State::FirstValue) if !self.in_object() => self.closed(),
             ('-' | '0'..='9' | 't' | 'f' | 'n', _) if value => {
                 self.held.push(c);
                 self.state = State::InWord;
@@ -182,17 +207,42 @@ impl Arguments {
                 "tool call arguments are nested too deep".to_owned(),
             ));
         }
-        self.open.push(object);
         Ok(if object {
+            self.open.push(Open::Object(self.keys.len()));
             State::FirstKey
         } else {
+            self.open.push(Open::Array);
             State::FirstValue
         })
     }
 
     fn closed(&mut self) -> State {
-        self.open.pop();
+        if let Some(Open::Object(keys)) = self.open.pop() {
+            self.keys.truncate(keys);
+        }
         self.behind_value()
+    }
+
+    /// Not an array, if anything.
+    fn in_object(&self) -> bool {
+        matches!(self.open.last(), Some(Open::Object(_)))
+    }
+
+    /// A key begins: the one before says nothing of what stands under it.
+    fn next_key(&mut self) {
+        if let Some(Open::Object(keys)) = self.open.last() {
+            self.keys.truncate(*keys);
+            self.keys.push(' ');
+        }
+    }
+
+    /// A character of a key.
+    fn label(&mut self, c: char) {
+        if let Some(Open::Object(keys)) = self.open.last()
+            && self.keys.len() < keys + MAX_LABEL_BYTES
+        {
+            self.keys.push(c);
+        }
     }
 
     /// Behind a whole document another may follow, so that it is read as JSON too.
@@ -216,7 +266,7 @@ impl Arguments {
             match c {
                 '"' => {
                     self.hand_over(out, channel, filter);
-                    json::escape_into(out, &filter.finish(channel));
+                    self.end_string(out, channel, filter);
                     out.push('"');
                     self.state = if key {
                         State::Colon
@@ -229,7 +279,7 @@ impl Arguments {
                     self.held.push(c);
                     self.plain(out, channel, filter);
                 }
-                c => self.text.push(c),
+                c => self.take(c, key),
             }
             return;
         }
@@ -238,18 +288,46 @@ impl Arguments {
             Escape::Partial => {}
             Escape::Whole(c) => {
                 self.held.clear();
-                self.text.push(c);
+                self.take(c, key);
             }
             Escape::Invalid => self.plain(out, channel, filter),
         }
     }
 
+    /// Takes a character of a string.
+    fn take(&mut self, c: char, key: bool) {
+        self.text.push(c);
+        if key {
+            self.label(c);
+        }
+    }
+
     /// Hands the decoded text read so far to the filter and encodes what it lets go.
     fn hand_over(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
-        if !self.text.is_empty() {
-            json::escape_into(out, &filter.push(channel, &self.text));
-            self.text.clear();
+        if self.text.is_empty() {
+            return;
         }
+        self.tell_label(channel, filter);
+        self.released.clear();
+        filter.push(channel, &self.text, &mut self.released);
+        json::escape_into(out, &self.released);
+        self.text.clear();
+    }
+
+    /// Tells the filter under which keys the text stands that begins: a key stands under those around it only.
+    fn tell_label(&mut self, channel: &Channel, filter: &mut dyn TextFilter) {
+        if !std::mem::replace(&mut self.begun, true)
+            && self.state != (State::InString { key: true })
+        {
+            filter.label(channel, self.keys.trim_start());
+        }
+    }
+
+    fn end_string(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
+        self.released.clear();
+        filter.finish(channel, &mut self.released);
+        json::escape_into(out, &self.released);
+        self.begun = false;
     }
 
     /// A number is a text of its own; words carry nothing.
@@ -258,6 +336,9 @@ impl Arguments {
         let word = held.trim_end_matches([' ', '\t', '\n', '\r']);
         let space = held.get(word.len()..).unwrap_or_default();
         let number = !matches!(word, "true" | "false" | "null");
+        if number {
+            filter.label(channel, self.keys.trim_start());
+        }
         match number.then(|| super::whole(filter, channel, word)) {
             Some(masked) if masked != word => out.push_str(&json::quoted(&masked)),
             _ => out.push_str(word),
@@ -271,7 +352,7 @@ impl Arguments {
         // What came while it was JSON is encoded, or where the input was cut would show.
         self.hand_over(out, channel, filter);
         self.state = State::Plain;
-        out.push_str(&filter.push(channel, &std::mem::take(&mut self.held)));
+        filter.push(channel, &std::mem::take(&mut self.held), out);
     }
 }
 

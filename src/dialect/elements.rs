@@ -7,10 +7,9 @@
 //! Promises: the same elements come out for every way of cutting the bytes; an element nobody changed leaves as it came,
 //! and so does what stands between elements. Never holds more than its cap and one push.
 
-use super::{
-    ShapeError,
-    lines::{text, within_cap},
-};
+use std::{borrow::Cow, ops::Range};
+
+use super::{ShapeError, lines::within_cap, sse::text};
 
 /// Cuts a byte stream into elements.
 #[derive(Debug, Default)]
@@ -26,8 +25,10 @@ pub(crate) struct Framing {
     /// The character before was a backslash in a string.
     escaped: bool,
     state: State,
-    /// An element was handed out.
+    /// An element was passed.
     any: bool,
+    /// `begin..seen` is a whole block, which the next step passes over.
+    found: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,8 +48,8 @@ enum State {
 
 /// An element and what stands before it, or the array's end.
 #[derive(Debug)]
-pub(crate) struct Block {
-    raw: String,
+pub(crate) struct Block<'f> {
+    raw: Cow<'f, str>,
     /// Where the element begins; the length where there is none.
     element: usize,
     /// There was one before.
@@ -56,7 +57,9 @@ pub(crate) struct Block {
 }
 
 impl Framing {
+    /// Takes the next bytes; [`advance`](Self::advance) goes to what they complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.pass();
         self.buffer.drain(..self.begin);
         self.seen -= self.begin;
         self.element = self.element.map(|element| element - self.begin);
@@ -64,11 +67,12 @@ impl Framing {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole element.
+    /// Goes to the next whole element, which is [`block`](Self::block) then; `false` until more bytes come.
     ///
     /// # Errors
-    /// `event_too_large`, `invalid_utf8`, and `invalid_json` where something else stands between elements.
-    pub(crate) fn next_block(&mut self) -> Result<Option<Block>, ShapeError> {
+    /// `event_too_large`, and `invalid_json` where something else stands between elements.
+    pub(crate) fn advance(&mut self) -> Result<bool, ShapeError> {
+        self.pass();
         while let Some(&byte) = self.buffer.get(self.seen) {
             let whole = if self.element.is_some() {
                 self.seen += 1;
@@ -77,18 +81,48 @@ impl Framing {
                 self.between(byte)?
             };
             if whole {
-                return self.take().map(Some);
+                return self.found();
             }
         }
         within_cap(self.seen - self.begin)?;
-        Ok(None)
+        Ok(false)
     }
 
-    /// What stands behind the array.
+    /// The element that was found last, with what stands before it.
+    ///
+    /// # Errors
+    /// `invalid_utf8`.
+    pub(crate) fn block(&self) -> Result<Block<'_>, ShapeError> {
+        let raw = text(self.buffer.get(self.begin..self.seen).unwrap_or_default())?;
+        let element = self
+            .element
+            .map_or(raw.len(), |element| element - self.begin);
+        Ok(Block {
+            raw: Cow::Borrowed(raw),
+            element,
+            after_another: self.any,
+        })
+    }
+
+    /// What has not been looked at yet, behind an element.
+    pub(crate) fn unread(&mut self) -> Option<&[u8]> {
+        self.pass();
+        let between = self.seen == self.begin && self.state == State::Behind;
+        between.then(|| self.buffer.get(self.begin..).unwrap_or_default())
+    }
+
+    /// Passes over so many bytes of [`unread`](Self::unread), which are whole elements with what stands before them.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.begin += bytes;
+        self.seen = self.begin;
+    }
+
+    /// Goes to what stands behind the array.
     ///
     /// # Errors
     /// `cut_event` where the array did not end.
-    pub(crate) fn rest(&mut self) -> Result<Option<Block>, ShapeError> {
+    pub(crate) fn rest(&mut self) -> Result<bool, ShapeError> {
+        self.pass();
         if !self.is_whole() && self.begin < self.buffer.len() {
             return Err(ShapeError::new(
                 "cut_event",
@@ -96,10 +130,10 @@ impl Framing {
             ));
         }
         if self.begin == self.buffer.len() {
-            return Ok(None);
+            return Ok(false);
         }
         self.seen = self.buffer.len();
-        self.take().map(Some)
+        self.found()
     }
 
     /// Whether the array has ended.
@@ -161,28 +195,34 @@ impl Framing {
         Ok(false)
     }
 
-    fn take(&mut self) -> Result<Block, ShapeError> {
+    fn found(&mut self) -> Result<bool, ShapeError> {
         within_cap(self.seen - self.begin)?;
-        let raw = text(self.buffer.get(self.begin..self.seen).unwrap_or_default())?;
-        let element = self
-            .element
-            .take()
-            .map_or(raw.len(), |element| element - self.begin);
-        let after_another = self.any;
-        if element < raw.len() {
+        self.found = true;
+        Ok(true)
+    }
+
+    /// What was found has been looked at.
+    fn pass(&mut self) {
+        if !std::mem::take(&mut self.found) {
+            return;
+        }
+        self.begin = self.seen;
+        if self.element.take().is_some() {
             self.state = State::Behind;
             self.any = true;
         }
-        self.begin = self.seen;
-        Ok(Block {
-            raw,
-            element,
-            after_another,
-        })
     }
 }
 
-impl Block {
+impl Block<'_> {
+    /// The same by itself.
+    pub(crate) fn into_owned(self) -> Block<'static> {
+        Block {
+            raw: Cow::Owned(self.raw.into_owned()),
+            ..self
+        }
+    }
+
     /// The element's document, where there is an element.
     pub(crate) fn data(&self) -> Option<&str> {
         self.raw
@@ -190,7 +230,12 @@ impl Block {
             .filter(|element| !element.is_empty())
     }
 
-    /// The block with another document, and `carriers` as elements of their own before it.
+    /// All of it as it came, and where in it the element stands.
+    pub(crate) fn place(&self) -> Option<(&str, Range<usize>)> {
+        Some((&self.raw, self.element..self.raw.len()))
+    }
+
+    /// The block with another document, and `carriers` as elements of their own before it, each part by itself.
     pub(crate) fn encoded(&self, data: Option<&str>, carriers: &[String]) -> (String, String) {
         let (between, element) = self.raw.split_at(self.element);
         let element = data.unwrap_or(element);

@@ -1,6 +1,6 @@
 //! How a stream's documents are told apart: as events, as lines, or as elements of an array.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use super::{ShapeError, elements, lines, sse};
 
@@ -14,10 +14,11 @@ pub(super) enum Framing {
 
 /// One block.
 #[derive(Debug)]
-pub(super) enum Block {
-    Event(sse::Block),
-    Line(lines::Block),
-    Element(elements::Block),
+pub(super) enum Block<'f> {
+    Event(sse::Block<'f>),
+    Line(lines::Block<'f>),
+    /// Whether the array has ended.
+    Element(elements::Block<'f>, bool),
 }
 
 /// A document of our own: the name of its event, where the dialect names events, and its data.
@@ -25,6 +26,23 @@ pub(super) enum Block {
 pub(super) struct Carrier {
     pub(super) event: Option<&'static str>,
     pub(super) data: String,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::events()
+    }
+}
+
+/// The same of whichever framing it is.
+macro_rules! each {
+    ($self:ident, $framing:ident => $what:expr) => {
+        match $self {
+            Self::Events($framing) => $what,
+            Self::Lines($framing) => $what,
+            Self::Elements($framing) => $what,
+        }
+    };
 }
 
 impl Framing {
@@ -42,56 +60,66 @@ impl Framing {
 
     /// Takes the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        each!(self, framing => framing.push(bytes));
+    }
+
+    /// Goes to the next whole block; `false` until more bytes come.
+    ///
+    /// # Errors
+    /// `event_too_large`, and `invalid_json` between elements.
+    pub(super) fn advance(&mut self) -> Result<bool, ShapeError> {
+        each!(self, framing => framing.advance())
+    }
+
+    /// Goes to what the end of the stream has cut off, where that may be read all the same.
+    ///
+    /// # Errors
+    /// As for [`advance`](Self::advance), and `cut_event` where it may not.
+    pub(super) fn rest(&mut self) -> Result<bool, ShapeError> {
         match self {
-            Self::Events(framing) => framing.push(bytes),
-            Self::Lines(framing) => framing.push(bytes),
-            Self::Elements(framing) => framing.push(bytes),
+            Self::Events(framing) => framing.end(),
+            Self::Lines(framing) => framing.rest(),
+            Self::Elements(framing) => framing.rest(),
         }
     }
 
-    /// The next whole block, `None` until more bytes come.
+    /// The block that was found last.
     ///
     /// # Errors
-    /// `event_too_large`, `invalid_utf8`, and `invalid_json` between elements.
-    pub(super) fn next_block(&mut self) -> Result<Option<Block>, ShapeError> {
+    /// `invalid_utf8`.
+    pub(super) fn block(&self) -> Result<Block<'_>, ShapeError> {
         Ok(match self {
-            Self::Events(framing) => framing.next_block()?.map(Block::Event),
-            Self::Lines(framing) => framing.next_block()?.map(Block::Line),
-            Self::Elements(framing) => framing.next_block()?.map(Block::Element),
+            Self::Events(framing) => Block::Event(framing.block()?),
+            Self::Lines(framing) => Block::Line(framing.block()?),
+            Self::Elements(framing) => Block::Element(framing.block()?, framing.is_whole()),
         })
     }
 
-    /// What the end of the stream has cut off, where that may be read all the same.
-    ///
-    /// # Errors
-    /// As for [`next_block`](Self::next_block), and `cut_event` where it may not.
-    pub(super) fn rest(&mut self) -> Result<Option<Block>, ShapeError> {
-        Ok(match self {
-            Self::Events(framing) => framing.end()?.map(Block::Event),
-            Self::Lines(framing) => framing.rest()?.map(Block::Line),
-            Self::Elements(framing) => framing.rest()?.map(Block::Element),
-        })
+    /// What has not been looked at yet, where that begins a block.
+    pub(super) fn unread(&mut self) -> Option<&[u8]> {
+        each!(self, framing => framing.unread())
     }
 
-    /// Whether the framing itself says that the stream is whole.
-    pub(super) fn is_whole(&self) -> bool {
-        matches!(self, Self::Elements(framing) if framing.is_whole())
+    /// Passes over so many bytes of [`unread`](Self::unread), which are whole blocks.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        each!(self, framing => framing.skip(bytes));
     }
 
     /// Bytes in memory.
     pub(super) fn held(&self) -> usize {
-        match self {
-            Self::Events(framing) => framing.held(),
-            Self::Lines(framing) => framing.held(),
-            Self::Elements(framing) => framing.held(),
-        }
+        each!(self, framing => framing.held())
     }
 
     /// Documents of our own at the end of a stream that was cut off.
     pub(super) fn loose(&self, carriers: &[Carrier]) -> String {
         match self {
             Self::Events(_) => carriers.iter().map(Carrier::event).collect(),
-            Self::Lines(_) => carriers.iter().map(Carrier::line).collect(),
+            Self::Lines(framing) => {
+                let open = framing.is_open() && !carriers.is_empty();
+                let end = if open { "\n" } else { "" };
+                let lines: String = carriers.iter().map(Carrier::line).collect();
+                format!("{end}{lines}")
+            }
             Self::Elements(_) => carriers
                 .iter()
                 .map(|carrier| format!(",{}", carrier.data))
@@ -113,14 +141,37 @@ impl Carrier {
     }
 }
 
-impl Block {
+impl Block<'_> {
+    /// The same by itself.
+    pub(super) fn into_owned(self) -> Block<'static> {
+        match self {
+            Self::Event(block) => Block::Event(block.into_owned()),
+            Self::Line(block) => Block::Line(block.into_owned()),
+            Self::Element(block, whole) => Block::Element(block.into_owned(), whole),
+        }
+    }
+
     /// The block's document, if it has one.
     pub(super) fn data(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Event(block) => block.data(),
             Self::Line(block) => block.data().map(Cow::Borrowed),
-            Self::Element(block) => block.data().map(Cow::Borrowed),
+            Self::Element(block, _) => block.data().map(Cow::Borrowed),
         }
+    }
+
+    /// All of the block as it came, and where in it the document stands, where that is in one piece.
+    pub(super) fn place(&self) -> Option<(&str, Range<usize>)> {
+        match self {
+            Self::Event(block) => block.place(),
+            Self::Line(block) => block.place(),
+            Self::Element(block, _) => block.place(),
+        }
+    }
+
+    /// Whether the framing itself says with this block that the stream is whole.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Element(_, true))
     }
 
     /// The lines of an event that are not data.
@@ -132,28 +183,33 @@ impl Block {
         event.into_iter().flat_map(sse::Block::fields)
     }
 
-    /// What goes before the block, which are `carriers`, and the block with new data and lines, all else as it came.
-    pub(super) fn encoded(
+    /// Appends `carriers` to `before`, and the block with new data and lines, all else as it came, to `out`.
+    pub(super) fn encode(
         &self,
         data: Option<&str>,
         lines: &[(usize, String)],
         carriers: &[Carrier],
-    ) -> (String, String) {
+        before: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut put = |text: &str| before.extend_from_slice(text.as_bytes());
         match self {
-            Self::Event(block) => (
-                carriers.iter().map(Carrier::event).collect(),
-                block.encoded(data, lines),
-            ),
-            Self::Line(block) => (
-                carriers.iter().map(Carrier::line).collect(),
-                block.encoded(data),
-            ),
-            Self::Element(block) => {
+            Self::Event(block) => {
+                carriers.iter().for_each(|carrier| put(&carrier.event()));
+                block.encode(data, lines, out);
+            }
+            Self::Line(block) => {
+                carriers.iter().for_each(|carrier| put(&carrier.line()));
+                block.encode(data, out);
+            }
+            Self::Element(block, _) => {
                 let ours: Vec<String> = carriers
                     .iter()
                     .map(|carrier| carrier.data.clone())
                     .collect();
-                block.encoded(data, &ours)
+                let (ours, block) = block.encoded(data, &ours);
+                put(&ours);
+                out.extend_from_slice(block.as_bytes());
             }
         }
     }

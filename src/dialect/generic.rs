@@ -184,16 +184,20 @@ impl RequestBody for Plain {
         false
     }
 
-    fn texts(&self) -> Vec<&str> {
-        vec![&self.0]
+    fn texts(&self) -> Vec<super::Text<'_>> {
+        vec![super::Text::bare(&self.0)]
     }
 
     fn unscanned(&self) -> &[&'static str] {
         &[]
     }
 
-    fn rewrite(&self, mask: &mut dyn FnMut(&str) -> Option<String>) -> Bytes {
-        Bytes::from(mask(&self.0).unwrap_or_else(|| self.0.clone()))
+    fn strip(&mut self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn rewrite(&self, mask: &mut dyn FnMut(super::Text<'_>) -> Option<String>) -> Bytes {
+        Bytes::from(mask(super::Text::bare(&self.0)).unwrap_or_else(|| self.0.clone()))
     }
 }
 
@@ -224,7 +228,12 @@ impl ResponseBody for Running {
         true
     }
 
-    fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) -> Result<(), ShapeError> {
         self.partial.extend_from_slice(bytes);
         let whole = match std::str::from_utf8(&self.partial) {
             Ok(text) => text.len(),
@@ -235,10 +244,10 @@ impl ResponseBody for Running {
         let text = std::mem::replace(&mut self.partial, rest);
         let text = utf8_from(&text, self.begun)?;
         self.begun |= !text.is_empty();
-        Ok(Passed {
-            now: filter.push(&text_channel(), text).into_bytes(),
-            terminal: Vec::new(),
-        })
+        let mut out = String::with_capacity(text.len());
+        filter.push(&text_channel(), text, &mut out);
+        passed.now.extend_from_slice(out.as_bytes());
+        Ok(())
     }
 
     fn finish(&mut self, filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
@@ -249,9 +258,11 @@ impl ResponseBody for Running {
             ));
         }
         self.notes.complete();
+        let mut out = String::new();
+        filter.finish(&text_channel(), &mut out);
         Ok(Passed {
             now: Vec::new(),
-            terminal: filter.finish(&text_channel()).into_bytes(),
+            terminal: out.into_bytes(),
         })
     }
 

@@ -194,23 +194,61 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// Appends `text` as the inside of a JSON string, escaping only what must be.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' => {
+    let mut rest = text;
+    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    while let Some(at) = rest.bytes().position(special) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let byte = from.bytes().next().unwrap_or_default();
+        match short_letter(byte) {
+            Some(letter) => out.extend(['\\', letter]),
+            None => {
                 out.push_str("\\u00");
-                out.push(if c < '\u{10}' { '0' } else { '1' });
-                out.push(char::from_digit(u32::from(c) & 0xf, 16).unwrap_or('0'));
+                out.push(if byte < 0x10 { '0' } else { '1' });
+                out.push(char::from_digit(u32::from(byte) & 0xf, 16).unwrap_or('0'));
             }
-            c => out.push(c),
         }
+        rest = from.get(1..).unwrap_or_default();
     }
+    out.push_str(rest);
+}
+
+/// The letter that stands for a byte that must be escaped, where there is one.
+fn short_letter(byte: u8) -> Option<char> {
+    Some(match byte {
+        b'"' => '"',
+        b'\\' => '\\',
+        b'\n' => 'n',
+        b'\r' => 'r',
+        b'\t' => 't',
+        0x8 => 'b',
+        0xc => 'f',
+        _ => return None,
+    })
+}
+
+/// The text of the JSON string that stands at `span`, quotes included.
+pub(crate) fn text_at(text: &str, span: Span) -> Cow<'_, str> {
+    let inner = inner(text, span);
+    if inner.contains('\\') {
+        Cow::Owned(unescape(inner))
+    } else {
+        Cow::Borrowed(inner)
+    }
+}
+
+/// Appends what stands inside a JSON string, decoded. `None` where an escape is not one: part of it is appended then.
+pub(crate) fn unescape_into(out: &mut String, inner: &str) -> Option<()> {
+    let mut rest = inner;
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at(at);
+        out.push_str(plain);
+        let (decoded, length) = escape_at(escape.as_bytes(), 0).ok()?;
+        out.push(decoded);
+        rest = escape.get(length..)?;
+    }
+    out.push_str(rest);
+    Some(())
 }
 
 /// Whether two keys are the same to a parser that ignores case, as Go's `encoding/json` does: ASCII case, and the two
@@ -263,16 +301,8 @@ fn inner(text: &str, span: Span) -> &str {
 /// Decodes the inside of a string the reader has accepted.
 fn unescape(inner: &str) -> String {
     let mut out = String::with_capacity(inner.len());
-    let mut rest = inner;
-    while let Some(at) = rest.find('\\') {
-        let (plain, escape) = rest.split_at(at);
-        out.push_str(plain);
-        let (decoded, length) =
-            escape_at(escape.as_bytes(), 0).unwrap_or((char::REPLACEMENT_CHARACTER, 2));
-        out.push(decoded);
-        rest = escape.get(length..).unwrap_or_default();
-    }
-    out.push_str(rest);
+    // INVARIANT: the reader accepts no string whose escapes are none.
+    let _ = unescape_into(&mut out, inner);
     out
 }
 

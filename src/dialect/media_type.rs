@@ -1,6 +1,11 @@
 //! Media types (RFC 9110 section 8.3.1), as far as a governed body may have one: the type itself and `charset=utf-8`.
 
-use super::ShapeError;
+use super::{
+    ResponseBody, ShapeError,
+    framing::Framing,
+    stream::{Protocol, Stream},
+    whole::{Answers, Empty, Whole},
+};
 
 /// What an answer's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,20 @@ pub(super) fn answer_kind(
         Some(_) => Err(unsupported(
             "the answer's content type is none this endpoint answers with, in utf-8",
         )),
+    }
+}
+
+/// A reader for an answer that may be whole, or a stream in the framing that its dialect has.
+pub(super) fn reader(
+    kind: AnswerKind,
+    status: u16,
+    answers: impl Answers + Protocol + 'static,
+    framing: Framing,
+) -> Box<dyn ResponseBody> {
+    match kind {
+        AnswerKind::Empty => Box::new(Empty::default()),
+        AnswerKind::Json => Box::new(Whole::new(answers, status)),
+        AnswerKind::Stream => Box::new(Stream::new(answers, framing)),
     }
 }
 

@@ -13,7 +13,7 @@
 //! A dialect reads a request so that what policy decides on is what the upstream will read, and rewrites only the
 //! text that changed: every other byte is forwarded as received. Shapes it does not know are errors, never passed.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 
@@ -24,12 +24,14 @@ mod framing;
 mod gemini;
 mod generic;
 mod json;
+mod json_path;
 mod lines;
 mod media_type;
 mod notes;
 mod ollama;
 mod openai;
 mod request;
+mod selection;
 mod sse;
 mod stream;
 mod texts;
@@ -38,6 +40,9 @@ mod whole;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;
+
+pub use json_path::JsonPath;
+pub use selection::{NOT_SELECTED, Selection};
 
 /// Every dialect there is.
 #[must_use]
@@ -145,19 +150,61 @@ pub trait RequestBody: Send + fmt::Debug {
     fn stream(&self) -> bool;
     /// Whether tools are offered to the model.
     fn tools(&self) -> bool;
-    /// Every text of the request in document order, decoded: string values, unknown keys, and the strings and numbers
-    /// inside tool call arguments.
+    /// Every text of the request in document order, decoded: string values, unknown keys, and the strings, keys and
+    /// numbers inside tool call arguments.
     ///
     /// Adjacent text parts of one message come twice, each for itself and then all joined: the model may be shown
     /// either, and a value can be whole in one reading only (`["4111 1111", " 1111 1111"]`, `["is", "078-05-1120"]`).
     /// So a value in such a message is counted twice: counts are upper bounds.
-    fn texts(&self) -> Vec<&str>;
+    fn texts(&self) -> Vec<Text<'_>>;
     /// Why parts of the body could not be scanned, such as `image_url`, each once; empty when all of it was.
     fn unscanned(&self) -> &[&'static str];
+    /// Says which of the body's fields are what. To be said before anything else is asked.
+    fn select(&mut self, _selection: &Selection) {}
+    /// Takes out of what [`rewrite`](Self::rewrite) returns each part that cannot be scanned.
+    ///
+    /// # Errors
+    /// Why one cannot be scanned that cannot be taken out: the body would not be a request without it.
+    fn strip(&mut self) -> Result<(), &'static str>;
     /// The body with each text replaced by what `mask` returns for it, where that is `Some`; all else byte for byte as
     /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
     /// too it is put into the first part and the others become empty.
-    fn rewrite(&self, mask: &mut dyn FnMut(&str) -> Option<String>) -> Bytes;
+    fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes;
+}
+
+/// One text of a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// The keys it stands under where a user or a model chose them, parted by spaces; empty where there are none.
+    pub label: &'a str,
+    /// The text.
+    pub text: &'a str,
+    /// What it is a value of, where the configuration says so of the field it stands in. What else is in the field
+    /// comes behind it, as texts of their own.
+    pub entity: Option<&'a str>,
+}
+
+impl fmt::Debug for Text<'_> {
+    /// Never the text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Text").field(&self.text.len()).finish()
+    }
+}
+
+impl<'a> Text<'a> {
+    /// A text that stands under no key.
+    fn bare(text: &'a str) -> Self {
+        Self::under("", text)
+    }
+
+    fn under(label: &'a str, text: &'a str) -> Self {
+        let entity = None;
+        Self {
+            label,
+            text,
+            entity,
+        }
+    }
 }
 
 /// Which text of an answer a piece belongs to: pieces of one channel, in order, make one text.
@@ -198,11 +245,21 @@ impl Channel {
 
 /// What a dialect hands each piece of an answer's text to. The exchange implements it with one masker per channel.
 pub trait TextFilter {
-    /// Takes the next piece of `channel` and returns what may leave now; the rest is held back.
-    fn push(&mut self, channel: &Channel, text: &str) -> String;
-    /// The channel's text is over: returns everything still held back, and forgets the channel. A later push to the
+    /// Takes the next piece of `channel` and appends to `out` what may leave now; the rest is held back.
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String);
+    /// The channel's text is over: appends everything still held back, and forgets the channel. A later push to the
     /// same channel begins a new text: each string inside tool call arguments is one.
-    fn finish(&mut self, channel: &Channel) -> String;
+    fn finish(&mut self, channel: &Channel, out: &mut String);
+    /// The next text, pushed to `channel` or said again, stands under these keys, which tell what it is as words
+    /// before it would: in `{"ssn": "536228145"}` nothing else does.
+    fn label(&mut self, _channel: &Channel, _label: &str) {}
+    /// A field that is a value of `entity`, whole: what takes its place, `None` where it stays, and what is in it is
+    /// filtered as any other text until [`named_over`](Self::named_over).
+    fn named(&mut self, _entity: &str, _channel: &Channel, _text: &str) -> Option<String> {
+        None
+    }
+    /// The field that stayed is over.
+    fn named_over(&mut self) {}
     /// A part of a text that is also read by itself: masked as a text of its own. It is not what leaves: the text it
     /// is part of is pushed behind it, with what came back in the part's place.
     fn part(&mut self, text: &str) -> String;
@@ -223,8 +280,9 @@ pub trait TextFilter {
 
 /// A text that is known whole: pushed and finished at once.
 fn whole(filter: &mut dyn TextFilter, channel: &Channel, text: &str) -> String {
-    let mut out = filter.push(channel, text);
-    out.push_str(&filter.finish(channel));
+    let mut out = String::with_capacity(text.len());
+    filter.push(channel, text, &mut out);
+    filter.finish(channel, &mut out);
     out
 }
 
@@ -232,12 +290,27 @@ fn whole(filter: &mut dyn TextFilter, channel: &Channel, text: &str) -> String {
 pub trait ResponseBody: Send + fmt::Debug {
     /// Whether text may leave before the whole body was seen (an event stream), or only at the end (one document).
     fn incremental(&self) -> bool;
-    /// Takes the next bytes.
+    /// Says which fields of the answer's documents are what. To be said before the first bytes come.
+    fn select(&mut self, _selection: &Arc<Selection>) {}
+    /// Takes the next bytes and adds to `passed` what may leave.
     ///
     /// # Errors
     /// [`ShapeError`] where the answer is not of a shape the dialect knows; nothing of the failing event has been let
-    /// out. Events before it in the same bytes are returned first: the error is then that of the next call.
-    fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError>;
+    /// out. Events before it in the same bytes are passed first: the error is then that of the next call.
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) -> Result<(), ShapeError>;
+    /// Takes the next bytes: what may leave.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
+        let mut passed = Passed::default();
+        self.read(bytes, filter, &mut passed).map(|()| passed)
+    }
     /// The body is over: everything left, flushed.
     ///
     /// # Errors

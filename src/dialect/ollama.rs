@@ -12,13 +12,13 @@ use super::{
     Channel, Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, TextFilter,
     framing::{Carrier, Framing},
     json::{Document, Kind, Value, quoted},
-    media_type::{AnswerKind, LINES, answer_kind, json_request},
+    media_type::{LINES, answer_kind, json_request, reader},
     notes::{self, Notes},
     request::{Asked, Request, lists, model, stream},
-    stream::{Ends, Event, Protocol, Stream, unknown_shape},
+    stream::{Ends, Event, Protocol, unknown_shape},
     texts::{Class, Fields, Names, Path, SCHEMA, is_schema_type},
     unknown_endpoint,
-    whole::{Answers, Empty, Whole},
+    whole::Answers,
 };
 
 const CHAT: Endpoint = Endpoint {
@@ -75,13 +75,10 @@ impl Dialect for Ollama {
         status: u16,
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
-        let answers = Replies::default();
         let stream = (*endpoint != EMBED).then_some(LINES);
-        Ok(match answer_kind(status, content_type, stream)? {
-            AnswerKind::Empty => Box::new(Empty::default()),
-            AnswerKind::Json => Box::new(Whole::new(answers, status)),
-            AnswerKind::Stream => Box::new(Stream::new(answers, Framing::lines())),
-        })
+        let kind = answer_kind(status, content_type, stream)?;
+        let answers = Replies::default();
+        Ok(reader(kind, status, answers, Framing::lines()))
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {

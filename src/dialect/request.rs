@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    RequestBody, ShapeError,
+    RequestBody, Selection, ShapeError, Text,
     json::{self, Document, Kind},
     texts::{Fields, Mask, Said, Texts},
 };
@@ -126,7 +126,7 @@ impl RequestBody for Request {
         self.asked.tools
     }
 
-    fn texts(&self) -> Vec<&str> {
+    fn texts(&self) -> Vec<Text<'_>> {
         self.texts.all(&self.text)
     }
 
@@ -134,11 +134,22 @@ impl RequestBody for Request {
         &self.texts.unscanned
     }
 
-    fn rewrite(&self, mask: &mut dyn FnMut(&str) -> Option<String>) -> Bytes {
-        let mut filter = Mask {
-            mask,
-            pushed: String::new(),
-        };
+    fn select(&mut self, selection: &Selection) {
+        if selection.is_empty() {
+            return;
+        }
+        // INVARIANT: it was read before.
+        if let Ok(document) = Document::read(&self.text) {
+            self.texts.select(&document, selection);
+        }
+    }
+
+    fn strip(&mut self) -> Result<(), &'static str> {
+        self.texts.strip()
+    }
+
+    fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes {
+        let mut filter = Mask::new(mask);
         // INVARIANT: arguments that are nested too deep were refused when the request was read.
         let edits = self
             .texts

@@ -11,6 +11,8 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use memchr::memchr2;
+
 use super::ShapeError;
 
 /// The largest event in bytes; a larger one is `event_too_large`. Room for an image, and for a last event that repeats
@@ -31,6 +33,8 @@ pub(crate) struct Framing {
     after_cr: bool,
     /// No line has ended yet, so that a byte order mark may be met.
     fresh: bool,
+    /// `begin..seen` is a whole block, which the next step passes over.
+    found: bool,
     lines: Vec<Line>,
     cap: usize,
 }
@@ -46,9 +50,9 @@ struct Line {
 
 /// A block up to its blank line: an event, a comment, or the LF of a CRLF that was cut.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Block {
-    raw: String,
-    lines: Vec<Line>,
+pub(crate) struct Block<'f> {
+    raw: Cow<'f, str>,
+    lines: Cow<'f, [Line]>,
 }
 
 /// One line of a block, read: a comment's name is empty.
@@ -77,13 +81,15 @@ impl Framing {
             seen: 0,
             after_cr: false,
             fresh: true,
+            found: false,
             lines,
             cap,
         }
     }
 
-    /// Takes the next bytes; [`next_block`](Self::next_block) hands out what they complete.
+    /// Takes the next bytes; [`advance`](Self::advance) goes to what they complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.pass();
         self.buffer.drain(..self.begin);
         self.line -= self.begin;
         self.seen -= self.begin;
@@ -91,68 +97,111 @@ impl Framing {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole block, `None` until more bytes come.
+    /// Goes to the next whole block, which is [`block`](Self::block) then; `false` until more bytes come.
     ///
     /// # Errors
-    /// `event_too_large` and `invalid_utf8`.
-    pub(crate) fn next_block(&mut self) -> Result<Option<Block>, ShapeError> {
+    /// `event_too_large`.
+    pub(crate) fn advance(&mut self) -> Result<bool, ShapeError> {
+        self.pass();
         while let Some(&byte) = self.buffer.get(self.seen) {
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
                 self.seen += 1;
                 self.line = self.seen;
                 match self.lines.last_mut() {
                     Some(line) => line.end += 1,
-                    None => return self.take().map(Some),
+                    None => return self.found(),
                 }
                 continue;
             }
-            match byte {
-                b'\n' => self.seen += 1,
-                b'\r' => {
-                    self.seen += 1;
-                    match self.buffer.get(self.seen) {
-                        Some(b'\n') => self.seen += 1,
-                        Some(_) => {}
-                        None => self.after_cr = true,
-                    }
-                }
-                _ => {
-                    self.seen += 1;
-                    continue;
+            let unseen = self.buffer.get(self.seen..).unwrap_or_default();
+            let Some(place) = memchr2(b'\n', b'\r', unseen) else {
+                self.seen = self.buffer.len();
+                break;
+            };
+            let cr = unseen.get(place) == Some(&b'\r');
+            self.seen += place + 1;
+            if cr {
+                match self.buffer.get(self.seen) {
+                    Some(b'\n') => self.seen += 1,
+                    Some(_) => {}
+                    None => self.after_cr = true,
                 }
             }
             if self.end_line() {
-                return self.take().map(Some);
+                return self.found();
             }
         }
         self.within_cap()?;
-        Ok(None)
+        Ok(false)
     }
 
-    /// What the end of the stream has cut off: lines without a blank line behind them, the last perhaps not whole.
+    /// The block that was found last.
     ///
     /// # Errors
-    /// As for [`next_block`](Self::next_block).
-    pub(crate) fn rest(&mut self) -> Result<Option<Block>, ShapeError> {
+    /// `invalid_utf8`.
+    pub(crate) fn block(&self) -> Result<Block<'_>, ShapeError> {
+        let raw = self.buffer.get(self.begin..self.seen).unwrap_or_default();
+        Ok(Block {
+            raw: Cow::Borrowed(text(raw)?),
+            lines: Cow::Borrowed(&self.lines),
+        })
+    }
+
+    /// What has not been looked at yet, between two blocks.
+    pub(crate) fn unread(&mut self) -> Option<&[u8]> {
+        self.pass();
+        let between = self.seen == self.begin && !self.after_cr && !self.fresh;
+        between.then(|| self.buffer.get(self.begin..).unwrap_or_default())
+    }
+
+    /// Passes over so many bytes of [`unread`](Self::unread), which are whole blocks.
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.begin += bytes;
+        self.line = self.begin;
+        self.seen = self.begin;
+    }
+
+    fn found(&mut self) -> Result<bool, ShapeError> {
+        self.within_cap()?;
+        self.found = true;
+        Ok(true)
+    }
+
+    /// What was found has been looked at.
+    fn pass(&mut self) {
+        if std::mem::take(&mut self.found) {
+            self.begin = self.seen;
+            self.lines.clear();
+        }
+    }
+
+    /// Goes to what the end of the stream has cut off: lines without a blank line behind them, the last perhaps not
+    /// whole.
+    ///
+    /// # Errors
+    /// As for [`advance`](Self::advance).
+    pub(crate) fn rest(&mut self) -> Result<bool, ShapeError> {
+        self.pass();
         if self.begin == self.buffer.len() {
-            return Ok(None);
+            return Ok(false);
         }
         if self.line < self.buffer.len() {
             self.seen = self.buffer.len();
             self.end_line();
         }
-        self.take().map(Some)
+        self.found()
     }
 
-    /// What of the cut-off rest may be read all the same: nothing but line ends, or a terminal event. Some servers
-    /// leave out the last blank line, and that event carries no text.
+    /// Goes to what of the cut-off rest may be read all the same: nothing but line ends, or a terminal event. Some
+    /// servers leave out the last blank line, and that event carries no text.
     ///
     /// # Errors
-    /// As for [`next_block`](Self::next_block), and `cut_event`.
-    pub(crate) fn end(&mut self) -> Result<Option<Block>, ShapeError> {
-        let Some(rest) = self.rest()? else {
-            return Ok(None);
-        };
+    /// As for [`block`](Self::block), and `cut_event`.
+    pub(crate) fn end(&mut self) -> Result<bool, ShapeError> {
+        if !self.rest()? {
+            return Ok(false);
+        }
+        let rest = self.block()?;
         let terminal = rest.data().is_some_and(|data| is_done(&data)) && rest.fields().count() == 1;
         if !terminal && rest.fields().next().is_some() {
             return Err(ShapeError::new(
@@ -160,7 +209,7 @@ impl Framing {
                 "the stream ends inside an event".to_owned(),
             ));
         }
-        Ok(Some(rest))
+        Ok(true)
     }
 
     /// Bytes in memory.
@@ -191,26 +240,6 @@ impl Framing {
         blank || comment
     }
 
-    fn take(&mut self) -> Result<Block, ShapeError> {
-        self.within_cap()?;
-        let raw = self
-            .buffer
-            .get(self.begin..self.seen)
-            .unwrap_or_default()
-            .to_vec();
-        let raw = String::from_utf8(raw).map_err(|_| {
-            ShapeError::new(
-                "invalid_utf8",
-                "an event of the stream is not UTF-8".to_owned(),
-            )
-        })?;
-        self.begin = self.seen;
-        Ok(Block {
-            raw,
-            lines: std::mem::take(&mut self.lines),
-        })
-    }
-
     fn within_cap(&self) -> Result<(), ShapeError> {
         if self.seen - self.begin > self.cap {
             return Err(ShapeError::new(
@@ -222,12 +251,42 @@ impl Framing {
     }
 }
 
+/// # Errors
+/// `invalid_utf8`.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, ShapeError> {
+    std::str::from_utf8(bytes).map_err(|_| {
+        ShapeError::new(
+            "invalid_utf8",
+            "an event of the stream is not UTF-8".to_owned(),
+        )
+    })
+}
+
 /// Whether `data` says that the stream is over, as OpenAI's do and everyone's who speaks its protocol.
 pub(crate) fn is_done(data: &str) -> bool {
     data.trim_matches([' ', '\t']) == "[DONE]"
 }
 
-impl Block {
+impl Block<'_> {
+    /// The same by itself.
+    pub(crate) fn into_owned(self) -> Block<'static> {
+        Block {
+            raw: Cow::Owned(self.raw.into_owned()),
+            lines: Cow::Owned(self.lines.into_owned()),
+        }
+    }
+
+    /// All of it as it came, and where in it the data stands, where that is in one piece.
+    pub(crate) fn place(&self) -> Option<(&str, Range<usize>)> {
+        let mut lines = self.lines.iter().filter(|line| {
+            let field = self.field(line);
+            field.is_some_and(|field| field.name == "data")
+        });
+        let line = lines.next().filter(|_| lines.next().is_none())?;
+        let start = line.content.end - self.field(line)?.value.len();
+        Some((&self.raw, start..line.content.end))
+    }
+
     /// The lines in order, the blank one left out.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (usize, Field<'_>)> {
         let whole = |(at, line): (usize, &Line)| Some((at, self.field(line)?));
@@ -249,10 +308,10 @@ impl Block {
         Some(data)
     }
 
-    /// The block with new data and new text for the lines in `lines` (number, line), in the order and with the
+    /// Appends the block with new data and new text for the lines in `lines` (number, line), in the order and with the
     /// line ends it came with. A line end inside a line becomes a space: it could end the event.
-    pub(crate) fn encoded(&self, data: Option<&str>, lines: &[(usize, String)]) -> String {
-        let mut out = String::with_capacity(self.raw.len());
+    pub(crate) fn encode(&self, data: Option<&str>, lines: &[(usize, String)], out: &mut Vec<u8>) {
+        let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
         let mut data = data.map(Some);
         let mut at = 0;
         for (number, line) in self.lines.iter().enumerate() {
@@ -261,28 +320,27 @@ impl Block {
             let as_received = self.raw.get(line.content.clone()).unwrap_or_default();
             at = line.end;
             let field = self.field(line);
-            out.push_str(before);
+            put(before);
             let new = lines.iter().find(|(changed, _)| *changed == number);
             match (field, new, &mut data) {
                 (Some(field), _, Some(data)) if field.name == "data" => {
                     for part in data.take().into_iter().flat_map(|data| data.split('\n')) {
-                        out.push_str("data: ");
-                        out.push_str(part);
-                        out.push_str(end);
+                        put("data: ");
+                        put(part);
+                        put(end);
                     }
                 }
                 (Some(_), Some((_, line)), _) => {
-                    out.push_str(&line.replace(['\r', '\n'], " "));
-                    out.push_str(end);
+                    put(&line.replace(['\r', '\n'], " "));
+                    put(end);
                 }
                 _ => {
-                    out.push_str(as_received);
-                    out.push_str(end);
+                    put(as_received);
+                    put(end);
                 }
             }
         }
-        out.push_str(self.raw.get(at..).unwrap_or_default());
-        out
+        put(self.raw.get(at..).unwrap_or_default());
     }
 
     fn field(&self, line: &Line) -> Option<Field<'_>> {

@@ -13,25 +13,27 @@
 //!
 //! Never holds more than one block, one signed text and what the filter holds.
 
+mod channels;
 mod like;
 mod signed;
+mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{mem, sync::Arc};
 
-use sha2::{Digest, Sha256};
-
+pub(super) use self::channels::Ends;
 use self::{
-    like::{Like, like},
+    channels::Channels,
+    like::{Found, Hole, Like, Seen},
     signed::Quarantine,
+    waiting::{Pieces, Waiting, rewritten},
 };
 use super::{
-    Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
-    arguments::Arguments,
+    Channel, Passed, ResponseBody, ResponseFacts, Selection, ShapeError, TextFilter,
     framing::{Block, Carrier, Framing},
     json::{self, Document, Span},
     notes::Notes,
     sse::is_done,
-    texts::{Fields, Said, Slot, Texts, What, is_token},
+    texts::{FILLER, Fields, Texts, What, is_token},
     whole,
 };
 
@@ -42,8 +44,8 @@ pub(super) const MAX_CHANNELS: usize = 1024;
 pub(super) trait Protocol: Send + std::fmt::Debug {
     /// Whether later events repeat whole what earlier ones said bit by bit.
     const REPEATS: bool = false;
-    /// Whether more documents may follow the one that says that a text is whole. Then such a document waits for the
-    /// next one, and the last of all is the one that tells the client that the answer is.
+    /// Whether more documents may follow the terminal one. Then it waits for the next one, and the last of all is the
+    /// one that tells the client that the answer is whole.
     const GOES_ON: bool = false;
 
     /// What an event's document is.
@@ -69,6 +71,8 @@ pub(super) struct Event {
     pub(super) fields: &'static dyn Fields,
     /// The texts that end with it.
     pub(super) ends: Vec<Ends>,
+    /// The texts that end with it unless the next document goes on with them. It then waits for that one.
+    pub(super) may_end: Vec<Ends>,
     /// It tells the client that the answer is whole.
     pub(super) terminal: bool,
     /// Whether it is part of something signed.
@@ -83,34 +87,10 @@ impl Event {
         Self {
             fields,
             ends: Vec::new(),
+            may_end: Vec::new(),
             terminal: false,
             signed: Signed::No,
             edits: Vec::new(),
-        }
-    }
-}
-
-/// Texts that are over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ends {
-    /// All of the answer's.
-    All,
-    /// Those of one choice.
-    Choice(u32),
-    /// Those of one choice at a field or in it.
-    Field(u32, String),
-}
-
-impl Ends {
-    fn channel(&self, channel: &Channel) -> bool {
-        match self {
-            Self::All => true,
-            Self::Choice(choice) => channel.choice == *choice,
-            Self::Field(choice, field) => {
-                let inside = channel.field.strip_prefix(field.as_str());
-                channel.choice == *choice
-                    && inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            }
         }
     }
 }
@@ -128,19 +108,19 @@ pub(super) enum Signed {
 pub(super) struct Stream<P> {
     protocol: P,
     framing: Framing,
-    open: BTreeMap<Channel, Open>,
-    /// Texts that have ended: one that goes on would have been released too early.
-    ended: BTreeSet<Channel>,
-    /// Choices whose text changed.
-    changed: BTreeSet<u32>,
-    said: Said,
+    channels: Channels,
     signed: Quarantine,
     /// What became of the last block that was not blank: the LF of a cut CRLF goes where its CR went.
     fate: Fate,
-    /// What may be the last of the stream: the last document since one said that a text is whole.
-    tail: Vec<u8>,
-    /// The document before, where the next one may differ from it in one piece of text only.
+    /// The last document, where the next one tells what becomes of it.
+    waiting: Option<Waiting>,
+    /// A terminal document came, behind which there may be others.
+    late: bool,
+    /// What the next document may be like.
     like: Option<Like>,
+    selection: Arc<Selection>,
+    /// Room for a text, for what leaves in its place, and for a block.
+    room: (String, String, Vec<u8>),
     /// The terminal document came.
     done: bool,
     /// `[DONE]` came.
@@ -148,18 +128,6 @@ pub(super) struct Stream<P> {
     /// Why no more is read.
     fault: Option<ShapeError>,
     notes: Notes,
-}
-
-/// A text that has begun.
-#[derive(Debug, Default)]
-struct Open {
-    arguments: Option<Arguments>,
-    /// What was pushed and has not come back: the filter may still change it.
-    pending: String,
-    /// Something that came back was not what had been pushed.
-    changed: bool,
-    /// What was pushed, where the protocol will repeat it.
-    said: Option<Sha256>,
 }
 
 /// What became of a block.
@@ -174,7 +142,7 @@ enum Fate {
 impl<P> std::fmt::Debug for Stream<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
-            .field("open", &self.open.len())
+            .field("open", &self.channels.open())
             .field("done", &self.done)
             .finish_non_exhaustive()
     }
@@ -185,45 +153,63 @@ impl<P: Protocol> ResponseBody for Stream<P> {
         true
     }
 
-    fn push(&mut self, bytes: &[u8], filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
+    fn select(&mut self, selection: &Arc<Selection>) {
+        self.selection = selection.clone();
+    }
+
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) -> Result<(), ShapeError> {
         self.refuse_after_fault()?;
-        self.framing.push(bytes);
-        let mut passed = Passed::default();
-        loop {
-            let step = match self.framing.next_block() {
-                Ok(None) => return Ok(passed),
-                Ok(Some(block)) => self.block(&block, filter, &mut passed),
-                Err(fault) => Err(fault),
-            };
-            if let Err(fault) = step {
-                self.fault = Some(fault);
-                // What passed before is as good as if it had come by itself.
-                return if passed == Passed::default() {
-                    self.refuse_after_fault().map(|()| passed)
-                } else {
-                    Ok(passed)
-                };
-            }
+        let before = passed.now.len() + passed.terminal.len();
+        // Blocks are read where they stand in the framing.
+        let mut framing = mem::take(&mut self.framing);
+        framing.push(bytes);
+        let read = self.blocks(&mut framing, filter, passed);
+        self.framing = framing;
+        let Err(fault) = read else {
+            return Ok(());
+        };
+        self.fault = Some(fault);
+        // What passed before is as good as if it had come by itself.
+        if before == passed.now.len() + passed.terminal.len() {
+            return self.refuse_after_fault();
         }
+        Ok(())
     }
 
     fn finish(&mut self, filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
         self.refuse_after_fault()?;
+        self.catch_up(filter)?;
         let mut passed = Passed::default();
-        if let Some(rest) = self.framing.rest()? {
-            self.block(&rest, filter, &mut passed)?;
+        let mut framing = mem::take(&mut self.framing);
+        if framing.rest()? {
+            self.block(framing.block()?, filter, &mut passed)?;
         }
         if !self.done {
-            let whole = !self.tail.is_empty();
-            let carriers = self.end_all(filter);
-            passed
-                .now
-                .extend_from_slice(self.framing.loose(&carriers).as_bytes());
-            passed.terminal.append(&mut self.tail);
-            if whole {
+            let mut last = self.waiting.take();
+            let mut none = Pieces::new();
+            let pieces = last.as_mut().map_or(&mut none, |last| &mut last.pieces);
+            let carriers = self.end(&[Ends::All], &|_| false, filter, pieces);
+            let mut block = Vec::new();
+            match last {
+                Some(mut last) => {
+                    last.carriers.extend(carriers);
+                    last.write(&mut passed.now, &mut block);
+                }
+                None => block.extend_from_slice(framing.loose(&carriers).as_bytes()),
+            }
+            if self.late {
                 self.complete();
+                passed.terminal = block;
+            } else {
+                passed.now.extend(block);
             }
         }
+        self.framing = framing;
         Ok(passed)
     }
 
@@ -232,21 +218,10 @@ impl<P: Protocol> ResponseBody for Stream<P> {
     }
 
     fn held(&self) -> usize {
-        let texts: usize = self
-            .open
-            .iter()
-            .map(|(channel, open)| channel.field.len() + open.pending.len())
-            .sum();
-        let ended: usize = self
-            .ended
-            .iter()
-            .map(|channel| channel.field.len() + 64)
-            .sum();
-        let texts = texts + ended;
         let signed = self.signed.events.len() + self.signed.text.len();
-        let like = self.like.as_ref();
-        let like = like.map_or(0, |like| like.before.len() + like.behind.len());
-        self.framing.held() + texts + signed + self.said.held() + self.tail.len() + like
+        let like = self.like.as_ref().map_or(0, Like::held);
+        let waiting = self.waiting.as_ref().map_or(0, Waiting::held);
+        self.framing.held() + self.channels.held() + signed + waiting + like
     }
 }
 
@@ -255,14 +230,14 @@ impl<P: Protocol> Stream<P> {
         Self {
             protocol,
             framing,
-            open: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            changed: BTreeSet::new(),
-            said: Said::new(P::REPEATS),
+            channels: Channels::new(P::REPEATS),
             signed: Quarantine::default(),
             fate: Fate::Left,
-            tail: Vec::new(),
+            waiting: None,
+            late: false,
             like: None,
+            selection: Arc::default(),
+            room: Default::default(),
             done: false,
             sentinel: false,
             fault: None,
@@ -274,39 +249,150 @@ impl<P: Protocol> Stream<P> {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// Reads one block and lets out what may leave of it.
-    fn block(
+    /// Reads all blocks that have come.
+    fn blocks(
         &mut self,
-        block: &Block,
+        framing: &mut Framing,
         filter: &mut dyn TextFilter,
         passed: &mut Passed,
     ) -> Result<(), ShapeError> {
-        let values = lines(block, filter);
+        loop {
+            match (self.like.take(), framing.unread()) {
+                (None, _) => {}
+                (like, None) => {
+                    self.like = like;
+                    self.catch_up(filter)?;
+                }
+                (Some(like), Some(bytes)) => match self.alike(like, bytes, filter, passed)? {
+                    None => {}
+                    Some(0) => return Ok(()),
+                    Some(length) => {
+                        framing.skip(length);
+                        continue;
+                    }
+                },
+            }
+            if !framing.advance()? {
+                return Ok(());
+            }
+            self.block(framing.block()?, filter, passed)?;
+        }
+    }
+
+    /// Reads a block that is like the one before it, and returns how long it is: 0 where more bytes must tell, `None`
+    /// where it is not.
+    fn alike(
+        &mut self,
+        mut like: Like,
+        bytes: &[u8],
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) -> Result<Option<usize>, ShapeError> {
+        let found = match like.read(bytes) {
+            Seen::Partial => {
+                self.like = Some(like);
+                return Ok(Some(0));
+            }
+            Seen::Alike(found) if self.is_readable(&like, &found, bytes, filter) => found,
+            Seen::Alike(_) | Seen::Other => {
+                self.like = Some(like);
+                self.catch_up(filter)?;
+                return Ok(None);
+            }
+        };
+        let (mut text, mut out, room) = mem::take(&mut self.room);
+        out.clear();
+        let channels = &mut self.channels;
+        channels.say(&like.channel, &text, like.json, filter, &mut out)?;
+        let (changed, masks) = (out != text, filter.masks());
+        if changed {
+            text.clear();
+            json::escape_into(&mut text, &out);
+        }
+        let block = bytes.get(..found.length).unwrap_or_default();
+        like.write(
+            &found,
+            block,
+            &mut passed.now,
+            |hole, inside, to| match hole {
+                Hole::Text if changed => to.extend_from_slice(text.as_bytes()),
+                Hole::Padding if masks => to.extend(inside.iter().map(|_| FILLER)),
+                _ => to.extend_from_slice(inside),
+            },
+        );
+        like.keep(block);
+        self.fate = Fate::Left;
+        self.like = Some(like);
+        self.room = (text, out, room);
+        Ok(Some(found.length))
+    }
+
+    /// Reads the text of a block that was found, decoded, into the room for it. `false` where the block must be read
+    /// the long way, which also says what is wrong with it.
+    fn is_readable(
+        &mut self,
+        like: &Like,
+        found: &Found,
+        bytes: &[u8],
+        filter: &mut dyn TextFilter,
+    ) -> bool {
+        let text = &mut self.room.0;
+        like.holes(found, bytes).all(|(hole, inside)| match hole {
+            Hole::Number => true,
+            Hole::Word => like::word(inside).is_some_and(|word| filter.word(word).is_none()),
+            Hole::Padding => !inside.contains(&b'\\') && std::str::from_utf8(inside).is_ok(),
+            Hole::Text => {
+                text.clear();
+                let inside = std::str::from_utf8(inside).ok();
+                inside.is_some_and(|inside| json::unescape_into(text, inside).is_some())
+            }
+        })
+    }
+
+    /// Takes over what the last document that was like the one before it says of itself.
+    fn catch_up(&mut self, filter: &mut dyn TextFilter) -> Result<(), ShapeError> {
+        if let Some(like) = self.like.take()
+            && let Some(last) = like.told()
+        {
+            let document = Document::read(last)?;
+            self.protocol.note(&document, &mut self.notes, filter);
+        }
+        Ok(())
+    }
+
+    /// Reads one block and lets out what may leave of it.
+    fn block(
+        &mut self,
+        block: Block<'_>,
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) -> Result<(), ShapeError> {
+        let lines = lines(&block, filter);
         match block.data() {
             Some(data) if is_done(&data) && !self.sentinel => self.sentinel = true,
-            Some(data) => return self.document(block, &data, &values, filter, passed),
-            None if self.framing.is_whole() => {}
+            Some(_) => return self.document(block, lines, filter, passed),
+            None if block.is_end() => {}
             None => {
                 if block.fields().next().is_some() {
                     self.fate = Fate::Left;
                 }
-                let (_, block) = block.encoded(None, &values, &[]);
-                match self.fate {
-                    _ if !self.tail.is_empty() => self.tail.extend_from_slice(block.as_bytes()),
-                    Fate::Left => self.out(passed).extend_from_slice(block.as_bytes()),
-                    Fate::Held => self.signed.hold(block.as_bytes()),
-                    Fate::Dropped => {}
+                let mut bytes = Vec::new();
+                block.encode(None, &lines, &[], &mut Vec::new(), &mut bytes);
+                match (&mut self.waiting, self.fate) {
+                    (Some(waiting), _) => waiting.behind.extend(bytes),
+                    (None, Fate::Left) => self.out(passed).extend(bytes),
+                    (None, Fate::Held) => self.signed.hold(&bytes),
+                    (None, Fate::Dropped) => {}
                 }
                 return Ok(());
             }
         }
         self.fate = Fate::Left;
-        passed.now.append(&mut self.tail);
+        self.settle(&|_| false, filter, passed);
         let carriers = self.end_all(filter);
         self.complete();
-        let (before, block) = block.encoded(None, &values, &carriers);
-        passed.now.extend_from_slice(before.as_bytes());
-        passed.terminal.extend_from_slice(block.as_bytes());
+        let Passed { now, terminal } = passed;
+        block.encode(None, &lines, &carriers, now, terminal);
         Ok(())
     }
 
@@ -323,92 +409,100 @@ impl<P: Protocol> Stream<P> {
         self.notes.complete();
     }
 
+    /// Lets out the document that waits, now that it is known which texts go on.
+    fn settle(
+        &mut self,
+        goes_on: &dyn Fn(&Channel) -> bool,
+        filter: &mut dyn TextFilter,
+        passed: &mut Passed,
+    ) {
+        let Some(mut waiting) = self.waiting.take() else {
+            return;
+        };
+        let carriers = self.end(&waiting.ends, goes_on, filter, &mut waiting.pieces);
+        waiting.carriers.extend(carriers);
+        let mut block = Vec::new();
+        waiting.write(&mut passed.now, &mut block);
+        passed.now.extend(block);
+    }
+
     /// Reads the document of a block, and lets out the block with what may leave of its text.
     fn document(
         &mut self,
-        block: &Block,
-        data: &str,
-        values: &[(usize, String)],
+        block: Block<'_>,
+        lines: Vec<(usize, String)>,
         filter: &mut dyn TextFilter,
         passed: &mut Passed,
     ) -> Result<(), ShapeError> {
-        if self.tail.is_empty()
-            && !self.done
-            && let Some(like) = self.like.take()
-            && let Some(text) = like.text(data)
-        {
-            let out = self.say(&like.channel, text, like.json, filter)?;
-            let new = (out != text).then(|| {
-                let mut new = String::with_capacity(data.len() + out.len());
-                new.push_str(&like.before);
-                json::escape_into(&mut new, &out);
-                new.push_str(&like.behind);
-                new
-            });
-            let (_, block) = block.encoded(new.as_deref(), values, &[]);
-            passed.now.extend_from_slice(block.as_bytes());
-            self.fate = Fate::Left;
-            self.like = Some(like);
-            return Ok(());
-        }
-        let document = Document::read(data)?;
+        let data = block.data().unwrap_or_default();
+        let document = Document::read(&data)?;
         if self.sentinel || self.done {
             return Err(unknown_shape(
                 "the stream goes on behind its terminal event",
             ));
         }
         let event = self.protocol.event(&document)?;
-        let ended = event.terminal || !self.tail.is_empty();
-        passed.now.append(&mut self.tail);
-        let texts = Texts::find(&document, event.fields)?;
+        let mut texts = Texts::find(&document, event.fields)?;
+        texts.select(&document, &self.selection);
+        self.settle(&|channel| texts.goes_on(&data, channel), filter, passed);
         // What was said bit by bit is over before an event repeats it whole.
         let mut carriers = if P::REPEATS {
-            self.end(&event.ends, filter, &mut BTreeMap::new())
+            self.end(&event.ends, &|_| false, filter, &mut Pieces::new())
         } else {
             Vec::new()
         };
-        let mut edits = texts.edits(data, filter, &mut self.said)?;
-        edits.extend(event.edits);
+        let mut edits = texts.edits(&data, filter, &mut self.channels.said)?;
         self.protocol.note(&document, &mut self.notes, filter);
         self.notes.unscanned(&texts.unscanned);
         let held = event.signed != Signed::No && filter.masks();
-        let mut pieces = BTreeMap::new();
-        for slot in &texts.slots {
-            if held {
-                self.signed.take(slot, data);
-            } else if let Some(text) = self.piece(slot, data, filter)? {
-                pieces
-                    .entry(slot.channel.clone())
-                    .or_insert_with(Vec::new)
-                    .push((slot.span, text));
-            }
+        let mut pieces = self.pieces(&texts, &data, held, filter)?;
+        let still = event.ends.is_empty() && event.may_end.is_empty() && event.edits.is_empty();
+        if !held && still && !event.terminal && lines.is_empty() && texts.only_pads(&edits) {
+            let place = block.place();
+            self.like = place.and_then(|place| Like::of(&document, &texts, place));
         }
-        if !held && edits.is_empty() && event.ends.is_empty() && !event.terminal {
-            self.like = like(data, &texts);
-        }
-        texts.drop_annotations(&self.doubtful(), &mut edits);
-        carriers.extend(self.end(&event.ends, filter, &mut pieces));
-        edits.extend(changed_pieces(data, &texts, pieces));
-        let new = (!edits.is_empty()).then(|| json::splice(data, edits));
-        let (before, block) = block.encoded(new.as_deref(), values, &carriers);
-        self.out(passed).extend_from_slice(before.as_bytes());
-        if ended && P::GOES_ON {
-            self.tail.extend_from_slice(block.as_bytes());
+        edits.extend(event.edits);
+        texts.drop_annotations(&self.channels.doubtful(), &mut edits);
+        carriers.extend(self.end(&event.ends, &|_| false, filter, &mut pieces));
+        self.late |= event.terminal && P::GOES_ON;
+        if self.late || self.channels.waits_for(&event.may_end) {
+            let data = data.into_owned();
+            self.waiting = Some(Waiting {
+                block: block.into_owned(),
+                data,
+                lines,
+                edits,
+                pieces,
+                carriers,
+                ends: event.may_end,
+                behind: Vec::new(),
+            });
             return Ok(());
         }
+        let new = rewritten(&data, edits, pieces);
+        let mut bytes = mem::take(&mut self.room.2);
+        bytes.clear();
+        block.encode(
+            new.as_deref(),
+            &lines,
+            &carriers,
+            self.out(passed),
+            &mut bytes,
+        );
         if event.terminal {
             self.complete();
         }
         self.fate = if held {
-            self.signed.hold(block.as_bytes());
+            self.signed.hold(&bytes);
             match event.signed {
                 Signed::Last => self.decide(filter, passed),
                 _ => Fate::Held,
             }
         } else {
-            self.out(passed).extend_from_slice(block.as_bytes());
+            self.out(passed).extend_from_slice(&bytes);
             Fate::Left
         };
+        self.room.2 = bytes;
         Ok(())
     }
 
@@ -419,7 +513,7 @@ impl<P: Protocol> Stream<P> {
             text,
             events,
             overflowed,
-        } = std::mem::take(&mut self.signed);
+        } = mem::take(&mut self.signed);
         if overflowed || filter.part(&text) != text {
             self.protocol.dropped();
             return Fate::Dropped;
@@ -429,141 +523,55 @@ impl<P: Protocol> Stream<P> {
         Fate::Left
     }
 
-    /// The choices whose text is not what it was, or may yet not be.
-    fn doubtful(&mut self) -> Vec<u32> {
-        let changed = self.open.iter().filter(|(_, open)| open.changed);
-        self.changed
-            .extend(changed.map(|(channel, _)| channel.choice));
-        let pending = self
-            .open
-            .iter()
-            .filter(|(_, open)| !open.pending.is_empty());
-        let pending = pending.map(|(channel, _)| channel.choice);
-        self.changed.iter().copied().chain(pending).collect()
-    }
-
-    /// Hands a piece of a text to the filter: what may leave in its place.
-    fn piece(
+    /// Hands the pieces of texts to the filter: what may leave in their places. What is held is kept for later instead.
+    fn pieces(
         &mut self,
-        slot: &Slot,
+        texts: &Texts,
         data: &str,
+        held: bool,
         filter: &mut dyn TextFilter,
-    ) -> Result<Option<String>, ShapeError> {
-        let (leaf, json) = match &slot.what {
-            What::Piece(leaf) => (leaf, false),
-            What::ArgumentsPiece(leaf) => (leaf, true),
-            _ => return Ok(None),
-        };
-        let text = leaf.text(data, slot.span);
-        self.say(&slot.channel, text, json, filter).map(Some)
+    ) -> Result<Pieces, ShapeError> {
+        let mut pieces = Pieces::new();
+        for slot in &texts.slots {
+            let (leaf, json) = match &slot.what {
+                What::Piece(leaf) => (leaf, false),
+                What::ArgumentsPiece(leaf) => (leaf, true),
+                _ => continue,
+            };
+            if held {
+                self.signed.take(slot, data);
+                continue;
+            }
+            let mut out = String::new();
+            let text = leaf.text(data, slot.span);
+            let channels = &mut self.channels;
+            channels.say(&slot.channel, text, json, filter, &mut out)?;
+            let channel = pieces.entry(slot.channel.clone()).or_default();
+            channel.push((slot.span, out));
+        }
+        Ok(pieces)
     }
 
-    /// The next piece of a text: what may leave in its place.
-    fn say(
-        &mut self,
-        channel: &Channel,
-        text: &str,
-        json: bool,
-        filter: &mut dyn TextFilter,
-    ) -> Result<String, ShapeError> {
-        if !self.open.contains_key(channel) {
-            if self.ended.contains(channel) {
-                return match text {
-                    "" => Ok(String::new()),
-                    _ => Err(unknown_shape("a text goes on behind its end")),
-                };
-            }
-            if self.open.len() >= MAX_CHANNELS {
-                return Err(too_many_channels("the stream has too many texts at once"));
-            }
-            self.open.insert(channel.clone(), Open::default());
-        }
-        let Some(open) = self.open.get_mut(channel) else {
-            return Ok(String::new());
-        };
-        if self.said.remembers() {
-            open.said.get_or_insert_default().update(text);
-        }
-        let out = if json {
-            open.arguments
-                .get_or_insert_default()
-                .push(text, channel, filter)?
-        } else {
-            let out = filter.push(channel, text);
-            open.compare(text, &out);
-            out
-        };
-        Ok(out)
-    }
-
-    /// Ends texts. What was held goes to the end of its text in this document, or into documents before it.
+    /// Ends texts: documents of ours for what was held of them and has no place in a document that came.
     fn end(
         &mut self,
         ends: &[Ends],
+        goes_on: &dyn Fn(&Channel) -> bool,
         filter: &mut dyn TextFilter,
-        pieces: &mut BTreeMap<Channel, Vec<(Span, String)>>,
+        pieces: &mut Pieces,
     ) -> Vec<Carrier> {
-        let ended = |channel: &&Channel| ends.iter().any(|ends| ends.channel(channel));
-        let ended: Vec<Channel> = self.open.keys().filter(ended).cloned().collect();
-        let mut carriers = Vec::new();
-        for channel in ended {
-            let rest = self.end_one(&channel, filter);
-            let here = pieces
-                .get_mut(&channel)
-                .and_then(|pieces| pieces.last_mut());
-            match here {
-                Some((_, text)) => text.push_str(&rest),
-                None if rest.is_empty() => {}
-                None => carriers.push(self.protocol.carrier(&channel, &rest)),
-            }
-        }
-        carriers
+        let left = self.channels.end(ends, goes_on, filter, pieces);
+        let carrier = |(channel, rest): &(Channel, String)| self.protocol.carrier(channel, rest);
+        left.iter().map(carrier).collect()
     }
 
     fn end_all(&mut self, filter: &mut dyn TextFilter) -> Vec<Carrier> {
-        self.end(&[Ends::All], filter, &mut BTreeMap::new())
-    }
-
-    fn end_one(&mut self, channel: &Channel, filter: &mut dyn TextFilter) -> String {
-        let Some(open) = self.open.remove(channel) else {
-            return String::new();
-        };
-        self.ended.insert(channel.clone());
-        if let Some(said) = open.said {
-            self.said.note(said);
-        }
-        let (changed, rest) = match open.arguments {
-            Some(mut arguments) => (false, arguments.finish(channel, filter)),
-            None => {
-                let rest = filter.finish(channel);
-                (open.changed || rest != open.pending, rest)
-            }
-        };
-        if changed {
-            self.changed.insert(channel.choice);
-        }
-        rest
-    }
-}
-
-impl Open {
-    /// Notes what came back for what went in. Bounded by what the filter holds: the two run apart only where it does.
-    fn compare(&mut self, pushed: &str, released: &str) {
-        if self.changed {
-            return;
-        }
-        self.pending.push_str(pushed);
-        if self.pending.starts_with(released) {
-            self.pending.drain(..released.len());
-        } else {
-            self.changed = true;
-            self.pending = String::new();
-        }
+        self.end(&[Ends::All], &|_| false, filter, &mut Pieces::new())
     }
 }
 
 /// New text for the lines of a block that are not data: comments, ids and what a client ignores carry text too.
-fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
+fn lines(block: &Block<'_>, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (number, field) in block.fields() {
         let named = matches!(field.name, "event" | "id" | "retry");
@@ -592,27 +600,6 @@ fn lines(block: &Block, filter: &mut dyn TextFilter) -> Vec<(usize, String)> {
         }
     }
     out
-}
-
-/// The edits for the pieces whose text is not the one that came.
-fn changed_pieces(
-    data: &str,
-    texts: &Texts,
-    pieces: BTreeMap<Channel, Vec<(Span, String)>>,
-) -> Vec<(Span, String)> {
-    let mut new: BTreeMap<Span, String> = pieces.into_values().flatten().collect();
-    for slot in &texts.slots {
-        if let What::Piece(leaf) | What::ArgumentsPiece(leaf) = &slot.what
-            && new
-                .get(&slot.span)
-                .is_some_and(|text| text == leaf.text(data, slot.span))
-        {
-            new.remove(&slot.span);
-        }
-    }
-    new.into_iter()
-        .map(|(span, text)| (span, json::quoted(&text)))
-        .collect()
 }
 
 pub(super) fn unknown_shape(reason: &str) -> ShapeError {

@@ -6,10 +6,10 @@
 //!
 //! Promises: bytes that hold no changed text are forwarded as received; a changed key never collides with another.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Channel, ShapeError,
+    Channel, ShapeError, Text,
     json::{Document, Span, Value},
 };
 
@@ -72,7 +72,12 @@ pub(super) enum Class {
     Echo,
     /// Points into a text by offsets: emptied when that text changed.
     Annotations,
+    /// A string that hides how long the document is: filled anew when masking, so that nothing can be told in it.
+    Padding,
 }
+
+/// What padding is filled with.
+pub(super) const FILLER: u8 = b'x';
 
 /// Where a value stands.
 #[derive(Debug, Default)]
@@ -104,14 +109,39 @@ impl Path<'_> {
         }
         out
     }
+
+    /// The nearest keys, which say what stands under them.
+    fn label(&self) -> String {
+        let keys = self.keys.iter().filter(|key| **key != "*");
+        let mut keys: Vec<&str> = keys.rev().take(LABEL_KEYS).copied().collect();
+        keys.reverse();
+        keys.join(" ")
+    }
 }
+
+/// How many keys say what stands under them.
+const LABEL_KEYS: usize = 3;
 
 /// One text, or what stands for it.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) channel: Channel,
     pub(super) span: Span,
+    /// The keys it stands under, where a user or a model chose them.
+    label: String,
     pub(super) what: What,
+}
+
+impl Slot {
+    /// A text that stands under no keys.
+    pub(super) fn of(channel: Channel, span: Span, what: What) -> Self {
+        Self {
+            channel,
+            span,
+            label: String::new(),
+            what,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -122,10 +152,10 @@ pub(super) enum What {
     ArgumentsPiece(Leaf),
     /// The protocol's own, or what cannot be scanned.
     Word(Leaf),
-    /// JSON in a string, with the texts inside it.
+    /// JSON in a string, with the texts inside it and the keys they stand under.
     Arguments {
         leaf: Leaf,
-        texts: Vec<String>,
+        texts: Vec<(String, String)>,
     },
     /// A key of the object that begins at this byte.
     Key {
@@ -139,6 +169,12 @@ pub(super) enum What {
         parts: Vec<(Span, Leaf)>,
         joined: String,
     },
+    /// A field that is a value of an entity: its text, or its JSON where it is no string, and what is in it.
+    Named {
+        entity: Arc<str>,
+        text: String,
+        inside: Vec<Slot>,
+    },
     /// An element of an array that stays as it is or goes, and the texts in it.
     Signed {
         element: Element,
@@ -147,10 +183,11 @@ pub(super) enum What {
     /// What it becomes.
     Echo(&'static str),
     Annotations,
+    Padding,
 }
 
 /// Where an element of an array stands, to take it out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     /// Where the array begins.
     array: u32,
@@ -191,34 +228,87 @@ pub(super) struct Texts {
     pub(super) slots: Vec<Slot>,
     /// Why parts could not be scanned, each once.
     pub(super) unscanned: Vec<&'static str>,
+    /// How to take out each of them: `None` where one cannot be without breaking the document.
+    removals: Vec<Option<Removal>>,
+    /// What was taken out.
+    removed: Vec<Removal>,
+}
+
+/// How to take out what cannot be scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    /// The element of an array in which it stands.
+    Element(Element, Span),
+    /// What is in this array.
+    All(Span),
 }
 
 impl Texts {
     /// Every text, decoded, in document order; a run of parts is each part and then the joined text.
-    pub(super) fn all<'a>(&'a self, document: &'a str) -> Vec<&'a str> {
+    pub(super) fn all<'a>(&'a self, document: &'a str) -> Vec<Text<'a>> {
         let mut out = Vec::with_capacity(self.slots.len());
         all(&self.slots, document, &mut out);
         out
     }
 }
 
-fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<&'a str>) {
+impl Texts {
+    /// Whether the text of `channel` goes on in the document.
+    pub(super) fn goes_on(&self, document: &str, channel: &Channel) -> bool {
+        self.slots.iter().any(|slot| match &slot.what {
+            What::Piece(leaf) | What::ArgumentsPiece(leaf) => {
+                slot.channel == *channel && !leaf.text(document, slot.span).is_empty()
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether nothing is edited but what pads the document.
+    pub(super) fn only_pads(&self, edits: &[(Span, String)]) -> bool {
+        let pads =
+            |slot: &Slot, span: Span| slot.span == span && matches!(slot.what, What::Padding);
+        edits
+            .iter()
+            .all(|(span, _)| self.slots.iter().any(|slot| pads(slot, *span)))
+    }
+}
+
+fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
     for slot in slots {
+        let label = slot.label.as_str();
+        let labelled = |text| Text::under(label, text);
         match &slot.what {
             What::Text(leaf)
             | What::Piece(leaf)
             | What::ArgumentsPiece(leaf)
             | What::Key {
                 leaf, word: false, ..
-            } => out.push(leaf.text(document, slot.span)),
-            What::Number => out.push(slot.span.of(document)),
-            What::Arguments { texts, .. } => out.extend(texts.iter().map(String::as_str)),
+            } => out.push(labelled(leaf.text(document, slot.span))),
+            What::Number => out.push(labelled(slot.span.of(document))),
+            What::Arguments { texts, .. } => {
+                out.extend(texts.iter().map(|(label, text)| Text::under(label, text)));
+            }
             What::Run { parts, joined } => {
-                out.extend(parts.iter().map(|(span, leaf)| leaf.text(document, *span)));
-                out.push(joined);
+                let parts = parts.iter().map(|(span, leaf)| leaf.text(document, *span));
+                out.extend(parts.chain([joined.as_str()]).map(Text::bare));
+            }
+            What::Named {
+                entity,
+                text,
+                inside,
+            } => {
+                out.push(Text {
+                    entity: Some(entity),
+                    ..Text::bare(text)
+                });
+                all(inside, document, out);
             }
             What::Signed { inside, .. } => all(inside, document, out),
-            What::Word(_) | What::Key { .. } | What::Echo(_) | What::Annotations => {}
+            What::Word(_)
+            | What::Key { .. }
+            | What::Echo(_)
+            | What::Annotations
+            | What::Padding => {}
         }
     }
 }

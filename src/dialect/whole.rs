@@ -1,7 +1,9 @@
 //! Answers in one document, whatever the dialect. Nothing leaves before all of it was seen.
 
+use std::sync::Arc;
+
 use super::{
-    Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
+    Passed, ResponseBody, ResponseFacts, Selection, ShapeError, TextFilter,
     json::{self, Document},
     notes::Notes,
     texts::{Fields, Said, Texts},
@@ -37,9 +39,14 @@ impl ResponseBody for Empty {
         false
     }
 
-    fn push(&mut self, bytes: &[u8], _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        _: &mut dyn TextFilter,
+        _: &mut Passed,
+    ) -> Result<(), ShapeError> {
         if bytes.is_empty() {
-            return Ok(Passed::default());
+            return Ok(());
         }
         Err(ShapeError::new(
             "unexpected_body",
@@ -92,6 +99,7 @@ pub(super) struct Whole<A> {
     status: u16,
     body: Gathered,
     notes: Notes,
+    selection: Arc<Selection>,
 }
 
 impl<A: Answers> Whole<A> {
@@ -101,12 +109,14 @@ impl<A: Answers> Whole<A> {
             status,
             body: Gathered::default(),
             notes: Notes::default(),
+            selection: Arc::default(),
         }
     }
 
     fn masked(&mut self, text: &str, filter: &mut dyn TextFilter) -> Result<String, ShapeError> {
         let document = Document::read(text)?;
-        let texts = Texts::find(&document, self.answers.whole(&document, self.status)?)?;
+        let mut texts = Texts::find(&document, self.answers.whole(&document, self.status)?)?;
+        texts.select(&document, &self.selection);
         let edits = texts.edits(text, filter, &mut Said::default())?;
         self.answers.note(&document, &mut self.notes, filter);
         self.notes.unscanned(&texts.unscanned);
@@ -129,9 +139,17 @@ impl<A: Answers> ResponseBody for Whole<A> {
         false
     }
 
-    fn push(&mut self, bytes: &[u8], _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {
-        self.body.push(bytes)?;
-        Ok(Passed::default())
+    fn select(&mut self, selection: &Arc<Selection>) {
+        self.selection = selection.clone();
+    }
+
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        _: &mut dyn TextFilter,
+        _: &mut Passed,
+    ) -> Result<(), ShapeError> {
+        self.body.push(bytes)
     }
 
     fn finish(&mut self, filter: &mut dyn TextFilter) -> Result<Passed, ShapeError> {

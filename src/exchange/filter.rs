@@ -39,6 +39,10 @@ pub(super) struct Filter {
     vault: Option<Arc<Vault>>,
     operators: BTreeMap<Entity, Operator>,
     lanes: BTreeMap<Channel, Lane>,
+    /// The keys the next text stands under.
+    label: String,
+    /// What is read now stands in a field that is shown by its name only.
+    unshown: bool,
     masked: BTreeMap<Entity, u64>,
     released: Released,
     overflowed: bool,
@@ -47,6 +51,8 @@ pub(super) struct Filter {
 
 /// One channel's text on its way.
 struct Lane {
+    /// The keys it stands under.
+    label: String,
     masker: Option<Masker>,
     restorer: Option<Restorer>,
 }
@@ -62,24 +68,39 @@ pub(super) enum Record {
     Masked(Arc<Plan>),
 }
 
-/// Text that may leave, in order: the channel, the text, and whether it ends the channel's text.
+/// Text that may leave, in order.
 #[derive(Default)]
-pub(super) struct Released(Vec<(Channel, String, bool)>);
+pub(super) struct Released(Vec<Release>);
+
+/// A piece of a channel's text.
+struct Release {
+    channel: Channel,
+    /// The keys the text stands under.
+    label: String,
+    text: String,
+    /// It ends the text.
+    last: bool,
+}
 
 impl Released {
     /// Length of the text in bytes.
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|(_, text, _)| text.len()).sum()
+        self.0.iter().map(|release| release.text.len()).sum()
     }
 
-    fn push(&mut self, channel: &Channel, text: &str, last: bool) {
+    fn push(&mut self, channel: &Channel, label: &str, text: &str, last: bool) {
         match self.0.last_mut() {
-            Some((before, whole, ended)) if before == channel && !*ended => {
-                whole.push_str(text);
-                *ended = last;
+            Some(before) if before.channel == *channel && !before.last => {
+                before.text.push_str(text);
+                before.last = last;
             }
             _ if text.is_empty() && !last => {}
-            _ => self.0.push((channel.clone(), text.to_owned(), last)),
+            _ => self.0.push(Release {
+                channel: channel.clone(),
+                label: label.to_owned(),
+                text: text.to_owned(),
+                last,
+            }),
         }
     }
 }
@@ -110,6 +131,8 @@ impl Filter {
             vault: vault.filter(|vault| !vault.is_empty()),
             operators,
             lanes: BTreeMap::new(),
+            label: String::new(),
+            unshown: false,
             masked: BTreeMap::new(),
             released: Released::default(),
             overflowed: false,
@@ -138,6 +161,11 @@ impl Filter {
         lanes * maskers * Masker::BUFFER_BYTES + vault + self.shown.bytes
     }
 
+    /// Whether what is read now is recorded.
+    fn shows(&self) -> bool {
+        !self.unshown && !matches!(self.shown.how, Record::Nothing)
+    }
+
     /// Takes the text that was released since the last call: whoever lets it out says so with [`left`](Self::left).
     pub(super) fn take_released(&mut self) -> Released {
         std::mem::take(&mut self.released)
@@ -145,8 +173,8 @@ impl Filter {
 
     /// The text has left; how many bytes of recordable text became known with it.
     pub(super) fn left(&mut self, text: Released) -> usize {
-        for (channel, text, last) in text.0 {
-            self.shown.push(&channel, &text, last);
+        for release in text.0 {
+            self.shown.push(&release);
         }
         std::mem::take(&mut self.shown.fresh)
     }
@@ -166,7 +194,13 @@ impl Filter {
         }
         let open: Vec<_> = self.shown.lanes.keys().cloned().collect();
         for channel in open {
-            self.shown.push(&channel, "", true);
+            let (label, text) = Default::default();
+            self.shown.push(&Release {
+                channel,
+                label,
+                text,
+                last: true,
+            });
         }
     }
 
@@ -184,52 +218,51 @@ impl Filter {
             (entity, *n, operator)
         })
     }
-
-    fn release(&mut self, channel: &Channel, text: &str, last: bool) {
-        if !matches!(self.shown.how, Record::Nothing) {
-            self.released.push(channel, text, last);
-        }
-    }
 }
 
 impl TextFilter for Filter {
-    fn push(&mut self, channel: &Channel, text: &str) -> String {
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String) {
         if !self.lanes.contains_key(channel) {
             if self.lanes.len() >= CHANNELS {
                 self.overflowed = true;
-                return String::new();
+                return;
             }
             let restorer = |vault| Restorer::new(vault, !channel.is_prose());
+            let label = std::mem::take(&mut self.label);
+            let masker = |plan| Masker::under(plan, &label);
             let lane = Lane {
-                masker: self.plan.clone().map(Masker::new),
+                masker: self.plan.clone().map(masker),
                 restorer: self.vault.clone().map(restorer),
+                label,
             };
             self.lanes.insert(channel.clone(), lane);
         }
+        let shows = self.shows();
         let Some(lane) = self.lanes.get_mut(channel) else {
-            return String::new();
+            return;
         };
-        let mut released = match &mut lane.masker {
-            Some(masker) => {
-                let mut released = String::with_capacity(text.len());
-                masker.push(text, &mut released);
-                released
+        let before = out.len();
+        let mut shown = String::new();
+        match (&mut lane.masker, &mut lane.restorer) {
+            (None, None) => out.push_str(text),
+            (Some(masker), None) => masker.push(text, out),
+            (None, Some(restorer)) => restorer.push(text, out, &mut shown),
+            (Some(masker), Some(restorer)) => {
+                let mut masked = String::with_capacity(text.len());
+                masker.push(text, &mut masked);
+                restorer.push(&masked, out, &mut shown);
             }
-            None => text.to_owned(),
-        };
-        let restored = lane.restorer.as_mut().map(|restorer| {
-            let mut restored = String::with_capacity(released.len());
-            let text = std::mem::take(&mut released);
-            restorer.push(&text, &mut restored, &mut released);
-            restored
-        });
-        self.release(channel, &released, false);
-        restored.unwrap_or(released)
+        }
+        if shows {
+            let restores = lane.restorer.is_some();
+            let shown = if restores { &shown } else { &out[before..] };
+            self.released.push(channel, &lane.label, shown, false);
+        }
     }
 
-    fn finish(&mut self, channel: &Channel) -> String {
+    fn finish(&mut self, channel: &Channel, out: &mut String) {
         let Some(lane) = self.lanes.remove(channel) else {
-            return String::new();
+            return;
         };
         let mut released = String::new();
         if let Some(mut masker) = lane.masker {
@@ -240,8 +273,38 @@ impl TextFilter for Filter {
             let text = std::mem::take(&mut released);
             restored_to_the_end(restorer, &text, &mut released)
         });
-        self.release(channel, &released, true);
-        restored.unwrap_or(released)
+        if self.shows() {
+            self.released.push(channel, &lane.label, &released, true);
+        }
+        out.push_str(&restored.unwrap_or(released));
+    }
+
+    fn label(&mut self, _: &Channel, label: &str) {
+        label.clone_into(&mut self.label);
+    }
+
+    /// Whatever becomes of the field, the record does not show it.
+    fn named(&mut self, entity: &str, channel: &Channel, text: &str) -> Option<String> {
+        let masked = self.plan.as_ref().and_then(|plan| plan.named(entity, text));
+        let shown = match (&masked, &self.shown.how) {
+            (_, Record::Nothing) => None,
+            (Some((_, masked)), Record::AsItLeaves) => Some(masked.clone()),
+            _ => Some(format!("[{entity}]")),
+        };
+        if let Some(shown) = shown {
+            self.released.push(channel, "", &shown, true);
+        }
+        let Some((entity, masked)) = masked else {
+            self.unshown = true;
+            *self.shown.found.entry(entity.into()).or_default() += 1;
+            return None;
+        };
+        *self.masked.entry(entity).or_default() += 1;
+        Some(masked)
+    }
+
+    fn named_over(&mut self) {
+        self.unshown = false;
     }
 
     fn part(&mut self, text: &str) -> String {
@@ -254,8 +317,9 @@ impl TextFilter for Filter {
     }
 
     fn again(&mut self, channel: &Channel, text: &str) -> String {
+        let label = std::mem::take(&mut self.label);
         let masked = match &self.plan {
-            Some(plan) => mask::mask(plan, text).0,
+            Some(plan) => mask::mask_under(plan, &label, text).0,
             None => text.to_owned(),
         };
         let Some(vault) = &self.vault else {
@@ -278,7 +342,13 @@ impl TextFilter for Filter {
 }
 
 impl Shown {
-    fn push(&mut self, channel: &Channel, text: &str, last: bool) {
+    fn push(&mut self, release: &Release) {
+        let Release {
+            channel,
+            label,
+            text,
+            last,
+        } = release;
         let plan = match &self.how {
             Record::Nothing => return,
             Record::AsItLeaves => return self.add(channel, text),
@@ -288,9 +358,9 @@ impl Shown {
         let masker = self
             .lanes
             .entry(channel.clone())
-            .or_insert_with(|| Masker::new(plan.clone()));
+            .or_insert_with(|| Masker::under(plan.clone(), label));
         masker.push(text, &mut shown);
-        if last {
+        if *last {
             masker.finish(&mut shown);
             add(&mut self.found, &masker.counts());
             self.lanes.remove(channel);

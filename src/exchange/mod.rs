@@ -39,7 +39,10 @@ pub use self::{
     refusal::Refusal,
     request::COPIES,
     route::{HostPattern, Route, Territory},
-    rules::{CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules, SESSION_HEADER},
+    rules::{
+        CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules, SESSION_HEADER,
+        Unscanned,
+    },
 };
 use self::{journal::Journal, request::Request, response::Response};
 use crate::{

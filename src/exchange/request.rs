@@ -10,12 +10,12 @@ use super::{
     head::{Head, Target},
     headers::Headers,
     response::Response,
-    rules::{Connection, Secrets},
+    rules::{Connection, Secrets, Unscanned},
 };
 use crate::{
     audit::record,
     detect::{DetectorError, Entity},
-    dialect::{Endpoint, RequestBody, ShapeError},
+    dialect::{Endpoint, NOT_SELECTED, RequestBody, ShapeError, Text},
     identity::{Principal, TokenError},
     mask::{self, Plan},
     policy::{self, Call, Outcome, Permit},
@@ -302,8 +302,14 @@ impl Exchange {
             return Err((Refusal::Overloaded, None));
         }
         let secrets = connection.secrets(&principal, &received);
-        let body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
-        let findings = count(&connection, &body.texts());
+        let mut body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
+        body.select(&connection.fields);
+        let unscannable = unscannable(&connection, &mut *body);
+        let texts = body.texts();
+        let findings = count(&connection, &texts);
+        // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
+        let labelled = texts.iter().any(|text| !text.label.is_empty());
+        let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
         let verdict = connection.chain.evaluate(&policy::Request {
             principal: &principal,
             call: &call(&head, endpoint, &*body, length),
@@ -319,11 +325,14 @@ impl Exchange {
                 faults: verdict.faults,
                 ..Default::default()
             },
-            request: shown(&connection, &*body, &findings, length),
+            request: shown(&connection, &*body, &findings, clean, length),
         });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
-            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit, &secrets)
+            Outcome::Allow(_) if unscannable.is_some() => {
+                Err(Refusal::Unscannable(unscannable.unwrap_or_default()))
+            }
+            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit, &secrets, clean)
                 .map(|(head, body, response)| (permit, head, body, response)),
         };
         let (permit, head, body, response) = match prepared {
@@ -424,16 +433,28 @@ fn prepare(
     body: &dyn RequestBody,
     permit: &Permit,
     secrets: &Secrets,
+    clean: bool,
 ) -> Result<(Mutation, Masked, Response), Refusal> {
     let connection = &head.connection;
-    if let (Some(kind), false) = (body.unscanned().first(), connection.allow_unscanned) {
-        return Err(Refusal::Unscannable(kind));
-    }
     let mutation = head.mutation()?;
-    let masked = Masked::of(connection, permit, body, secrets).map_err(|_| Refusal::Unmaskable)?;
+    let masked = Masked::of(connection, permit, body, secrets, clean);
+    let masked = masked.map_err(|_| Refusal::Unmaskable)?;
     let response = Response::expected(connection, endpoint, permit.obligations(), secrets)
         .map_err(|_| Refusal::Unmaskable)?;
     Ok((mutation, masked, response))
+}
+
+/// Why the request may not pass: something no detector can look into is in it. Where such parts are to be taken out,
+/// they are.
+fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'static str> {
+    match connection.unscanned {
+        Unscanned::Allow => None,
+        Unscanned::Strip => body.strip().err(),
+        Unscanned::Refuse => {
+            let mut kinds = body.unscanned().iter();
+            kinds.find(|kind| **kind != NOT_SELECTED).copied()
+        }
+    }
 }
 
 /// A request's body as it goes upstream, and what was masked in it.
@@ -449,9 +470,13 @@ impl Masked {
         permit: &Permit,
         body: &dyn RequestBody,
         secrets: &Secrets,
+        clean: bool,
     ) -> Result<Self, DetectorError> {
         let obligations = &permit.obligations().mask_request;
-        let plan = connection.request_plan(obligations, secrets)?;
+        let mut plan = None;
+        if !clean {
+            plan = connection.request_plan(obligations, secrets)?;
+        }
         let mut counts = BTreeMap::new();
         let bytes = body.rewrite(&mut |text| masked_text(plan.as_ref()?, text, &mut counts));
         let operators = obligations
@@ -468,12 +493,21 @@ impl Masked {
 }
 
 /// `text` under `plan`, adding to `counts`: `None` where nothing changed.
-fn masked_text(plan: &Plan, text: &str, counts: &mut BTreeMap<String, u64>) -> Option<String> {
-    let (masked, found) = mask::mask(plan, text);
+fn masked_text(
+    plan: &Arc<Plan>,
+    text: Text<'_>,
+    counts: &mut BTreeMap<String, u64>,
+) -> Option<String> {
+    if let Some(entity) = text.entity {
+        let (entity, masked) = plan.named(entity, text.text)?;
+        *counts.entry(entity.to_string()).or_default() += 1;
+        return Some(masked);
+    }
+    let (masked, found) = mask::mask_under(plan, text.label, text.text);
     for (entity, n) in found {
         *counts.entry(entity.to_string()).or_default() += n;
     }
-    (masked != text).then_some(masked)
+    (masked != text.text).then_some(masked)
 }
 
 /// The request as the record may show it: whatever is done to the traffic, everything a detector knows is masked here.
@@ -481,11 +515,15 @@ fn shown(
     connection: &Connection,
     body: &dyn RequestBody,
     findings: &BTreeMap<Entity, u64>,
+    clean: bool,
     length: usize,
 ) -> record::RequestRecord {
     let plan = &connection.record_plan;
     let (payload, text) = if connection.record_text {
-        let shown = body.rewrite(&mut |text| masked_text(plan, text, &mut BTreeMap::new()));
+        // What is left to look for in a clean one is the lent secret.
+        let lent = connection.credential.as_ref().map(|lent| &lent.plan);
+        let texts = if clean { lent } else { Some(plan) };
+        let shown = body.rewrite(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
         (
@@ -514,13 +552,24 @@ fn shown(
     }
 }
 
-fn count(connection: &Connection, texts: &[&str]) -> BTreeMap<Entity, u64> {
+fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
     let mut counts = BTreeMap::new();
-    for finding in texts
-        .iter()
-        .flat_map(|text| connection.everything.find(text))
-    {
-        *counts.entry(finding.entity).or_default() += 1;
+    let mut found = |entity: Entity, n| *counts.entry(entity).or_default() += n;
+    for text in texts {
+        if let Some(entity) = text.entity {
+            found(entity.into(), 1);
+        } else if text.label.is_empty() {
+            let findings = connection.everything.find(text.text);
+            findings.into_iter().for_each(|one| found(one.entity, 1));
+        } else {
+            let plan = &connection.record_plan;
+            let (_, counts) = mask::mask_under(plan, text.label, text.text);
+            let known = connection.everything.entities();
+            let counts = counts.into_iter();
+            counts
+                .filter(|(entity, _)| known.contains(entity))
+                .for_each(|(entity, n)| found(entity, n));
+        }
     }
     counts
 }

@@ -162,10 +162,10 @@ impl Response {
 }
 
 fn obliges_to_all(connection: &Connection, obliged: &BTreeMap<Entity, Operator>) -> bool {
-    connection
-        .everything
-        .entities()
-        .iter()
+    let named = connection.fields.named.iter().map(|(entity, _)| entity);
+    let known = connection.everything.entities().iter();
+    known
+        .chain(named)
         .all(|entity| obliged.get(entity) == Some(&Operator::Replace))
 }
 
@@ -504,7 +504,10 @@ impl Expected {
         let content_type = headers.one("content-type").ok().flatten();
         let dialect = self.connection.dialect;
         match dialect.read_response(&self.endpoint, status, content_type) {
-            Ok(reader) => Ok(Some(reader)),
+            Ok(mut reader) => {
+                reader.select(&self.connection.fields);
+                Ok(Some(reader))
+            }
             Err(_) if status >= 400 => Err(Refusal::Upstream(status)),
             Err(error) => Err(Refusal::ResponseShape(error)),
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     audit::Durability,
     detect::{Catalog, DetectorError, Entity, Scanner},
-    dialect::Dialect,
+    dialect::{Dialect, Selection},
     identity::{self, Principal, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
     policy::Chain,
@@ -72,8 +72,10 @@ pub struct Connection {
     pub record_text: bool,
     /// What an acknowledged record has survived.
     pub durability: Durability,
-    /// Whether content that no detector can look into may pass.
-    pub allow_unscanned: bool,
+    /// What becomes of prompts with parts that no detector can look into.
+    pub unscanned: Unscanned,
+    /// Which fields are values of which entity, and which are looked into.
+    pub fields: Arc<Selection>,
     /// Every detector there is.
     pub catalog: Arc<Catalog>,
     /// Finds everything any detector knows: what policy is told of, and what records never show.
@@ -82,6 +84,17 @@ pub struct Connection {
     pub record_plan: Arc<Plan>,
     /// What keyed operators work with; `None` where no policy uses one.
     pub masking: Option<Arc<Masking>>,
+}
+
+/// What becomes of prompts with parts that no detector can look into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unscanned {
+    /// They are refused.
+    Refuse,
+    /// They pass as they are.
+    Allow,
+    /// The parts are taken out; what cannot be taken out is refused.
+    Strip,
 }
 
 /// The key of the operators that need one.
@@ -157,7 +170,7 @@ impl Connection {
         if obligations.is_empty() {
             return Ok(None);
         }
-        plan(&self.catalog, obligations, secrets).map(Some)
+        self.plan(&self.catalog, obligations, secrets).map(Some)
     }
 
     /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
@@ -170,26 +183,31 @@ impl Connection {
         secrets: &Secrets,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
         match &self.credential {
-            Some(credential) => plan(&credential.catalog, obligations, secrets).map(Some),
+            Some(credential) => self
+                .plan(&credential.catalog, obligations, secrets)
+                .map(Some),
             None => self.request_plan(obligations, secrets),
         }
     }
-}
 
-fn plan(
-    catalog: &Catalog,
-    obligations: &BTreeMap<Entity, Operator>,
-    secrets: &Secrets,
-) -> Result<Arc<Plan>, DetectorError> {
-    let entities = obligations.keys().cloned().collect();
-    let mut plan = Plan::new(catalog.scanner(&entities)?, obligations);
-    if let Some(keys) = &secrets.keys {
-        plan = plan.with_keys(keys.clone());
+    fn plan(
+        &self,
+        catalog: &Catalog,
+        obligations: &BTreeMap<Entity, Operator>,
+        secrets: &Secrets,
+    ) -> Result<Arc<Plan>, DetectorError> {
+        let looked_for = obligations.keys();
+        let looked_for = looked_for.filter(|entity| !self.fields.names(entity));
+        let scanner = catalog.scanner(&looked_for.cloned().collect())?;
+        let mut plan = Plan::new(scanner, obligations);
+        if let Some(keys) = &secrets.keys {
+            plan = plan.with_keys(keys.clone());
+        }
+        if let Some(vault) = &secrets.vault {
+            plan = plan.with_vault(vault.clone());
+        }
+        Ok(Arc::new(plan))
     }
-    if let Some(vault) = &secrets.vault {
-        plan = plan.with_vault(vault.clone());
-    }
-    Ok(Arc::new(plan))
 }
 
 /// The token a request carries in `header`, without its scheme.

@@ -11,6 +11,8 @@ use crate::detect::{
 const SLICE: usize = 2048;
 /// The buffer grows by at least this many bytes, so that small pieces seldom make it.
 const GRAIN: usize = 256;
+/// What parts a label from its text: to an expression, the text begins a line.
+const BEHIND_LABEL: &str = ":\n";
 /// The most bytes of the buffer that hold no held text.
 const SPARE: usize = LOOK_BEHIND + SLICE + 512;
 
@@ -73,6 +75,20 @@ impl Masker {
             growing: None,
             effort: Effort::default(),
         }
+    }
+
+    /// A masker at the start of a text that stands under `label`, such as the key of a value: what words before a value
+    /// tell of it, the label tells too. It is not written.
+    #[must_use]
+    pub fn under(plan: Arc<Plan>, label: &str) -> Self {
+        let mut masker = Self::new(plan);
+        if !label.is_empty() && masker.plan.scanner.reads_labels() {
+            let from = label.len().saturating_sub(LOOK_BEHIND - BEHIND_LABEL.len());
+            masker.buffer.push_str(&label[at_least(label, from)..]);
+            masker.buffer.push_str(BEHIND_LABEL);
+            masker.held = masker.buffer.len();
+        }
+        masker
     }
 
     /// Takes the next piece and appends to `out` all that no continuation can change.

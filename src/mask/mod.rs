@@ -42,6 +42,8 @@ pub struct Plan {
     scanner: Arc<Scanner>,
     /// By detector, as the scanner numbers them.
     operators: Box<[Operator]>,
+    /// Those of entities that no detector finds: their values are told by the field they stand in.
+    named: BTreeMap<Entity, Operator>,
     keys: Option<Arc<Keys>>,
     vault: Option<Arc<Vault>>,
 }
@@ -56,7 +58,8 @@ impl fmt::Debug for Plan {
 }
 
 impl Plan {
-    /// An entity that the scanner finds and `operators` does not name is replaced.
+    /// An entity that the scanner finds and `operators` does not name is replaced. One that `operators` names and the
+    /// scanner does not find is that of a [named](Self::named) value.
     #[must_use]
     pub fn new(scanner: Arc<Scanner>, operators: &BTreeMap<Entity, Operator>) -> Self {
         let operator = |pattern| {
@@ -65,7 +68,10 @@ impl Plan {
                 .copied()
                 .unwrap_or_default()
         };
+        let found = scanner.entities();
+        let named = operators.iter().filter(|(e, _)| !found.contains(*e));
         Self {
+            named: named.map(|(e, operator)| (e.clone(), *operator)).collect(),
             operators: (0..scanner.len()).map(operator).collect(),
             scanner,
             keys: None,
@@ -91,11 +97,34 @@ impl Plan {
         }
     }
 
+    /// What takes the place of `value`, which is one of `entity` because of where it stands; `None` where that entity is
+    /// not to be masked.
+    #[must_use]
+    pub fn named(&self, entity: &str, value: &str) -> Option<(Entity, String)> {
+        let (entity, operator) = self.named.get_key_value(entity)?;
+        let mut out = String::new();
+        self.stand_in(*operator, entity, value, &mut out);
+        Some((entity.clone(), out))
+    }
+
     /// What it looks with.
     #[must_use]
     pub fn scanner(&self) -> &Scanner {
         &self.scanner
     }
+}
+
+/// Masks a whole text that stands under `label`, such as the key of a value, and counts what was masked.
+#[must_use]
+pub fn mask_under(plan: &Arc<Plan>, label: &str, text: &str) -> (String, BTreeMap<Entity, u64>) {
+    if label.is_empty() || !plan.scanner.reads_labels() {
+        return mask(plan, text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut masker = Masker::under(plan.clone(), label);
+    masker.push(text, &mut out);
+    masker.finish(&mut out);
+    (out, masker.counts())
 }
 
 /// Masks a whole text, and counts what was masked.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::{Plan, keys::Keys};
-use crate::detect::{self, Hit};
+use crate::detect::{self, Entity, Hit};
 
 /// What takes the place of a found value.
 ///
@@ -74,9 +74,23 @@ impl Plan {
             .strip_prefix('_')
             .inspect(|_| out.push('_'))
             .unwrap_or(value);
-        match (self.operators[hit.pattern], &self.keys, &self.vault) {
-            (Operator::Redact, ..) => {}
+        match self.operators[hit.pattern] {
+            Operator::Redact => {}
             _ if hit.growth.is_some() => replace(entity, out),
+            operator => self.stand_in(operator, entity, value, out),
+        }
+    }
+
+    /// Writes what `operator` puts in the place of a value of `entity`.
+    pub(super) fn stand_in(
+        &self,
+        operator: Operator,
+        entity: &Entity,
+        value: &str,
+        out: &mut String,
+    ) {
+        match (operator, &self.keys, &self.vault) {
+            (Operator::Redact, ..) => {}
             (Operator::KeepLast(n), ..) => keep_last(value, usize::from(n), out),
             (Operator::Hash, Some(keys), _) => hash(keys, entity, value, out),
             (Operator::Tokenize, Some(keys), _) => match keys.token(entity, value) {

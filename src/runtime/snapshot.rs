@@ -13,9 +13,10 @@ use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
+    dialect::Selection,
     exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
-    mask::{MaskingKey, Plan, ShortKey},
+    mask::{MaskingKey, Operator, Plan, ShortKey},
     policy::{Effect, Policy},
 };
 
@@ -62,7 +63,11 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let catalog = Arc::new(catalog(config)?);
     let looked_for = looked_for(config, &catalog);
     let everything = catalog.scanner(&looked_for)?;
-    let record_plan = Arc::new(Plan::new(everything.clone(), &BTreeMap::new()));
+    // What stands in a field of a name is not on record either.
+    let named = config.named.iter();
+    let named = named.map(|(entity, _)| (entity.clone(), Operator::Replace));
+    let named: BTreeMap<Entity, Operator> = named.collect();
+    let record_plan = Arc::new(Plan::new(everything.clone(), &named));
     let masking = config.masking.as_ref().map(masking).transpose()?;
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
         let credential = from
@@ -74,7 +79,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
         let record_plan = match &credential {
             Some(credential) => {
                 let everything = credential.catalog.scanner(&looked_for)?;
-                Arc::new(Plan::new(everything, &BTreeMap::new()))
+                Arc::new(Plan::new(everything, &named))
             }
             None => record_plan.clone(),
         };
@@ -87,7 +92,11 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             chain: from.chain.clone(),
             record_text: from.payload == config::Payload::Masked,
             durability: from.durability,
-            allow_unscanned: from.allow_unscanned,
+            unscanned: from.unscanned,
+            fields: Arc::new(Selection {
+                named: config.named.clone(),
+                only: from.fields.clone(),
+            }),
             catalog: catalog.clone(),
             everything: everything.clone(),
             record_plan,

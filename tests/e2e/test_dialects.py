@@ -266,3 +266,79 @@ def test_plain_text_is_masked_however_it_is_cut(providers, tokens):
     reply = call(gateway.envoy.url, tokens(), ASKED.encode(), {"content-type": "text/plain"}, path="/text/whatever")
     assert (reply.status, reply.whole, reply.body.decode()) == (200, True, MASKED), reply
     check_request(upstream.requests)
+
+
+# --- fields by JSONPath, keys as context, parts that are taken out ---
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory, oidc):
+    """Connections that name fields, choose fields, and strip what no detector can look into."""
+    work = tmp_path_factory.mktemp("fields")
+    usual = config(oidc.issuer, work)
+    (base,) = usual["connections"]
+    kinds = [("json", "json", ["any"], {}), ("some", "json", ["any"], {"fields": ["$..note", "$.rows[1:].text"]}),
+             ("openai", "openai", ["chat_completions"], {"unscanned": "strip"}), ("anthropic", "anthropic", ["messages"], {})]
+    usual["connections"] = [{**base, "name": name, "match": {"path_prefix": f"/{name}"}, "dialect": dialect, "endpoints": endpoints,
+                             "policies": ["mask-personal", "allow-all"], **more} for name, dialect, endpoints, more in kinds]
+    masks = {"detectors": ["CREDIT_CARD", "US_SSN", "CUSTOMER_ID"], "operator": "replace"}
+    usual["policies"] = [{"name": "mask-personal", "when": "true", "then": {"mask": {"request": masks, "response": masks}}},
+                         {"name": "allow-all", "when": "true", "then": "allow"}]
+    usual["detectors"] += [{"entity": "CUSTOMER_ID", "json_path": "$..customer.id"}, {"entity": "CASE", "json_path": "$.case"}]
+    with Upstream() as upstream, Gateway(work / "gateway", usual, upstream.port) as gateway:
+        yield gateway, upstream
+
+
+def ask(chosen, token, path, body, answer):
+    gateway, upstream = chosen
+    upstream.requests.clear()
+    upstream.answer = answer
+    reply = call(gateway.envoy.url, token, body, path=path)
+    assert reply.status == 200 and reply.whole, reply
+    return reply, upstream.requests[0].json, recorded(gateway, reply.session)
+
+
+def test_a_field_named_by_its_path_is_masked_whole_both_ways_and_never_on_record(chosen, tokens):
+    body = {"customer": {"id": "anything at all", "name": "Ada"}, "case": {"number": "X-77"}, "rows": [{"customer": {"id": 7}}]}
+    reply, seen, records = ask(chosen, tokens(), "/json/x", body, Answer.json(body))
+    masked = {"customer": {"id": "[CUSTOMER_ID]", "name": "Ada"}, "case": {"number": "X-77"}, "rows": [{"customer": {"id": "[CUSTOMER_ID]"}}]}
+    assert seen == masked and reply.json == masked
+    request = records[0]["opened"]["request"]
+    assert request["findings"] == {"CASE": 1, "CUSTOMER_ID": 2} and request["masked"] == {"CUSTOMER_ID": "replace"}
+    told = json.dumps(records)
+    assert "anything" not in told and "X-77" not in told and "[CASE]" in told
+
+
+def test_of_chosen_fields_only_those_are_looked_into(chosen, tokens):
+    body = {"note": SSN, "other": SSN, "rows": [{"text": SSN}, {"text": SSN, "note": SSN}]}
+    reply, seen, records = ask(chosen, tokens(), "/some/x", body, Answer.json(body))
+    masked = {"note": "[US_SSN]", "other": SSN, "rows": [{"text": SSN}, {"text": "[US_SSN]", "note": "[US_SSN]"}]}
+    assert seen == masked and reply.json == masked
+    assert records[0]["opened"]["request"]["unscanned"] == ["not_selected"]
+
+
+def test_a_key_says_what_its_value_is(chosen, tokens):
+    """Nine digits are a number like any other, unless something says what they are."""
+    body = {"ssn": "536228145", "order": "536228145", "people": [{"ssn": 536228145}]}
+    reply, seen, records = ask(chosen, tokens(), "/json/x", body, Answer.json(body))
+    masked = {"ssn": "[US_SSN]", "order": "536228145", "people": [{"ssn": "[US_SSN]"}]}
+    assert seen == masked and reply.json == masked
+    assert records[0]["opened"]["request"]["findings"] == {"US_SSN": 2}
+    pieces = [json.dumps({"ssn": "536228145", "n": "536228145"})[i : i + 3] for i in range(0, 42, 3)]
+    events = [{"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}]
+    events += [{"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": piece}} for piece in pieces]
+    events += [{"type": "content_block_stop", "index": 0}, {"type": "message_stop"}]
+    reply, _, records = ask(chosen, tokens(), "/anthropic/messages", question("hi"), Answer.sse(events, done=False))
+    said = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
+    arguments = "".join(event["delta"]["partial_json"] for event in said if "delta" in event)
+    assert json.loads(arguments) == {"ssn": "[US_SSN]", "n": "536228145"}
+    assert "ssn" in json.dumps(records)
+
+
+def test_what_no_detector_can_look_into_is_taken_out_where_it_is_to_be(chosen, tokens):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": [image, {"type": "text", "text": ASKED}, image]}]}
+    answer = {"object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}
+    _, seen, records = ask(chosen, tokens(), "/openai/chat/completions", body, Answer.json(answer))
+    assert seen["messages"][0]["content"] == [{"type": "text", "text": "Who has [US_SSN]?"}]
+    assert records[0]["opened"]["request"]["unscanned"] == ["image_url"]

@@ -58,6 +58,24 @@ def test_a_configurations_own_detectors_look_too(tmp_path, oidc):
     assert run("mask", "--config", file, input="I am EMP-123456.").stdout == "I am [EMPLOYEE_ID]."
 
 
+def test_a_configurations_fields_are_masked_whole(tmp_path, oidc):
+    from stack.config import config
+
+    usual = config(oidc.issuer, tmp_path)
+    usual["detectors"] += [{"entity": "CUSTOMER_ID", "json_path": "$..customer['id']"}, {"entity": "NOTE", "json_path": "$.note"}]
+    file = tmp_path / "countersign.yaml"
+    file.write_text(yaml.safe_dump({**usual, "audit": {"dir": str(tmp_path / "audit")}}))
+    body = {"customer": {"id": {"a": 1}}, "note": "x", "ssn": "536228145", "n": "536228145"}
+    masked = json.loads(run("mask", "--dialect", "json", "--config", file, input=json.dumps(body)).stdout)
+    assert masked == {"customer": {"id": "[CUSTOMER_ID]"}, "note": "[NOTE]", "ssn": "[US_SSN]", "n": "536228145"}
+    one = run("mask", "--dialect", "json", "--config", file, "--entity", "NOTE", input=json.dumps(body)).stdout
+    assert json.loads(one) == {**body, "note": "[NOTE]"}
+    usual["detectors"][-1]["json_path"] = "$.rows[?@.x > 1]"
+    file.write_text(yaml.safe_dump({**usual, "audit": {"dir": str(tmp_path / "audit")}}))
+    checked = run("check", "--config", file)
+    assert checked.returncode != 0 and "detectors[2].json_path: filters are not supported, at character 8" in checked.stderr + checked.stdout
+
+
 @pytest.mark.parametrize("arguments, said", [
     (["--dialect", "openai"], "shape"),
     (["--dialect", "opnai"], "there are"),

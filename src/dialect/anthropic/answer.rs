@@ -23,6 +23,8 @@ use crate::dialect::{
 pub(super) struct Messages {
     /// The block of thinking that is open.
     thinking: Option<u32>,
+    /// The last block that a summary of the conversation came in.
+    summary: Option<u32>,
     /// How many blocks were dropped: those behind them move up.
     dropped: u32,
 }
@@ -142,6 +144,13 @@ impl Messages {
                             | "compaction_delta"
                     )
                 );
+                if kind.as_deref() == Some("compaction_delta")
+                    && delta.is_some_and(|delta| string(document, delta, "content").is_some())
+                    && self.summary.replace(block) == Some(block)
+                {
+                    // Clients take each for the whole summary, so that none can be read together with another.
+                    return Err(unknown_shape("a summary comes in pieces"));
+                }
                 let thinks = matches!(kind.as_deref(), Some("thinking_delta" | "signature_delta"));
                 if !known || thinks != (self.thinking == Some(block)) {
                     return Err(unknown_shape(

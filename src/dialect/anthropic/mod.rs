@@ -14,6 +14,7 @@
 
 mod answer;
 mod fields;
+mod names;
 
 use bytes::Bytes;
 
@@ -21,10 +22,9 @@ use super::{
     Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError,
     framing::Framing,
     json::quoted,
-    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
+    media_type::{EVENTS, answer_kind, json_request, reader},
     request::Request,
-    stream::{Stream, unknown_shape},
-    whole::{Empty, Whole},
+    stream::unknown_shape,
 };
 
 const MESSAGES: Endpoint = Endpoint {
@@ -69,12 +69,9 @@ impl Dialect for Anthropic {
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
         let stream = (*endpoint == MESSAGES).then_some(EVENTS);
+        let kind = answer_kind(status, content_type, stream)?;
         let answers = answer::Messages::default();
-        Ok(match answer_kind(status, content_type, stream)? {
-            AnswerKind::Empty => Box::new(Empty::default()),
-            AnswerKind::Json => Box::new(Whole::new(answers, status)),
-            AnswerKind::Stream => Box::new(Stream::new(answers, Framing::events())),
-        })
+        Ok(reader(kind, status, answers, Framing::events()))
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {

@@ -21,13 +21,13 @@ use super::{
     Channel, Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, TextFilter,
     framing::{Carrier, Framing},
     json::{Document, Kind, quoted},
-    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
+    media_type::{AnswerKind, EVENTS, answer_kind, json_request, reader},
     notes::{self, Notes},
     request::Request,
-    stream::{Ends, Event, Protocol, Stream, unknown_shape},
+    stream::{Ends, Event, Protocol, unknown_shape},
     texts::Fields,
     unknown_endpoint,
-    whole::{Answers, Empty, Whole},
+    whole::Answers,
 };
 
 const GENERATE: Endpoint = Endpoint {
@@ -75,21 +75,17 @@ impl Dialect for Gemini {
         content_type: Option<&str>,
     ) -> Result<Box<dyn ResponseBody>, ShapeError> {
         let streams = *endpoint == STREAM;
-        match answer_kind(status, content_type, streams.then_some(EVENTS))? {
-            AnswerKind::Empty => Ok(Box::new(Empty::default())),
-            AnswerKind::Json if streams && status < 400 => {
-                let contents = Contents {
-                    in_array: true,
-                    ..Contents::default()
-                };
-                Ok(Box::new(Stream::new(contents, Framing::elements())))
-            }
-            AnswerKind::Json => Ok(Box::new(Whole::new(Contents::default(), status))),
-            AnswerKind::Stream => Ok(Box::new(Stream::new(
-                Contents::default(),
-                Framing::events(),
-            ))),
-        }
+        let kind = answer_kind(status, content_type, streams.then_some(EVENTS))?;
+        // A stream that was not asked for as events is one array.
+        let in_array = streams && kind == AnswerKind::Json && status < 400;
+        let contents = Contents {
+            in_array,
+            ..Contents::default()
+        };
+        Ok(match in_array {
+            true => reader(AnswerKind::Stream, status, contents, Framing::elements()),
+            false => reader(kind, status, contents, Framing::events()),
+        })
     }
 
     fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {
@@ -203,7 +199,10 @@ impl Protocol for Contents {
             let reason = either(document, candidate, "finishReason", "finish_reason");
             let reason = reason.and_then(|reason| document.string(reason));
             if reason.is_some_and(|said| !matches!(&*said, "" | "FINISH_REASON_UNSPECIFIED")) {
-                event.ends.push(Ends::Choice(index(document, candidate)?));
+                // The last text may come behind the reason why it ended.
+                event
+                    .may_end
+                    .push(Ends::Choice(index(document, candidate)?));
             }
         }
         let blocked = either(
@@ -213,7 +212,7 @@ impl Protocol for Contents {
             "prompt_feedback",
         )
         .and_then(|feedback| either(document, feedback, "blockReason", "block_reason"));
-        event.terminal = !self.in_array && (!event.ends.is_empty() || blocked.is_some());
+        event.terminal = !self.in_array && (!event.may_end.is_empty() || blocked.is_some());
         Ok(event)
     }
 

@@ -88,6 +88,35 @@ pub(super) fn ended(document: &Document<'_>) -> Result<Vec<Ends>, ShapeError> {
     Ok(ends)
 }
 
+/// The names of tools in a chunk. A server may split them, so whether one is whole the next chunk tells.
+///
+/// # Errors
+/// As for [`ended`].
+pub(super) fn names(document: &Document<'_>) -> Result<Vec<Ends>, ShapeError> {
+    let choices = choices(document);
+    let mut names = Vec::new();
+    for (place, choice) in choices.iter().enumerate() {
+        let Some(delta) = document.member(choice, "delta") else {
+            continue;
+        };
+        let choice = numbered(document, choices, place)?;
+        if document.member(delta, "function_call").is_some() {
+            names.push(Ends::Field(choice, "function_call.name".to_owned()));
+        }
+        let Some(Kind::Array(calls)) = document
+            .member(delta, "tool_calls")
+            .map(|calls| &calls.kind)
+        else {
+            continue;
+        };
+        for place in 0..calls.len() {
+            let call = numbered(document, calls, place)?;
+            names.push(Ends::Field(choice, format!("tool_calls.{call}.name")));
+        }
+    }
+    Ok(names)
+}
+
 /// The index that a choice or a tool call says it has.
 pub(super) fn index(document: &Document<'_>, value: &Value) -> Option<usize> {
     let index = document.integer(document.member(value, "index")?)?;
@@ -175,8 +204,16 @@ impl Fields for Answer {
         expect(*self, path, value)?;
         let chunk = *self == Self::Chunk;
         Ok(match *path.keys.as_slice() {
+            ["obfuscation"] if document.string(value).is_some() => Class::Padding,
             ["prompt_logprobs" | "prompt_token_ids"]
             | ["choices", "*", "logprobs" | "prompt_logprobs" | "token_ids"] => Class::Echo,
+            // What LiteLLM knows of another provider's delta besides, its text and the signature of it too.
+            [
+                "choices",
+                "*",
+                "delta",
+                "provider_specific_fields" | "thinking_blocks",
+            ] if chunk => Class::Echo,
             ["choices", "*", "message" | "delta", "annotations"] => Class::Annotations,
             ["choices", "*", "message" | "delta", "audio", "data"] => Class::Opaque("audio"),
             ["choices", "*", "message" | "delta", "images"] => Class::Opaque("image_url"),
@@ -248,6 +285,16 @@ impl Fields for Answer {
                 "choices",
                 "*",
                 "delta",
+                "tool_calls",
+                "*",
+                "function" | "custom",
+                "name",
+            ]
+            | ["choices", "*", "delta", "function_call", "name"]
+            | [
+                "choices",
+                "*",
+                "delta",
                 "reasoning_details",
                 "*",
                 "text" | "summary",
@@ -308,15 +355,16 @@ fn field(path: &Path<'_>) -> String {
     path.dotted()
         .replacen(".function.arguments", ".arguments", 1)
         .replacen(".custom.input", ".input", 1)
+        .replacen(".function.name", ".name", 1)
+        .replacen(".custom.name", ".name", 1)
 }
 
 fn is_word(path: &[&str]) -> bool {
     matches!(
         *path,
-        // OpenAI pads its events to hide how long their texts are.
-        ["id" | "object" | "model" | "system_fingerprint" | "service_tier" | "obfuscation"]
+        ["id" | "object" | "model" | "system_fingerprint" | "service_tier" | "provider"]
             | ["error", "type" | "code"]
-            | ["choices", "*", "finish_reason"]
+            | ["choices", "*", "finish_reason" | "native_finish_reason"]
             | ["choices", "*", "message" | "delta", "role"]
             | [
                 "choices",
@@ -390,9 +438,18 @@ fn expect(answer: Answer, path: &Path<'_>, value: &Value) -> Result<(), ShapeErr
                 "choices",
                 "*",
                 "delta",
-                "function_call" | "audio" | "extra_content",
+                "function_call" | "audio" | "extra_content" | "context",
             ],
             Kind::Object(_),
+        )
+        | (
+            [
+                "choices",
+                "*",
+                "delta",
+                "provider_specific_fields" | "thinking_blocks",
+            ],
+            _,
         ) => None,
         // Text nested where we do not know it could be split over events and would be scanned in pieces.
         (["choices", "*", "delta", _], Kind::Array(_) | Kind::Object(_)) => {
@@ -461,14 +518,17 @@ const MESSAGE: &[&str] = &[
     "annotations",
     "audio",
     "content",
+    "context",
     "extra_content",
     "function_call",
     "images",
+    "provider_specific_fields",
     "reasoning",
     "reasoning_content",
     "reasoning_details",
     "refusal",
     "role",
+    "thinking_blocks",
     "tool_calls",
 ];
 const USAGE: &[&str] = &[

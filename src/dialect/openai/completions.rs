@@ -1,17 +1,14 @@
 //! Legacy completions and embeddings: plain prompts, and answers of one text a choice or of numbers only.
 
 use super::{
-    answer::{self, Answer, choices, is_error, numbered, string},
-    chat::head,
-    unknown_shape,
+    answer::{self, Answer, choices, is_error, numbered},
+    chat, unknown_shape,
 };
 use crate::dialect::{
     Channel, ShapeError, TextFilter,
-    framing::Carrier,
     json::{Document, Kind, Value, quoted},
     notes::Notes,
     request::{Asked, model, stream},
-    stream::{Event, Protocol},
     texts::{Class, Fields, Names, Path},
     whole::Answers,
 };
@@ -130,78 +127,15 @@ impl Fields for Shape {
     }
 }
 
-/// Answers to completions.
-#[derive(Debug, Default)]
-pub(super) struct Completions {
-    /// What a chunk begins with, from the last one that came: all but `choices` and the closing brace.
-    head: String,
-}
-
-fn is_completion(document: &Document<'_>) -> bool {
-    let named = string(document, "object")
-        .is_none_or(|object| matches!(&*object, "" | "text_completion" | "text_completion.chunk"));
-    named && document.member(&document.root, "choices").is_some()
-}
-
-impl Answers for Completions {
-    fn whole(
-        &self,
-        document: &Document<'_>,
-        status: u16,
-    ) -> Result<&'static dyn Fields, ShapeError> {
-        if !matches!(document.root.kind, Kind::Object(_)) {
-            return Err(unknown_shape("the answer is not an object"));
-        }
-        if status >= 400 || is_error(document) {
-            return Ok(&Answer::Error);
-        }
-        if is_completion(document) {
-            return Ok(&Shape::Completion);
-        }
-        Err(unknown_shape(
-            "the answer is no `text_completion` with choices",
-        ))
-    }
-
-    fn note(&self, document: &Document<'_>, notes: &mut Notes, filter: &mut dyn TextFilter) {
-        answer::note(document, notes, filter);
-    }
-}
-
-impl Protocol for Completions {
-    fn event(&mut self, document: &Document<'_>) -> Result<Event, ShapeError> {
-        if is_error(document) {
-            return Ok(Event::of(&Answer::Error));
-        }
-        if !is_completion(document) {
-            return Err(unknown_shape(
-                "an event is no `text_completion` with choices",
-            ));
-        }
-        let mut event = Event::of(&Shape::Chunk);
-        event.ends = answer::ended(document)?;
-        Ok(event)
-    }
-
-    fn note(&mut self, document: &Document<'_>, notes: &mut Notes, filter: &mut dyn TextFilter) {
-        answer::note(document, notes, filter);
-        if !is_error(document) {
-            self.head = head(document, filter);
-        }
-    }
-
-    fn carrier(&self, channel: &Channel, text: &str) -> Carrier {
-        Carrier {
-            event: None,
-            data: format!(
-                "{}\"choices\":[{{\"index\":{},\"text\":{},\"logprobs\":null,\"finish_reason\":null}}]}}",
-                self.head,
-                channel.choice,
-                quoted(text)
-            ),
-        }
-    }
-}
+/// What differs between legacy completions and those of chats.
+pub(super) const LEGACY: chat::Kind = chat::Kind {
+    whole: &["text_completion"],
+    chunk: &["text_completion", "text_completion.chunk"],
+    answer: &Shape::Completion,
+    event: &Shape::Chunk,
+    tools: false,
+    choice: |_, text| format!("\"text\":{},\"logprobs\":null", quoted(text)),
+};
 
 /// Answers to embeddings.
 #[derive(Debug, Default)]

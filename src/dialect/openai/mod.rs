@@ -21,11 +21,11 @@ use bytes::Bytes;
 use super::{
     Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError,
     framing::Framing,
-    media_type::{AnswerKind, EVENTS, answer_kind, json_request},
+    media_type::{AnswerKind, EVENTS, answer_kind, json_request, reader},
     request::Request,
-    stream::{Protocol, Stream, unknown_shape},
+    stream::unknown_shape,
     unknown_endpoint,
-    whole::{Answers, Empty, Whole},
+    whole::{Empty, Whole},
 };
 
 const CHAT_COMPLETIONS: Endpoint = Endpoint {
@@ -99,14 +99,25 @@ impl Dialect for OpenAi {
             content_type,
             (*endpoint != EMBEDDINGS).then_some(EVENTS),
         )?;
+        let events = Framing::events();
         match *endpoint {
-            CHAT_COMPLETIONS => Ok(reader(kind, status, chat::Chat::default())),
-            COMPLETIONS => Ok(reader(kind, status, completions::Completions::default())),
+            CHAT_COMPLETIONS => Ok(reader(kind, status, chat::Chunks::of(&chat::CHAT), events)),
+            COMPLETIONS => Ok(reader(
+                kind,
+                status,
+                chat::Chunks::of(&completions::LEGACY),
+                events,
+            )),
             EMBEDDINGS if kind == AnswerKind::Json => {
                 Ok(Box::new(Whole::new(completions::Embeddings, status)))
             }
             EMBEDDINGS => Ok(Box::new(Empty::default())),
-            RESPONSES => Ok(reader(kind, status, responses::Responses::default())),
+            RESPONSES => Ok(reader(
+                kind,
+                status,
+                responses::Responses::default(),
+                events,
+            )),
             _ => Err(unknown_endpoint()),
         }
     }
@@ -117,18 +128,5 @@ impl Dialect for OpenAi {
 
     fn error_event(&self, error: &ErrorShape<'_>) -> Bytes {
         Bytes::from(format!("data: {}\n\n", error::document(error)))
-    }
-}
-
-/// A reader for answers that may be whole or a stream.
-fn reader(
-    kind: AnswerKind,
-    status: u16,
-    answers: impl Answers + Protocol + 'static,
-) -> Box<dyn ResponseBody> {
-    match kind {
-        AnswerKind::Empty => Box::new(Empty::default()),
-        AnswerKind::Json => Box::new(Whole::new(answers, status)),
-        AnswerKind::Stream => Box::new(Stream::new(answers, Framing::events())),
     }
 }

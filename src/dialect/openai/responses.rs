@@ -12,6 +12,8 @@
 //! last event before it, since each later one has its number already.
 
 mod fields;
+mod names;
+mod spoken;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +31,7 @@ use crate::dialect::{
     whole::Answers,
 };
 pub(super) use fields::{Shape, asked};
+use spoken::{channel_of, is_subject};
 
 /// Answers to responses.
 #[derive(Debug, Default)]
@@ -101,66 +104,36 @@ fn number(document: &Document<'_>, name: &str) -> Result<u32, ShapeError> {
     small.ok_or_else(|| too_many_channels("an index in the stream is too large"))
 }
 
-/// The text that an event goes on with or repeats: `None` where it is of no one text.
-///
-/// # Errors
-/// As for [`number`].
-fn channel_of(document: &Document<'_>) -> Result<Option<Channel>, ShapeError> {
-    let kind = string(document, "type").unwrap_or_default();
-    let within = |list: &str, index: &str, name: &str| {
-        Ok::<_, ShapeError>(format!("{list}.{}{name}", number(document, index)?))
-    };
-    let Some(subject) = kind.strip_prefix("response.") else {
-        return Ok(None);
-    };
-    let (subject, _) = subject.rsplit_once('.').unwrap_or((subject, ""));
-    let field = match subject {
-        "output_text" => within("content", "content_index", ".text")?,
-        "reasoning_text" => within("reasoning", "content_index", ".text")?,
-        "refusal" => within("content", "content_index", ".refusal")?,
-        "content_part" => within("content", "content_index", "")?,
-        "reasoning_summary_text" => within("summary", "summary_index", ".text")?,
-        "reasoning_summary_part" => within("summary", "summary_index", "")?,
-        "function_call_arguments" => "arguments".to_owned(),
-        "mcp_call_arguments" => "mcp_arguments".to_owned(),
-        "custom_tool_call_input" => "input".to_owned(),
-        "code_interpreter_call_code" => "code".to_owned(),
-        "shell_call_command" => within("command", "command_index", "")?,
-        _ => return Ok(None),
-    };
-    Ok(Some(Channel {
-        choice: number(document, "output_index")?,
-        field,
-    }))
-}
-
 impl Protocol for Responses {
     const REPEATS: bool = true;
 
     fn event(&mut self, document: &Document<'_>) -> Result<Event, ShapeError> {
         let kind = string(document, "type").unwrap_or_default();
         let mut event = Event::of(&Shape::Event);
-        if kind == "error" {
+        // Servers say the former while there is nothing to say.
+        if matches!(&*kind, "keepalive" | "error") {
             return Ok(event);
         }
         let Some(name) = kind.strip_prefix("response.") else {
             return Err(unknown_shape("an event is of no known type"));
         };
         match name {
-            "created" | "queued" | "in_progress" => {}
+            "created" | "queued" | "in_progress" | "audio.delta" | "audio.done" => {}
             "completed" | "failed" | "incomplete" | "cancelled" => {
                 event.ends.push(Ends::All);
                 event.terminal = true;
             }
-            "output_item.added" | "output_text.annotation.added" => {}
+            "output_item.added"
+            | "output_text.annotation.added"
+            | "output_text_annotation.added" => {}
             "output_item.done" => {
                 event
                     .ends
                     .push(Ends::Choice(number(document, "output_index")?));
             }
             _ => match name.rsplit_once('.') {
-                Some((subject, "delta" | "added")) if SUBJECTS.contains(&subject) => {}
-                Some((subject, "done")) if SUBJECTS.contains(&subject) => {
+                Some((subject, "delta" | "added")) if is_subject(subject) => {}
+                Some((subject, "done")) if is_subject(subject) => {
                     if let Some(channel) = channel_of(document)? {
                         event.ends.push(Ends::Field(channel.choice, channel.field));
                     }
@@ -189,31 +162,7 @@ impl Protocol for Responses {
     }
 
     fn carrier(&self, channel: &Channel, text: &str) -> Carrier {
-        let field: Vec<&str> = channel.field.split('.').collect();
-        let (event, index) = match field.as_slice() {
-            ["content", index, "refusal"] => {
-                ("response.refusal.delta", Some(("content_index", index)))
-            }
-            ["content", index, ..] => {
-                ("response.output_text.delta", Some(("content_index", index)))
-            }
-            ["reasoning", index, ..] => (
-                "response.reasoning_text.delta",
-                Some(("content_index", index)),
-            ),
-            ["summary", index, ..] => (
-                "response.reasoning_summary_text.delta",
-                Some(("summary_index", index)),
-            ),
-            ["command", index, ..] => (
-                "response.shell_call_command.delta",
-                Some(("command_index", index)),
-            ),
-            ["input"] => ("response.custom_tool_call_input.delta", None),
-            ["code"] => ("response.code_interpreter_call_code.delta", None),
-            ["mcp_arguments"] => ("response.mcp_call_arguments.delta", None),
-            _ => ("response.function_call_arguments.delta", None),
-        };
+        let (event, index) = spoken::delta(channel);
         let index = index.map_or_else(String::new, |(name, index)| format!(r#""{name}":{index},"#));
         let item = self
             .items
@@ -224,39 +173,34 @@ impl Protocol for Responses {
         } else {
             ""
         };
+        let mut delta = quoted(text);
+        if let Some(name) = spoken::inside_delta(channel) {
+            delta = format!(r#"{{"{name}":{delta}}}"#);
+        }
         Carrier {
             event: Some(event),
             data: format!(
-                r#"{{"type":"{event}","sequence_number":{},{item}"output_index":{},{index}"delta":{}{logprobs}}}"#,
-                self.sequence,
-                channel.choice,
-                quoted(text)
+                r#"{{"type":"{event}","sequence_number":{},{item}"output_index":{},{index}"delta":{delta}{logprobs}}}"#,
+                self.sequence, channel.choice,
             ),
         }
     }
 }
 
-/// What is said bit by bit, and the parts it is said in.
-const SUBJECTS: [&str; 11] = [
-    "code_interpreter_call_code",
-    "content_part",
-    "custom_tool_call_input",
-    "function_call_arguments",
-    "mcp_call_arguments",
-    "output_text",
-    "reasoning_summary_part",
-    "reasoning_summary_text",
-    "reasoning_text",
-    "refusal",
-    "shell_call_command",
-];
-
 /// Calls whose progress is told without text.
-const CALLS: [&str; 6] = [
+const CALLS: [&str; 14] = [
+    "apply_patch_call",
     "code_interpreter_call",
+    "compaction",
+    "computer_call",
+    "custom_tool_call",
     "file_search_call",
+    "function_call",
     "image_generation_call",
+    "local_shell_call",
     "mcp_call",
     "mcp_list_tools",
+    "shell_call",
+    "tool_search_call",
     "web_search_call",
 ];

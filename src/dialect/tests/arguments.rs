@@ -13,9 +13,10 @@ fn through(pieces: &[&str], filter: &mut dyn super::TextFilter) -> String {
     let mut arguments = Arguments::default();
     let mut out = String::new();
     for piece in pieces {
-        out.push_str(&arguments.push(piece, &channel, filter).unwrap());
+        arguments.push(piece, &channel, filter, &mut out).unwrap();
     }
-    out + &arguments.finish(&channel, filter)
+    arguments.finish(&channel, filter, &mut out);
+    out
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn arguments_nested_too_deep_are_refused() {
     let channel = Channel::default();
     let deep = "[".repeat(65);
     let fault = Arguments::default()
-        .push(&deep, &channel, &mut Runs::default())
+        .push(&deep, &channel, &mut Runs::default(), &mut String::new())
         .unwrap_err();
     assert_eq!(fault.code, "too_deep");
 }

@@ -3,7 +3,10 @@
 mod anthropic;
 mod arguments;
 mod edges;
+mod fields;
 mod json;
+mod labels;
+mod ordinary;
 mod others;
 mod request;
 mod responses;
@@ -17,7 +20,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Channel, Dialect, Endpoint, ErrorShape, Passed, ResponseBody, ShapeError, TextFilter};
+use super::{
+    Channel, Dialect, Endpoint, ErrorShape, Passed, RequestBody, ResponseBody, ShapeError, Text,
+    TextFilter,
+};
 
 /// Masks each longest run of four or more digits and hyphens, exactly: it holds back a run until it has ended.
 #[derive(Debug, Default)]
@@ -46,7 +52,7 @@ pub(super) fn masked(text: &str) -> String {
 }
 
 impl TextFilter for Runs {
-    fn push(&mut self, channel: &Channel, text: &str) -> String {
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String) {
         self.open.entry(channel.clone()).or_default().push_str(text);
         let held = self.held.entry(channel.clone()).or_default();
         held.push_str(text);
@@ -54,13 +60,13 @@ impl TextFilter for Runs {
             .trim_end_matches(|c: char| c.is_ascii_digit() || c == '-')
             .len();
         let rest = held.split_off(keep);
-        masked(&std::mem::replace(held, rest))
+        out.push_str(&masked(&std::mem::replace(held, rest)));
     }
 
-    fn finish(&mut self, channel: &Channel) -> String {
+    fn finish(&mut self, channel: &Channel, out: &mut String) {
         let text = self.open.remove(channel).unwrap_or_default();
         self.texts.push((channel.clone(), text));
-        masked(&self.held.remove(channel).unwrap_or_default())
+        out.push_str(&masked(&self.held.remove(channel).unwrap_or_default()));
     }
 
     fn part(&mut self, text: &str) -> String {
@@ -86,12 +92,10 @@ pub(super) const GONE: &str = "<gone>";
 pub(super) struct Open;
 
 impl TextFilter for Open {
-    fn push(&mut self, _: &Channel, text: &str) -> String {
-        text.to_owned()
+    fn push(&mut self, _: &Channel, text: &str, out: &mut String) {
+        out.push_str(text);
     }
-    fn finish(&mut self, _: &Channel) -> String {
-        String::new()
-    }
+    fn finish(&mut self, _: &Channel, _: &mut String) {}
     fn part(&mut self, text: &str) -> String {
         text.to_owned()
     }
@@ -113,6 +117,16 @@ pub(super) fn event_stream() -> Box<dyn ResponseBody> {
     openai
         .read_response(endpoint, 200, Some("text/event-stream; charset=utf-8"))
         .unwrap()
+}
+
+/// Masks a text of a request.
+pub(super) fn mask(text: Text<'_>) -> Option<String> {
+    Some(masked(text.text)).filter(|new| new != text.text)
+}
+
+/// The texts of a request, without what they stand under.
+pub(super) fn texts(body: &dyn RequestBody) -> Vec<&str> {
+    body.texts().iter().map(|text| text.text).collect()
 }
 
 /// What comes and what leaves, of a transcript.

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{
-    super::{RequestBody, ShapeError},
-    masked, openai, text, value, written,
+    super::{RequestBody, ShapeError, Text},
+    mask, masked, openai, text, texts, value, written,
 };
 
 fn request(body: &str) -> Result<Box<dyn RequestBody>, ShapeError> {
@@ -18,9 +18,7 @@ fn request(body: &str) -> Result<Box<dyn RequestBody>, ShapeError> {
 }
 
 fn rewritten(body: &str) -> serde_json::Value {
-    let out = request(body)
-        .unwrap()
-        .rewrite(&mut |text| Some(masked(text)).filter(|new| new != text));
+    let out = request(body).unwrap().rewrite(&mut mask);
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -234,7 +232,7 @@ fn every_string_is_a_text_but_the_protocols_own_words() {
     assert_eq!(rewritten(&everything), expected);
     let body = request(&everything).unwrap();
     assert_eq!(body.unscanned(), ["image_url", "input_audio", "file"]);
-    assert!(body.texts().contains(&"4111-1111") && !body.texts().contains(&"gpt-4o-2024-08-06"));
+    assert!(texts(&*body).contains(&"4111-1111") && !texts(&*body).contains(&"gpt-4o-2024-08-06"));
 }
 
 #[test]
@@ -243,7 +241,7 @@ fn only_the_bytes_of_a_changed_text_change() {
                 {\"role\":\"user\",\"content\":\"\\u00e9\"} ],\"temperature\":1.50e0 }\n";
     let out = request(body)
         .unwrap()
-        .rewrite(&mut |text| text.contains('4').then(|| "x\"".to_owned()));
+        .rewrite(&mut |text| text.text.contains('4').then(|| "x\"".to_owned()));
     assert_eq!(out, body.replace("\"\\u0061 4111\"", "\"x\\\"\""));
 }
 
@@ -256,7 +254,7 @@ fn a_value_across_two_parts_is_seen_and_so_is_one_that_joining_would_hide() {
             .collect();
         json!({"model": "m", "messages": [{"role": "user", "content": parts}]}).to_string()
     };
-    let texts = |body: &str| -> Vec<String> {
+    let masked_texts = |body: &str| -> Vec<String> {
         rewritten(body)["messages"][0]["content"]
             .as_array()
             .unwrap()
@@ -265,19 +263,19 @@ fn a_value_across_two_parts_is_seen_and_so_is_one_that_joining_would_hide() {
             .collect()
     };
     assert_eq!(
-        request(&parts(&["a 12", "34 b"])).unwrap().texts(),
+        texts(&*request(&parts(&["a 12", "34 b"])).unwrap()),
         ["a 12", "34 b", "a 1234 b"]
     );
-    assert_eq!(texts(&parts(&["a 12", "34 b"])), ["a [\"N\"] b", ""]);
+    assert_eq!(masked_texts(&parts(&["a 12", "34 b"])), ["a [\"N\"] b", ""]);
     assert_eq!(
-        texts(&parts(&["1", "2", "3", "4"])),
+        masked_texts(&parts(&["1", "2", "3", "4"])),
         ["[\"N\"]", "", "", ""]
     );
-    assert_eq!(texts(&parts(&["a 1234", "b"])), ["a [\"N\"]", "b"]);
-    assert_eq!(texts(&parts(&["12", "b"])), ["12", "b"]);
+    assert_eq!(masked_texts(&parts(&["a 1234", "b"])), ["a [\"N\"]", "b"]);
+    assert_eq!(masked_texts(&parts(&["12", "b"])), ["12", "b"]);
     // A word boundary that only the part by itself has.
     let body = parts(&["is", "1234"]);
-    let mut only_alone = |text: &str| (text == "1234").then(|| "N".to_owned());
+    let mut only_alone = |text: Text<'_>| (text.text == "1234").then(|| "N".to_owned());
     let out: serde_json::Value =
         serde_json::from_slice(&request(&body).unwrap().rewrite(&mut only_alone)).unwrap();
     assert_eq!(out["messages"][0]["content"][1]["text"], "N");
@@ -287,7 +285,7 @@ fn a_value_across_two_parts_is_seen_and_so_is_one_that_joining_would_hide() {
 fn parts_apart_are_not_joined() {
     let body = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"12"},
         {"type":"image_url","image_url":{"url":"data:,"}},{"type":"text","text":"34"}]}]}"#;
-    assert_eq!(request(body).unwrap().texts(), ["12", "34"]);
+    assert_eq!(texts(&*request(body).unwrap()), ["12", "34"]);
 }
 
 #[test]
@@ -305,7 +303,7 @@ fn masked_keys_stay_apart() {
 fn a_value_where_a_word_should_be_is_scanned() {
     let body = r#"{"model":"m","messages":[{"role":"my ssn is 1234","content":"","tool_call_id":"see 1234"}]}"#;
     assert_eq!(
-        request(body).unwrap().texts(),
+        texts(&*request(body).unwrap()),
         ["my ssn is 1234", "", "see 1234"]
     );
 }
@@ -325,7 +323,7 @@ proptest! {
         let body = written(&value, &mut whims.into_iter());
         let request = request(&body).unwrap();
         prop_assert_eq!(request.rewrite(&mut |_| None), body.as_bytes());
-        prop_assert_eq!(request.rewrite(&mut |text| Some(text.to_owned())), body.as_bytes());
+        prop_assert_eq!(request.rewrite(&mut |text| Some(text.text.to_owned())), body.as_bytes());
         let left = serde_json::to_string(&rewritten(&body)["messages"]).unwrap();
         prop_assert!(!left.contains("----"));
         prop_assert_eq!(&rewritten(&body)["messages"][0]["content"], &masked(&content));

@@ -8,20 +8,32 @@ use super::{
     cut,
 };
 
-fn blocks(framing: &mut Framing, pieces: &[&[u8]]) -> Result<Vec<Block>, ShapeError> {
+fn blocks(framing: &mut Framing, pieces: &[&[u8]]) -> Result<Vec<Block<'static>>, ShapeError> {
     let mut out = Vec::new();
     for piece in pieces {
         framing.push(piece);
-        while let Some(block) = framing.next_block()? {
-            out.push(block);
+        while framing.advance()? {
+            out.push(framing.block()?.into_owned());
         }
     }
     Ok(out)
 }
 
+fn encoded(block: &Block<'_>, data: Option<&str>, lines: &[(usize, String)]) -> String {
+    let mut out = Vec::new();
+    block.encode(data, lines, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// The data that the end of the stream has cut off.
+fn rest(framing: &mut Framing) -> Option<Block<'static>> {
+    let any = framing.rest().unwrap();
+    any.then(|| framing.block().unwrap().into_owned())
+}
+
 /// What a client of the specification dispatches: (event, data, id).
-fn dispatched(blocks: &[Block]) -> Vec<(String, String)> {
-    let event = |block: &Block| {
+fn dispatched(blocks: &[Block<'_>]) -> Vec<(String, String)> {
+    let event = |block: &Block<'_>| {
         let name = block
             .fields()
             .filter(|(_, field)| field.name == "event")
@@ -73,20 +85,20 @@ fn a_changed_event_keeps_its_fields_their_order_and_its_line_ends() {
     let [comment, event] = &blocks[..] else {
         panic!("{blocks:?}")
     };
-    assert_eq!(comment.encoded(None, &[]), "\u{feff}: hello\r\n");
+    assert_eq!(encoded(comment, None, &[]), "\u{feff}: hello\r\n");
     assert_eq!(event.data().unwrap(), "a\nb");
     assert_eq!(
-        event.encoded(Some("c"), &[]),
+        encoded(event, Some("c"), &[]),
         "id: 7\r\ndata: c\r\nevent: x\r\nodd:field\r\n\r\n"
     );
     assert_eq!(
-        event.encoded(Some("c\nd"), &[]),
+        encoded(event, Some("c\nd"), &[]),
         "id: 7\r\ndata: c\r\ndata: d\r\nevent: x\r\nodd:field\r\n\r\n"
     );
     // A line end in a value would end the event and begin one of the model's own.
     let forged = vec![(0, "id: 1\n\ndata: forged".to_owned())];
     assert_eq!(
-        event.encoded(None, &forged),
+        encoded(event, None, &forged),
         "id: 1  data: forged\r\ndata:a\r\nevent: x\r\ndata: b\r\nodd:field\r\n\r\n"
     );
 }
@@ -96,8 +108,8 @@ fn a_keep_alive_leaves_at_once_and_an_event_only_whole() {
     let mut framing = Framing::default();
     assert_eq!(blocks(&mut framing, &[b": ping\n"]).unwrap().len(), 1);
     assert_eq!(blocks(&mut framing, &[b"data: x\n"]).unwrap().len(), 0);
-    assert_eq!(framing.rest().unwrap().unwrap().data().unwrap(), "x");
-    assert_eq!(framing.rest().unwrap(), None);
+    assert_eq!(rest(&mut framing).unwrap().data().unwrap(), "x");
+    assert_eq!(rest(&mut framing), None);
 }
 
 #[test]
@@ -163,9 +175,9 @@ proptest! {
         let mut framing = Framing::default();
         let mut found = blocks(&mut framing, &cut(stream.as_bytes(), &cuts)).unwrap();
         prop_assert_eq!(dispatched(&found), expected);
-        found.extend(framing.rest().unwrap());
-        let passed: String = found.iter().map(|block| block.encoded(None, &[])).collect();
+        found.extend(rest(&mut framing));
+        let passed: String = found.iter().map(|block| encoded(block, None, &[])).collect();
         prop_assert_eq!(passed, stream);
-        prop_assert_eq!(framing.rest().unwrap(), None);
+        prop_assert_eq!(rest(&mut framing), None);
     }
 }

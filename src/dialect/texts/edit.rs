@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
-use super::{Element, Leaf, Slot, Texts, What};
+use super::{Element, FILLER, Leaf, Removal, Slot, Texts, What};
 use crate::dialect::{
-    Channel, ShapeError, TextFilter,
+    Channel, ShapeError, Text, TextFilter,
     arguments::Arguments,
     json::{self, Span},
     whole,
@@ -73,6 +73,12 @@ impl Texts {
             removed: HashMap::new(),
         };
         edit.slots(&self.slots)?;
+        for removal in &self.removed {
+            match removal {
+                Removal::Element(element, span) => edit.remove(*element, *span),
+                Removal::All(span) => edit.edits.push((*span, "[]".to_owned())),
+            }
+        }
         let Edit {
             mut edits,
             keys,
@@ -81,7 +87,23 @@ impl Texts {
         } = edit;
         rename(keys, &mut edits);
         self.drop_annotations(&changed, &mut edits);
+        if !self.removed.is_empty() {
+            outermost(&mut edits);
+        }
         Ok(edits)
+    }
+
+    /// Takes out what cannot be scanned.
+    ///
+    /// # Errors
+    /// Why a part cannot be scanned that cannot be taken out.
+    pub(in crate::dialect) fn strip(&mut self) -> Result<(), &'static str> {
+        let removals: Option<Vec<Removal>> = self.removals.iter().copied().collect();
+        let mut removals =
+            removals.ok_or_else(|| self.unscanned.first().copied().unwrap_or("part"))?;
+        removals.dedup();
+        self.removed = removals;
+        Ok(())
     }
 
     /// Empties the annotations of the choices whose text changed, with every edit inside them.
@@ -135,6 +157,7 @@ impl<'e> Edit<'e> {
         match &slot.what {
             What::Text(leaf) => {
                 let text = text(leaf);
+                self.label(slot);
                 let masked = if self.said.before(text) {
                     self.filter.again(channel, text)
                 } else {
@@ -144,6 +167,7 @@ impl<'e> Edit<'e> {
             }
             What::Number => {
                 let text = span.of(self.document);
+                self.label(slot);
                 let masked = whole(self.filter, channel, text);
                 self.put(*span, text, &masked);
             }
@@ -175,13 +199,40 @@ impl<'e> Edit<'e> {
                 self.keys.push((*object, *span, text, masked));
             }
             What::Run { parts, .. } => self.run(parts, channel),
+            What::Named {
+                entity,
+                text,
+                inside,
+            } => match self.filter.named(entity, channel, text) {
+                Some(masked) => self.edits.push((*span, json::quoted(&masked))),
+                None => {
+                    self.slots(inside)?;
+                    self.filter.named_over();
+                }
+            },
             What::Signed { element, inside } => self.signed(*span, *element, inside)?,
             What::Echo(nothing) if self.filter.masks() => {
                 self.edits.push((*span, (*nothing).to_owned()));
             }
-            What::Annotations | What::Echo(_) | What::Piece(_) | What::ArgumentsPiece(_) => {}
+            What::Padding if self.filter.masks() => {
+                let length = (span.end - span.start).saturating_sub(2);
+                let filler = vec![FILLER; length as usize];
+                let filler = String::from_utf8(filler).unwrap_or_default();
+                self.edits.push((*span, json::quoted(&filler)));
+            }
+            What::Annotations
+            | What::Echo(_)
+            | What::Padding
+            | What::Piece(_)
+            | What::ArgumentsPiece(_) => {}
         }
         Ok(())
+    }
+
+    fn label(&mut self, slot: &Slot) {
+        if !slot.label.is_empty() {
+            self.filter.label(&slot.channel, &slot.label);
+        }
     }
 
     fn put(&mut self, span: Span, text: &str, masked: &str) {
@@ -238,6 +289,12 @@ impl<'e> Edit<'e> {
         if clean {
             return self.slots(inside);
         }
+        self.remove(element, span);
+        Ok(())
+    }
+
+    /// Takes an element out of its array, with the comma that parts it from another.
+    fn remove(&mut self, element: Element, span: Span) {
         let removed = self.removed.entry(element.array).or_default();
         let first = *removed == element.place;
         *removed += 1;
@@ -258,8 +315,18 @@ impl<'e> Edit<'e> {
             _ => span,
         };
         self.edits.push((span, String::new()));
-        Ok(())
     }
+}
+
+/// Drops edits inside others: what is taken out needs none.
+fn outermost(edits: &mut Vec<(Span, String)>) {
+    edits.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
+    let mut end = 0;
+    edits.retain(|(span, _)| {
+        let outside = span.end > end;
+        end = end.max(span.end);
+        outside
+    });
 }
 
 /// Masks arguments known whole; `None` where nothing in them changed.
@@ -303,12 +370,11 @@ struct Watch<'f> {
 }
 
 impl TextFilter for Watch<'_> {
-    fn push(&mut self, _: &Channel, text: &str) -> String {
+    fn push(&mut self, _: &Channel, text: &str, _: &mut String) {
         self.pushed.push_str(text);
-        String::new()
     }
 
-    fn finish(&mut self, channel: &Channel) -> String {
+    fn finish(&mut self, channel: &Channel, out: &mut String) {
         let text = std::mem::take(&mut self.pushed);
         let masked = if self.again {
             self.filter.again(channel, &text)
@@ -316,7 +382,11 @@ impl TextFilter for Watch<'_> {
             whole(self.filter, channel, &text)
         };
         self.changed |= masked != text;
-        masked
+        out.push_str(&masked);
+    }
+
+    fn label(&mut self, channel: &Channel, label: &str) {
+        self.filter.label(channel, label);
     }
 
     fn part(&mut self, text: &str) -> String {
@@ -354,23 +424,47 @@ fn rename(keys: Vec<(u32, Span, &str, String)>, edits: &mut Vec<(Span, String)>)
 
 /// A filter over a closure that masks whole texts.
 pub(in crate::dialect) struct Mask<'m> {
-    pub(in crate::dialect) mask: &'m mut dyn FnMut(&str) -> Option<String>,
-    pub(in crate::dialect) pushed: String,
+    mask: &'m mut dyn FnMut(Text<'_>) -> Option<String>,
+    label: String,
+    pushed: String,
+}
+
+impl<'m> Mask<'m> {
+    pub(in crate::dialect) fn new(mask: &'m mut dyn FnMut(Text<'_>) -> Option<String>) -> Self {
+        let (label, pushed) = Default::default();
+        Self {
+            mask,
+            label,
+            pushed,
+        }
+    }
 }
 
 impl TextFilter for Mask<'_> {
-    fn push(&mut self, _: &Channel, text: &str) -> String {
+    fn push(&mut self, _: &Channel, text: &str, _: &mut String) {
         self.pushed.push_str(text);
-        String::new()
     }
 
-    fn finish(&mut self, _: &Channel) -> String {
+    fn finish(&mut self, _: &Channel, out: &mut String) {
         let text = std::mem::take(&mut self.pushed);
-        (self.mask)(&text).unwrap_or(text)
+        out.push_str(&self.part(&text));
+    }
+
+    fn label(&mut self, _: &Channel, label: &str) {
+        label.clone_into(&mut self.label);
+    }
+
+    fn named(&mut self, entity: &str, _: &Channel, text: &str) -> Option<String> {
+        (self.mask)(Text {
+            entity: Some(entity),
+            ..Text::bare(text)
+        })
     }
 
     fn part(&mut self, text: &str) -> String {
-        (self.mask)(text).unwrap_or_else(|| text.to_owned())
+        let label = std::mem::take(&mut self.label);
+        let masked = (self.mask)(Text::under(&label, text));
+        masked.unwrap_or_else(|| text.to_owned())
     }
 
     fn again(&mut self, _: &Channel, text: &str) -> String {

@@ -1,8 +1,8 @@
 //! A walk through a document that notes every text in it.
 
-use super::{Class, Element, Fields, Leaf, Path, Slot, Texts, What};
+use super::{Class, Element, Fields, Leaf, Mask, Path, Removal, Slot, Texts, What};
 use crate::dialect::{
-    Channel, ShapeError, TextFilter,
+    Channel, ShapeError, Text,
     arguments::Arguments,
     json::{self, Document, Key, Kind, Member, Span, Value},
 };
@@ -21,6 +21,7 @@ impl Texts {
             fields,
             path: Path::default(),
             element: None,
+            around: Vec::new(),
             found: Self::default(),
         };
         walk.value(&document.root)?;
@@ -34,6 +35,8 @@ struct Walk<'d, 'f> {
     path: Path<'d>,
     /// Where the value stands that is visited next, where that is in an array.
     element: Option<Element>,
+    /// The elements of arrays around the value, the innermost last.
+    around: Vec<(Element, Span)>,
     found: Texts,
 }
 
@@ -43,9 +46,12 @@ impl<'d> Walk<'d, '_> {
         let class = self.fields.class(&self.path, value, self.document)?;
         if let Class::Opaque(kind) | Class::Partly(kind) = class
             && !matches!(value.kind, Kind::Null)
-            && !self.found.unscanned.contains(&kind)
         {
-            self.found.unscanned.push(kind);
+            if !self.found.unscanned.contains(&kind) {
+                self.found.unscanned.push(kind);
+            }
+            let removal = self.removal(kind, value);
+            self.found.removals.push(removal);
         }
         match (class, &value.kind) {
             (Class::Opaque(_), _) => self.words(value),
@@ -53,7 +59,8 @@ impl<'d> Walk<'d, '_> {
             (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
             (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
             (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
-            (Class::Values | Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
+            (Class::Values, Kind::Number) => self.labelled(value.span, What::Number),
+            (Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
                 self.slot(value.span, What::Number)
             }
             (_, Kind::String { .. }) => self.string(class, value),
@@ -70,6 +77,19 @@ impl<'d> Walk<'d, '_> {
         }
     }
 
+    /// How to take out a value that cannot be scanned: with the part of a message that holds it, or, where it is a list
+    /// of media beside a message's text, with all that are in it. A prompt of tokens is nothing without them.
+    fn removal(&self, kind: &str, value: &Value) -> Option<Removal> {
+        if kind == "token_ids" {
+            return None;
+        }
+        if matches!(value.kind, Kind::Array(_)) {
+            return Some(Removal::All(value.span));
+        }
+        let (element, span) = self.around.last()?;
+        Some(Removal::Element(*element, *span))
+    }
+
     fn string(&mut self, class: Class, value: &'d Value) -> Result<(), ShapeError> {
         let decoded = self.document.string(value).unwrap_or_default();
         let texts = match class {
@@ -82,9 +102,20 @@ impl<'d> Walk<'d, '_> {
             Class::ArgumentsPiece => What::ArgumentsPiece(leaf),
             Class::Piece => What::Piece(leaf),
             Class::Protocol => What::Word(leaf),
+            Class::Padding => What::Padding,
+            Class::Values => return self.labelled(value.span, What::Text(leaf)),
             _ => What::Text(leaf),
         };
         self.slot(value.span, what)
+    }
+
+    /// What the keys around it say something of.
+    fn labelled(&mut self, span: Span, what: What) -> Result<(), ShapeError> {
+        self.slot(span, what)?;
+        if let Some(slot) = self.found.slots.last_mut() {
+            slot.label = self.path.label();
+        }
+        Ok(())
     }
 
     /// The texts of what is signed, kept together. What stands in no array cannot go: it is text like any other.
@@ -133,13 +164,16 @@ impl<'d> Walk<'d, '_> {
         self.path.keys.push("*");
         for (place, value) in values.iter().enumerate() {
             self.path.places.push(place);
-            self.element = Some(Element {
+            let element = Element {
                 array,
                 place,
                 previous: span(place.checked_sub(1)).map(|span| span.end),
                 next: span(place.checked_add(1)).map(|span| span.start),
-            });
+            };
+            self.element = Some(element);
+            self.around.push((element, value.span));
             visit(self, value)?;
+            self.around.pop();
             self.path.places.pop();
         }
         self.path.keys.pop();
@@ -248,39 +282,22 @@ impl<'d> Walk<'d, '_> {
 
     fn slot(&mut self, span: Span, what: What) -> Result<(), ShapeError> {
         let channel = match &what {
-            What::Word(_) | What::Signed { .. } => Channel::default(),
+            What::Word(_) | What::Padding | What::Signed { .. } => Channel::default(),
             _ => self.fields.channel(&self.path, self.document)?,
         };
-        self.found.slots.push(Slot {
-            channel,
-            span,
-            what,
-        });
+        self.found.slots.push(Slot::of(channel, span, what));
         Ok(())
     }
 }
 
-/// The texts inside arguments, in order.
-fn texts_inside(arguments: &str) -> Result<Vec<String>, ShapeError> {
-    struct Collect(String, Vec<String>);
-    impl TextFilter for Collect {
-        fn push(&mut self, _: &Channel, text: &str) -> String {
-            self.0.push_str(text);
-            String::new()
-        }
-        fn finish(&mut self, _: &Channel) -> String {
-            self.1.push(std::mem::take(&mut self.0));
-            String::new()
-        }
-        fn part(&mut self, _: &str) -> String {
-            String::new()
-        }
-        fn again(&mut self, _: &Channel, _: &str) -> String {
-            String::new()
-        }
-    }
-    let mut collect = Collect(String::new(), Vec::new());
-    Arguments::whole(arguments, &Channel::default(), &mut collect)?;
-    collect.1.retain(|text| !text.is_empty());
-    Ok(collect.1)
+/// The texts inside arguments, in order, with the keys they stand under.
+fn texts_inside(arguments: &str) -> Result<Vec<(String, String)>, ShapeError> {
+    let mut texts = Vec::new();
+    let mut collect = |text: Text<'_>| {
+        texts.push((text.label.to_owned(), text.text.to_owned()));
+        None
+    };
+    Arguments::whole(arguments, &Channel::default(), &mut Mask::new(&mut collect))?;
+    texts.retain(|(_, text)| !text.is_empty());
+    Ok(texts)
 }

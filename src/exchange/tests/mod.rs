@@ -7,6 +7,7 @@
 )]
 
 mod bench;
+mod dialects;
 mod order;
 mod property;
 mod recording;

@@ -33,6 +33,19 @@ connections:
     dialect: openai
     endpoints: [chat_completions]
     policies: [keep-personal, hash-mail, allow-staff]
+  - name: anthropic
+    match: { hosts: [claude.example], path_prefix: /v1/ }
+    token: x-api-key
+    dialect: anthropic
+    endpoints: [messages]
+    policies: [mask-personal, allow-staff]
+    unscanned: strip
+  - name: gemini
+    match: { hosts: [gemini.example], path_prefix: /v1beta/ }
+    token: x-goog-api-key
+    dialect: gemini
+    endpoints: [generate_content, stream_generate_content]
+    policies: [mask-personal, mask-tickets, allow-staff]
   - name: odd
     match: { hosts: [odd.example], path_prefix: /v1/ }
     dialect: openai
@@ -65,9 +78,13 @@ policies:
         request: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         response: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         exempt_groups: [fraud]
+  - name: mask-tickets
+    when: "true"
+    then: { mask: { request: { detectors: [TICKET] } } }
   - name: allow-staff
     when: '"staff" in principal.groups'
     then: allow
+detectors: [{ entity: TICKET, json_path: $.labels.ticket }, { entity: SEEN, json_path: $..modelVersion.seen }]
 audit: { dir: /tmp/unused }
 masking: { file: "MASK" }
 "#;

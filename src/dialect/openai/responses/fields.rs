@@ -2,13 +2,15 @@
 
 use super::{
     super::{answer::string, unknown_shape},
-    channel_of, number,
+    names::NAMES,
+    number,
+    spoken::{begun, channel_of},
 };
 use crate::dialect::{
     Channel, ShapeError,
     json::{Document, Kind, Value},
     request::{Asked, lists, model, stream},
-    texts::{Class, Fields, Names, Path, SCHEMA, is_schema_type},
+    texts::{Class, Fields, Path, SCHEMA, is_schema_type},
 };
 
 /// What is asked for.
@@ -57,20 +59,6 @@ impl Fields for Shape {
         expect(*self, path, value, document)?;
         let text = document.string(value);
         let answer = *self != Self::Request;
-        let begins = matches!(
-            path.keys.as_slice(),
-            ["part", "text" | "refusal"]
-                | ["item", "content" | "summary", "*", "text" | "refusal"]
-                | ["item", "arguments" | "input"]
-        );
-        if *self == Self::Event
-            && begins
-            && text.as_deref().is_some_and(|text| !text.is_empty())
-            && string(document, "type").is_some_and(|kind| kind.ends_with(".added"))
-        {
-            // What its deltas go on with would be read by itself.
-            return Err(unknown_shape("a text begins before its first delta"));
-        }
         let data_uri = text.as_deref().is_some_and(|text| {
             text.get(..5)
                 .is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"))
@@ -80,14 +68,20 @@ impl Fields for Shape {
             ["model"] if !answer => Class::Protocol,
             [.., "type"] if text.as_deref().is_some_and(is_schema_type) => Class::Protocol,
             _ if NAMES.is_free(path) => Class::Text,
-            ["obfuscation"] => Class::Protocol,
+            ["obfuscation"] => Class::Padding,
             _ if NAMES.is_word(path, text.as_deref()) => Class::Protocol,
-            ["delta"] if *self == Self::Event => match string(document, "type").as_deref() {
-                Some(
-                    "response.function_call_arguments.delta" | "response.mcp_call_arguments.delta",
-                ) => Class::ArgumentsPiece,
-                _ => Class::Piece,
-            },
+            ["delta", ..] if *self == Self::Event => delta(document),
+            // A text may begin before its first delta.
+            _ if *self == Self::Event
+                && text.as_deref().is_some_and(|text| !text.is_empty())
+                && let Some(begun) = begun(path, document)? =>
+            {
+                if begun.field.ends_with("arguments") {
+                    Class::ArgumentsPiece
+                } else {
+                    Class::Piece
+                }
+            }
             [.., "arguments"] if text.is_some() => Class::Arguments,
             [.., "arguments"] => Class::Values,
             [.., "encrypted_content" | "fingerprint"] => Class::Opaque("encrypted"),
@@ -110,6 +104,11 @@ impl Fields for Shape {
     }
 
     fn channel(&self, path: &Path<'_>, document: &Document<'_>) -> Result<Channel, ShapeError> {
+        if *self == Self::Event
+            && let Some(begun) = begun(path, document)?
+        {
+            return Ok(begun);
+        }
         let (rest, places, choice) = match (*self, path.keys.as_slice(), path.places.as_slice()) {
             (Self::Request, ..) => return Ok(Channel::default()),
             (Self::Answer, ["output", "*", rest @ ..], [place, places @ ..])
@@ -123,12 +122,16 @@ impl Fields for Shape {
                 Self::Event,
                 [
                     "delta" | "text" | "refusal" | "arguments" | "input" | "code" | "part"
-                    | "command",
-                    ..,
+                    | "command" | "diff" | "output",
+                    rest @ ..,
                 ],
                 _,
             ) => {
-                if let Some(channel) = channel_of(document)? {
+                if let Some(mut channel) = channel_of(document)? {
+                    if let (["delta", ..], [name]) = (path.keys.as_slice(), rest) {
+                        channel.field.push('.');
+                        channel.field.push_str(name);
+                    }
                     return Ok(channel);
                 }
                 (path.keys.as_slice(), path.places.as_slice(), 0)
@@ -144,6 +147,17 @@ impl Fields for Shape {
             choice,
             field: rest.dotted(),
         })
+    }
+}
+
+/// What a delta is.
+fn delta(document: &Document<'_>) -> Class {
+    match string(document, "type").as_deref() {
+        Some("response.audio.delta") => Class::Opaque("audio"),
+        Some("response.function_call_arguments.delta" | "response.mcp_call_arguments.delta") => {
+            Class::ArgumentsPiece
+        }
+        _ => Class::Piece,
     }
 }
 
@@ -208,11 +222,19 @@ fn expect(
             Some("an event's response, item or part is not an object")
         }
         (_, [.., "text" | "refusal"], Kind::Number) => Some("a text is a number"),
-        (Shape::Event, ["delta"], Kind::String { .. }) => None,
-        (Shape::Event, ["delta"], _) => Some("a piece of text is not a string"),
+        (Shape::Event, ["delta"], Kind::String { .. }) if !is_shell_output(document) => None,
+        (Shape::Event, ["delta"], Kind::Object(_)) if is_shell_output(document) => None,
+        (Shape::Event, ["delta", "stdout" | "stderr"], Kind::String { .. } | Kind::Null) => None,
+        (Shape::Event, ["delta", ..], _) => Some("a piece of text is not a string"),
         _ => None,
     };
     fault.map_or(Ok(()), |reason| Err(unknown_shape(reason)))
+}
+
+/// Whether an event goes on with what commands of a shell wrote, which has two texts.
+fn is_shell_output(document: &Document<'_>) -> bool {
+    let kind = string(document, "type");
+    kind.as_deref() == Some("response.shell_call_output_content.delta")
 }
 
 /// The content parts a request may have.
@@ -228,281 +250,3 @@ const PARTS: [&str; 10] = [
     "refusal",
     "summary_text",
 ];
-
-const NAMES: Names = Names {
-    free: &[
-        "attributes",
-        "env",
-        "headers",
-        "input_schema",
-        "metadata",
-        "output_schema",
-        "parameters",
-        "schema",
-        "variables",
-    ],
-    words: &[
-        "approval_request_id",
-        "call_id",
-        "caller_id",
-        "connector_id",
-        "container_id",
-        "detail",
-        "effort",
-        "file_id",
-        "format",
-        "generate_summary",
-        "id",
-        "item_id",
-        "mode",
-        "model",
-        "object",
-        "phase",
-        "previous_response_id",
-        "prompt_cache_retention",
-        "reason",
-        "response_id",
-        "role",
-        "search_context_size",
-        "service_tier",
-        "skill_id",
-        "status",
-        "tool_choice",
-        "truncation",
-        "ttl",
-        "type",
-        "vector_store_ids",
-        "verbosity",
-    ],
-    known: &[
-        "acknowledged_safety_checks",
-        "action",
-        "actions",
-        "allowed_callers",
-        "allowed_domains",
-        "allowed_tools",
-        "always",
-        "annotation",
-        "annotation_index",
-        "annotations",
-        "approval_request_id",
-        "approve",
-        "arguments",
-        "attributes",
-        "authorization",
-        "background",
-        "button",
-        "bytes",
-        "cache_write_tokens",
-        "cached_tokens",
-        "call_id",
-        "caller",
-        "caller_id",
-        "categories",
-        "category_applied_input_types",
-        "category_scores",
-        "city",
-        "code",
-        "command",
-        "command_index",
-        "commands",
-        "compact_threshold",
-        "completed_at",
-        "connector_id",
-        "container",
-        "container_id",
-        "content",
-        "content_index",
-        "context",
-        "context_management",
-        "conversation",
-        "country",
-        "created_at",
-        "created_by",
-        "data",
-        "defer_loading",
-        "definition",
-        "delta",
-        "description",
-        "detail",
-        "diff",
-        "display_height",
-        "display_width",
-        "domain",
-        "domain_secrets",
-        "effort",
-        "encrypted_content",
-        "end_index",
-        "env",
-        "environment",
-        "error",
-        "execution",
-        "exit_code",
-        "external_web_access",
-        "file_data",
-        "file_id",
-        "file_ids",
-        "file_url",
-        "filename",
-        "filters",
-        "fingerprint",
-        "flagged",
-        "format",
-        "frequency_penalty",
-        "generate_summary",
-        "grammar",
-        "headers",
-        "id",
-        "image_url",
-        "include",
-        "include_obfuscation",
-        "incomplete_details",
-        "index",
-        "input",
-        "input_audio",
-        "input_fidelity",
-        "input_image_mask",
-        "input_schema",
-        "input_tokens",
-        "input_tokens_details",
-        "instructions",
-        "item",
-        "item_id",
-        "json_schema",
-        "key",
-        "keys",
-        "logprob",
-        "logprobs",
-        "logs",
-        "max_num_results",
-        "max_output_length",
-        "max_output_tokens",
-        "max_tool_calls",
-        "media_type",
-        "memory_limit",
-        "message",
-        "metadata",
-        "mode",
-        "model",
-        "moderation",
-        "name",
-        "namespace",
-        "network_policy",
-        "never",
-        "obfuscation",
-        "object",
-        "operation",
-        "outcome",
-        "output",
-        "output_compression",
-        "output_format",
-        "output_index",
-        "output_schema",
-        "output_tokens",
-        "output_tokens_details",
-        "outputs",
-        "parallel_tool_calls",
-        "param",
-        "parameters",
-        "part",
-        "partial_image_b64",
-        "partial_image_index",
-        "partial_images",
-        "path",
-        "pattern",
-        "pending_safety_checks",
-        "personality",
-        "phase",
-        "policy",
-        "presence_penalty",
-        "previous_response_id",
-        "prompt",
-        "prompt_cache_breakpoint",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "quality",
-        "queries",
-        "query",
-        "ranker",
-        "ranking_options",
-        "read_only",
-        "reason",
-        "reasoning",
-        "reasoning_tokens",
-        "refusal",
-        "region",
-        "require_approval",
-        "response",
-        "response_id",
-        "result",
-        "results",
-        "role",
-        "safety_identifier",
-        "schema",
-        "score",
-        "score_threshold",
-        "scroll_x",
-        "scroll_y",
-        "search_content_types",
-        "search_context_size",
-        "sequence_number",
-        "server_description",
-        "server_label",
-        "server_url",
-        "service_tier",
-        "size",
-        "skill_id",
-        "skills",
-        "source",
-        "sources",
-        "start_index",
-        "status",
-        "stderr",
-        "stdout",
-        "store",
-        "stream",
-        "stream_options",
-        "strict",
-        "summary",
-        "summary_index",
-        "syntax",
-        "temperature",
-        "text",
-        "timeout_ms",
-        "timezone",
-        "title",
-        "token",
-        "tool_choice",
-        "tool_names",
-        "tools",
-        "top_k",
-        "top_logprobs",
-        "top_p",
-        "total_tokens",
-        "truncation",
-        "ttl",
-        "tunnel_id",
-        "type",
-        "url",
-        "usage",
-        "user",
-        "user_location",
-        "value",
-        "variables",
-        "vector_store_ids",
-        "verbosity",
-        "version",
-        "working_directory",
-        "x",
-        "y",
-    ],
-};
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn names_stand_in_the_order_in_which_they_are_looked_for() {
-        assert!(super::NAMES.known.is_sorted());
-    }
-}

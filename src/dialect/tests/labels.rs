@@ -1,0 +1,149 @@
+//! What the keys around a value say of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{
+    super::{Channel, TextFilter, arguments::Arguments},
+    cut_text, endpoint, read,
+};
+
+/// Lets everything through and remembers what each text stands under.
+#[derive(Default)]
+struct Labels {
+    label: String,
+    open: BTreeMap<Channel, (String, String)>,
+    seen: Vec<(String, String)>,
+}
+
+impl TextFilter for Labels {
+    fn push(&mut self, channel: &Channel, text: &str, out: &mut String) {
+        let label = std::mem::take(&mut self.label);
+        let (_, said) = self
+            .open
+            .entry(channel.clone())
+            .or_insert((label, String::new()));
+        said.push_str(text);
+        out.push_str(text);
+    }
+    fn finish(&mut self, channel: &Channel, _: &mut String) {
+        self.seen.extend(self.open.remove(channel));
+    }
+    fn label(&mut self, _: &Channel, label: &str) {
+        label.clone_into(&mut self.label);
+    }
+    fn part(&mut self, text: &str) -> String {
+        text.to_owned()
+    }
+    fn again(&mut self, _: &Channel, text: &str) -> String {
+        let label = std::mem::take(&mut self.label);
+        self.seen.push((label, text.to_owned()));
+        text.to_owned()
+    }
+}
+
+const ARGUMENTS: &str =
+    r#"{"ssn":"536228145","who":{"name":"Ada","ids":[1,"2"]},"\u0061":{},"n":7,"":"x"}"#;
+const SEEN: [(&str, &str); 13] = [
+    ("", "ssn"),
+    ("ssn", "536228145"),
+    ("", "who"),
+    ("", "name"),
+    ("who name", "Ada"),
+    ("", "ids"),
+    ("who ids", "1"),
+    ("who ids", "2"),
+    ("", "a"),
+    ("", "n"),
+    ("n", "7"),
+    ("", ""),
+    ("", "x"),
+];
+
+fn owned(seen: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(label, text): &(&str, &str)| ((*label).to_owned(), (*text).to_owned());
+    seen.iter()
+        .map(owned)
+        .filter(|(_, text)| !text.is_empty())
+        .collect()
+}
+
+#[test]
+fn arguments_say_what_each_of_their_texts_stands_under_however_they_are_cut() {
+    for at in 0..ARGUMENTS.len() {
+        let mut labels = Labels::default();
+        let (mut arguments, mut out) = (Arguments::default(), String::new());
+        for piece in cut_text(ARGUMENTS, &[at, at + 1]) {
+            let channel = Channel::default();
+            arguments
+                .push(piece, &channel, &mut labels, &mut out)
+                .unwrap();
+        }
+        arguments.finish(&Channel::default(), &mut labels, &mut out);
+        assert_eq!(labels.seen, owned(&SEEN), "cut at {at}");
+    }
+}
+
+#[test]
+fn a_tools_input_says_what_each_of_its_texts_stands_under_in_every_dialect() {
+    let of = |dialect: &str, name: &str, body: serde_json::Value| {
+        let (dialect, endpoint) = endpoint(dialect, name);
+        let body = Bytes::from(body.to_string());
+        let path = "/models/m:generateContent";
+        let kind = Some("application/json");
+        let read = dialect.read_request(endpoint, path, kind, body).unwrap();
+        let texts = read.texts();
+        let text = texts.iter().find(|text| text.text == "536228145").unwrap();
+        assert!(text.label.ends_with("ssn"), "{}", text.label);
+        let mut asked = Vec::new();
+        read.rewrite(&mut |text| {
+            asked.extend((text.text == "536228145").then(|| text.label.to_owned()));
+            None
+        });
+        assert_eq!(asked, [text.label]);
+    };
+    let input = json!({"ssn": "536228145"});
+    of("json", "any", json!({"customer": [{"ssn": 536228145}]}));
+    of("json", "any", input.clone());
+    of(
+        "openai",
+        "chat_completions",
+        json!({"model": "m", "messages": [{"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": input.to_string()}}]}]}),
+    );
+    of(
+        "anthropic",
+        "messages",
+        json!({"model": "m", "messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": input}]}]}),
+    );
+    of(
+        "gemini",
+        "generate_content",
+        json!({"contents": [{"parts": [{"functionCall": {"name": "f", "args": input}}]}]}),
+    );
+    of(
+        "ollama",
+        "chat",
+        json!({"model": "m", "messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": input}}]}]}),
+    );
+}
+
+#[test]
+fn what_is_said_again_stands_under_the_same_keys() {
+    let (openai, endpoint) = endpoint("openai", "responses");
+    let arguments = json!({"ssn": "536228145"}).to_string();
+    let stream: String = [
+        json!({"type": "response.function_call_arguments.delta", "output_index": 0, "delta": arguments}),
+        json!({"type": "response.function_call_arguments.done", "output_index": 0, "arguments": arguments}),
+    ]
+    .map(|event| format!("data: {event}\n\n"))
+    .concat();
+    let mut reader = openai
+        .read_response(endpoint, 200, Some("text/event-stream"))
+        .unwrap();
+    let mut labels = Labels::default();
+    read(&mut *reader, [stream.as_bytes()], &mut labels).unwrap();
+    let value = ("ssn".to_owned(), "536228145".to_owned());
+    assert_eq!(labels.seen.iter().filter(|seen| **seen == value).count(), 2);
+}
