@@ -20,11 +20,12 @@ use super::{
     note::{NoteError, VerifierKey},
     record::{Genesis, Pruned, Rotated},
     stump::Stump,
-    succession,
     tree::{Commitment, Frontier},
 };
 
+mod ends;
 mod report;
+mod resent;
 mod stretch;
 
 pub use report::{Cause, ChainReport, Fault, Report, Verdict};
@@ -454,72 +455,6 @@ impl Verifier {
         }
     }
 
-    fn repeat(&mut self, id: ChainId, seq: u64, previous: Hash, hash: Hash) {
-        let Some(chain) = self.chains.get_mut(&id) else {
-            return;
-        };
-        let back = chain.head.size - seq;
-        let known = usize::try_from(back)
-            .ok()
-            .and_then(|back| chain.recent.len().checked_sub(back));
-        let run = chain.again.filter(|run| run.next == seq);
-        match known.and_then(|index| chain.recent.get(index)) {
-            Some(known) if *known != hash => self.bad(id, seq, Cause::Duplicated),
-            Some(_) => {
-                self.report.repeats += 1;
-                let Some(run) = run else { return };
-                chain.again = None;
-                if run.hash == previous {
-                    self.report.repeats += run.next - run.first;
-                } else {
-                    self.bad(id, seq - 1, Cause::Duplicated);
-                }
-            }
-            None => {
-                let follows = run.filter(|run| run.hash == previous);
-                let first = follows.map_or(seq, |run| run.first);
-                if let (None, Some(broken)) = (follows, chain.again) {
-                    self.report.late_repeats += broken.next - broken.first;
-                }
-                chain.again = Some(Again {
-                    first,
-                    next: seq + 1,
-                    hash,
-                });
-            }
-        }
-    }
-
-    fn wait(&mut self, id: ChainId, seq: u64, previous: Hash, hash: Hash) {
-        let Some(chain) = self.chains.get_mut(&id) else {
-            return;
-        };
-        let missing = chain.head.size;
-        if let Some((_, known)) = chain.waiting.get(&seq) {
-            if *known == hash {
-                self.report.repeats += 1;
-            } else {
-                self.bad(id, seq, Cause::Duplicated);
-            }
-        } else if chain.waiting.len() < WINDOW {
-            chain.waiting.insert(seq, (previous, hash));
-        } else {
-            self.bad(id, missing, Cause::Missing);
-        }
-    }
-
-    fn accept_waiting(&mut self, id: ChainId) {
-        while let Some(chain) = self.chains.get_mut(&id) {
-            if chain.state == State::Bad {
-                return;
-            }
-            let Some((previous, hash)) = chain.waiting.remove(&chain.head.size) else {
-                return;
-            };
-            self.accept(id, previous, hash);
-        }
-    }
-
     /// Takes note of what a record says of the log itself.
     fn note(&mut self, id: ChainId, bytes: &[u8]) {
         #[derive(Deserialize)]
@@ -540,138 +475,6 @@ impl Verifier {
         for statement in told.rotated.into_iter().flat_map(|told| told.introductions) {
             if self.introductions.len() < MAX_TOLD {
                 self.introductions.insert(statement);
-            }
-        }
-    }
-
-    /// Checkpoints by keys that no trusted key has introduced, directly or through others.
-    fn check_signers(&mut self) {
-        let statements = self.introductions.iter().map(String::as_str);
-        let trusted = succession::successors(self.trusted.clone(), statements);
-        for (chain, size, note) in std::mem::take(&mut self.untrusted) {
-            if let Err(error) = Checkpoint::open(&note, &trusted) {
-                self.fault(chain, size, Cause::Checkpoint { size, error });
-            }
-        }
-        self.report.keys = trusted;
-    }
-
-    /// A stump is worth what the record is that names it.
-    fn check_pruned(&mut self, id: ChainId) {
-        let Some((records, stump)) = self.chains.get(&id).and_then(|chain| chain.pruned) else {
-            return;
-        };
-        let sound = |teller: &ChainId| {
-            let teller = self.chains.get(teller);
-            teller.is_some_and(|chain| chain.state != State::Bad)
-        };
-        let announced = self.announced.iter().any(|(teller, chain, n, hash)| {
-            (*chain, *n, *hash) == (id, records, stump) && sound(teller)
-        });
-        if !announced {
-            self.bad(id, 0, Cause::NotAnnounced { records });
-        }
-    }
-
-    fn check_end(&mut self, id: ChainId) {
-        let Some(chain) = self.chains.get(&id) else {
-            return;
-        };
-        let size = chain.head.size;
-        if chain.state == State::Bad {
-            return;
-        }
-        if let Some(run) = chain.again {
-            self.report.late_repeats += run.next - run.first;
-        }
-        if chain.state == State::Gap || !chain.waiting.is_empty() {
-            return self.bad(id, size, Cause::Missing);
-        }
-        let Some((attested, _)) = chain.expected.last_key_value() else {
-            return;
-        };
-        let cause = match size {
-            0 => Cause::ChainMissing("a checkpoint names it"),
-            _ => Cause::Truncated { size: *attested },
-        };
-        self.bad(id, size, cause);
-    }
-
-    /// Compares what a chain's genesis says of its predecessor with what was found.
-    fn check_link(&mut self, id: ChainId) {
-        let Some(genesis) = self
-            .chains
-            .get(&id)
-            .and_then(|chain| chain.genesis.as_ref())
-        else {
-            return;
-        };
-        if genesis.previous_chain.is_empty() {
-            return;
-        }
-        let (Ok(previous), Some(hash)) = (
-            genesis.previous_chain.parse::<ChainId>(),
-            Hash::from_hex(&genesis.previous_head),
-        ) else {
-            return self.bad(id, 0, Cause::NotGenesis);
-        };
-        let size = genesis.previous_size;
-        let found = self
-            .chains
-            .get(&previous)
-            .filter(|chain| chain.head.size > 0 || chain.state == State::Bad);
-        let Some(found) = found else {
-            return self.bad_chain(previous, Cause::ChainMissing("a later chain continues it"));
-        };
-        if found.state == State::Bad {
-            return;
-        }
-        let (seq, cause) = match found.head.size {
-            shorter if shorter < size => (
-                shorter,
-                Cause::ShorterThanLinked {
-                    successor: id,
-                    size,
-                },
-            ),
-            longer if longer > size => (size, Cause::LongerThanLinked { successor: id }),
-            _ if found.head.hash != hash => {
-                (size.saturating_sub(1), Cause::HeadDiffers { successor: id })
-            }
-            _ => return,
-        };
-        self.bad(previous, seq, cause);
-    }
-
-    /// A chain whose genesis is covered from outside covers all of its predecessor, whose head it names.
-    fn spread_anchors(&mut self) {
-        let mut covered: Vec<ChainId> = self
-            .chains
-            .iter()
-            .filter(|(_, chain)| chain.anchored > 0)
-            .map(|(id, _)| *id)
-            .collect();
-        while let Some(id) = covered.pop() {
-            let Some(chain) = self
-                .chains
-                .get(&id)
-                .filter(|chain| chain.state == State::Sound)
-            else {
-                continue;
-            };
-            let Some(previous) = chain
-                .genesis
-                .as_ref()
-                .and_then(|genesis| genesis.previous_chain.parse().ok())
-            else {
-                continue;
-            };
-            if let Some(previous_chain) = self.chains.get_mut(&previous)
-                && previous_chain.state == State::Sound
-                && previous_chain.anchored < previous_chain.head.size
-            {
-                previous_chain.anchored = previous_chain.head.size;
-                covered.push(previous);
             }
         }
     }

@@ -45,14 +45,16 @@ use crate::{
 };
 
 pub mod holders;
+mod queue;
 pub mod retention;
 mod room;
 mod signing;
 mod writer;
 
 use holders::{Held, Holders, Webhook};
+use queue::{Command, Ending, Item};
 use retention::{Pruner, Relief, Retention, SweepError, Sweeper};
-use writer::{Command, Ending, Item, Writer};
+use writer::Writer;
 
 /// How a ledger is kept. Start from [`LedgerOptions::new`].
 #[derive(Clone, Debug)]

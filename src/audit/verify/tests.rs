@@ -2,7 +2,7 @@ use super::*;
 use crate::audit::{
     fixture::{Log, key},
     record::{Entry, Event},
-    stump,
+    stump, succession,
 };
 
 const A: ChainId = ChainId([0xa; 16]);

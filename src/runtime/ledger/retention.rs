@@ -18,7 +18,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{ALARMS, OpenError, holders::Holders, room::usable, wall, writer::Command};
+use super::{
+    ALARMS, OpenError,
+    holders::Holders,
+    queue::{Command, Own},
+    room::usable,
+    wall,
+};
 use crate::{
     audit::{
         ChainId,
@@ -301,10 +307,10 @@ impl Sweeper {
             event: Event::Pruned(pruned),
         });
         let (reply, done) = mpsc::sync_channel(1);
-        let command = Command::Own {
+        let command = Command::Own(Own {
             entries: entries.collect(),
             reply,
-        };
+        });
         self.commands
             .send(command)
             .map_err(|_| SweepError::Record)?;

@@ -4,83 +4,32 @@ use std::{
     collections::VecDeque,
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    Group, LedgerError, LedgerHealth, LedgerOptions, OpenError, Opening,
-    holders::Holders,
-    now,
+    LedgerError, LedgerHealth, now,
+    queue::{Batch, Command, Ending, Item, MAX_BATCH_RECORDS, Own},
     retention::Relief,
-    room::{OVERHEAD, Room},
+    room::Room,
     signing::Signer,
     wall,
 };
 use crate::{
     audit::{
-        ChainId, Durability, Receipt,
+        Durability, Receipt,
         chain::Stamp,
-        record::{Closed, Entry, Event, Genesis, Rotated, Shutdown},
+        record::{Closed, Entry, Event, Shutdown},
     },
-    kafka::{heir::Estate, publisher::Live},
-    store::{
-        StoreError,
-        checkpoints::CheckpointFile,
-        cursor,
-        disk::Disk,
-        keyfile,
-        layout::{self, ChainDir},
-        lock::DirLock,
-        recover::{self, Recovered},
-        wal::Wal,
-    },
+    kafka::publisher::Live,
+    store::{disk::Disk, lock::DirLock, wal::Wal},
 };
 
-/// What the handle asks for.
-pub(super) enum Command {
-    Append(Item),
-    /// Nobody was told that this session's `opened` is in the log.
-    Abandoned {
-        session: String,
-        written: Arc<AtomicBool>,
-    },
-    /// Records about the log itself; answered once they are on disk.
-    Own {
-        entries: Vec<Entry>,
-        reply: mpsc::SyncSender<Result<(), LedgerError>>,
-    },
-    /// The disk holds less than it did.
-    Recount,
-    Shutdown(Ending),
-}
+mod begin;
 
-/// How a chain is to end.
-pub(super) struct Ending {
-    pub(super) cut_sessions: u32,
-    pub(super) reply: oneshot::Sender<Result<(), LedgerError>>,
-}
-
-/// Records to be appended.
-pub(super) struct Item {
-    pub(super) group: Group,
-    pub(super) durability: Durability,
-    /// Set once they are in the log, durable or not.
-    pub(super) written: Arc<AtomicBool>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
-    /// Their place in the queue, given back when they were dealt with.
-    pub(super) _room: [OwnedSemaphorePermit; 2],
-}
-
-const MAX_BATCH_RECORDS: usize = 1_024;
-const MAX_BATCH_BYTES: usize = 4 << 20;
 /// `spool` promises 50 ms; the sync itself needs some of it.
 const SPOOL_SYNC: Duration = Duration::from_millis(30);
 /// How often a disk in trouble is tried again while nobody writes.
@@ -92,45 +41,6 @@ const WAITING: Duration = Duration::from_millis(10);
 /// Sessions the ledger must close itself, at most: as many as can have been in the queue. More are closed by the next
 /// start, which finds them open.
 const MAX_CLOSING: usize = 65_536;
-
-impl Item {
-    /// Bytes it will take on disk, about.
-    fn on_disk(&self) -> u64 {
-        (self.group.bytes + self.group.entries.len() * OVERHEAD) as u64
-    }
-}
-
-/// What is dealt with in one go.
-#[derive(Default)]
-struct Batch {
-    items: Vec<Item>,
-    records: usize,
-    bytes: usize,
-    abandoned: Vec<(String, Arc<AtomicBool>)>,
-    own: Vec<(Vec<Entry>, mpsc::SyncSender<Result<(), LedgerError>>)>,
-    recount: bool,
-    ending: Option<Ending>,
-}
-
-impl Batch {
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Append(item) => {
-                self.records += item.group.entries.len();
-                self.bytes += item.group.bytes;
-                self.items.push(item);
-            }
-            Command::Abandoned { session, written } => self.abandoned.push((session, written)),
-            Command::Own { entries, reply } => self.own.push((entries, reply)),
-            Command::Recount => self.recount = true,
-            Command::Shutdown(ending) => self.ending = Some(ending),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.records >= MAX_BATCH_RECORDS || self.bytes >= MAX_BATCH_BYTES || self.ending.is_some()
-    }
-}
 
 /// The owner of the chain.
 pub(super) struct Writer {
@@ -158,143 +68,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Recovers the directory and begins the new chain; on return its genesis and the closings of orphans are on disk.
-    pub(super) fn begin(
-        options: &LedgerOptions,
-        chain: ChainId,
-        lock: DirLock,
-        estate: Estate,
-        holders: Holders,
-        relief: Relief,
-        disk: &dyn Fn() -> Box<dyn Disk>,
-    ) -> Result<(Self, Opening), OpenError> {
-        let dir = options.dir.clone();
-        let key_path = options
-            .signing_key
-            .clone()
-            .unwrap_or_else(|| dir.join("signing.key"));
-        let key = keyfile::load_or_create(
-            &key_path,
-            &format!("countersign/{}/{}", options.deployment, options.replica),
-        )?;
-        let published = cursor::load(&dir).map_err(StoreError::io(&dir))?;
-        let mut recovered = recover::recover(&dir, published)?;
-        if recovered.previous.is_none() {
-            (recovered.previous, recovered.orphans) = (estate.previous, estate.orphans);
-        }
-        let introductions = keyfile::introductions(&key_path)?;
-        keyfile::must_follow(&key_path, &key, &introductions, recovered.previous.as_ref())?;
-
-        let chain_dir = ChainDir::new(&dir, recovered.next_ordinal, chain);
-        layout::create_chain(&chain_dir.path).map_err(StoreError::io(&chain_dir.path))?;
-        let chains = layout::chains_dir(&dir);
-        layout::sync_dir(&chains)
-            .and_then(|()| layout::sync_dir(&dir))
-            .map_err(StoreError::io(&chains))?;
-        let (files, begun) = (disk(), now());
-        let checkpoints = CheckpointFile::create(files.as_ref(), &chain_dir.checkpoints())
-            .map_err(OpenError::Begin)?;
-        let wal =
-            Wal::create(disk(), chain_dir, options.segment_bytes).map_err(OpenError::Begin)?;
-        let mut writer = Self {
-            wal,
-            disk: files,
-            room: Room::new(dir.clone(), options.spool_cap_bytes, relief.clone()),
-            dir,
-            deployment: options.deployment.clone(),
-            replica: options.replica.clone(),
-            signer: Signer::new(options, key, checkpoints, holders),
-            group_commit_delay: options.group_commit_delay,
-            opened_at: begun,
-            unsynced_since: None,
-            probed_at: begun,
-            closing: VecDeque::new(),
-            waiting: Vec::new(),
-            waiting_for: None,
-            relief,
-            live: Arc::new(Live::new(chain)),
-            _lock: lock,
-        };
-        writer
-            .first_records(&recovered, &options.build, introductions)
-            .map_err(OpenError::Begin)?;
-        // A crash before this line closes them once more in the next chain's stead: the closings are read back, and what
-        // they close is closed.
-        recover::mark(&recovered.to_mark)?;
-        // At once, since a checkpoint of this chain that is held outside covers all chains before it.
-        if let Err(error) = writer.checkpoint() {
-            tracing::warn!(%error, "an audit checkpoint could not be written");
-        }
-        writer.room.count();
-        writer.publish_state();
-        let opening = Opening {
-            chain,
-            previous: recovered
-                .previous
-                .as_ref()
-                .map(|previous| previous.head.chain),
-            previous_clean: recovered
-                .previous
-                .as_ref()
-                .is_some_and(|previous| previous.clean),
-            orphans_closed: recovered.orphans.len(),
-            cuts: recovered.cuts,
-            verifier: writer.signer.verifier().clone(),
-        };
-        Ok((writer, opening))
-    }
-
     pub(super) fn state(&self) -> Arc<Mutex<LedgerHealth>> {
         self.room.state()
     }
 
     pub(super) fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
-    }
-
-    fn first_records(
-        &mut self,
-        recovered: &Recovered,
-        build: &str,
-        introductions: Vec<String>,
-    ) -> io::Result<()> {
-        let mut genesis = Genesis {
-            deployment: self.deployment.clone(),
-            replica: self.replica.clone(),
-            build: build.to_owned(),
-            ..Genesis::default()
-        };
-        if let Some(previous) = &recovered.previous {
-            genesis.previous_chain = previous.head.chain.to_string();
-            genesis.previous_size = previous.head.size;
-            genesis.previous_head = previous.head.hash.to_string();
-            genesis.previous_checkpoint.clone_from(&previous.checkpoint);
-            genesis.previous_clean = previous.clean;
-            genesis.previous_torn_bytes = previous.torn_bytes;
-        }
-        self.write_own(&[Entry {
-            session: String::new(),
-            event: Event::Genesis(genesis),
-        }])?;
-        if !introductions.is_empty() {
-            // In every chain, so that each verifies by itself, whatever was pruned.
-            let rotated = Rotated {
-                key: self.signer.verifier().to_string(),
-                introductions,
-            };
-            self.write_own(&[Entry {
-                session: String::new(),
-                event: Event::Rotated(rotated),
-            }])?;
-        }
-        for sessions in recovered.orphans.chunks(MAX_BATCH_RECORDS) {
-            let entries: Vec<Entry> = sessions
-                .iter()
-                .map(|session| closed_unknown(session))
-                .collect();
-            self.write_own(&entries)?;
-        }
-        self.wal.sync()
     }
 
     /// Runs until shut down, or until every handle is gone.
@@ -320,7 +99,7 @@ impl Writer {
                 }
             }
             self.write(batch.items);
-            for (entries, reply) in batch.own {
+            for Own { entries, reply } in batch.own {
                 let _ = reply.send(self.write_durably(&entries));
             }
             for (session, written) in batch.abandoned {

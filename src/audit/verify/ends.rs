@@ -1,0 +1,142 @@
+//! What can be said of chains once all of them were read: what is missing, how they link, and how far trust reaches.
+
+use super::{Cause, State, Verifier};
+use crate::audit::{
+    chain::{ChainId, Hash},
+    checkpoint::Checkpoint,
+    succession,
+};
+
+impl Verifier {
+    /// Checkpoints by keys that no trusted key has introduced, directly or through others.
+    pub(super) fn check_signers(&mut self) {
+        let statements = self.introductions.iter().map(String::as_str);
+        let trusted = succession::successors(self.trusted.clone(), statements);
+        for (chain, size, note) in std::mem::take(&mut self.untrusted) {
+            if let Err(error) = Checkpoint::open(&note, &trusted) {
+                self.fault(chain, size, Cause::Checkpoint { size, error });
+            }
+        }
+        self.report.keys = trusted;
+    }
+
+    /// A stump is worth what the record is that names it.
+    pub(super) fn check_pruned(&mut self, id: ChainId) {
+        let Some((records, stump)) = self.chains.get(&id).and_then(|chain| chain.pruned) else {
+            return;
+        };
+        let sound = |teller: &ChainId| {
+            let teller = self.chains.get(teller);
+            teller.is_some_and(|chain| chain.state != State::Bad)
+        };
+        let announced = self.announced.iter().any(|(teller, chain, n, hash)| {
+            (*chain, *n, *hash) == (id, records, stump) && sound(teller)
+        });
+        if !announced {
+            self.bad(id, 0, Cause::NotAnnounced { records });
+        }
+    }
+
+    pub(super) fn check_end(&mut self, id: ChainId) {
+        let Some(chain) = self.chains.get(&id) else {
+            return;
+        };
+        let size = chain.head.size;
+        if chain.state == State::Bad {
+            return;
+        }
+        if let Some(run) = chain.again {
+            self.report.late_repeats += run.next - run.first;
+        }
+        if chain.state == State::Gap || !chain.waiting.is_empty() {
+            return self.bad(id, size, Cause::Missing);
+        }
+        let Some((attested, _)) = chain.expected.last_key_value() else {
+            return;
+        };
+        let cause = match size {
+            0 => Cause::ChainMissing("a checkpoint names it"),
+            _ => Cause::Truncated { size: *attested },
+        };
+        self.bad(id, size, cause);
+    }
+
+    /// Compares what a chain's genesis says of its predecessor with what was found.
+    pub(super) fn check_link(&mut self, id: ChainId) {
+        let Some(genesis) = self
+            .chains
+            .get(&id)
+            .and_then(|chain| chain.genesis.as_ref())
+        else {
+            return;
+        };
+        if genesis.previous_chain.is_empty() {
+            return;
+        }
+        let (Ok(previous), Some(hash)) = (
+            genesis.previous_chain.parse::<ChainId>(),
+            Hash::from_hex(&genesis.previous_head),
+        ) else {
+            return self.bad(id, 0, Cause::NotGenesis);
+        };
+        let size = genesis.previous_size;
+        let found = self
+            .chains
+            .get(&previous)
+            .filter(|chain| chain.head.size > 0 || chain.state == State::Bad);
+        let Some(found) = found else {
+            return self.bad_chain(previous, Cause::ChainMissing("a later chain continues it"));
+        };
+        if found.state == State::Bad {
+            return;
+        }
+        let (seq, cause) = match found.head.size {
+            shorter if shorter < size => (
+                shorter,
+                Cause::ShorterThanLinked {
+                    successor: id,
+                    size,
+                },
+            ),
+            longer if longer > size => (size, Cause::LongerThanLinked { successor: id }),
+            _ if found.head.hash != hash => {
+                (size.saturating_sub(1), Cause::HeadDiffers { successor: id })
+            }
+            _ => return,
+        };
+        self.bad(previous, seq, cause);
+    }
+
+    /// A chain whose genesis is covered from outside covers all of its predecessor, whose head it names.
+    pub(super) fn spread_anchors(&mut self) {
+        let mut covered: Vec<ChainId> = self
+            .chains
+            .iter()
+            .filter(|(_, chain)| chain.anchored > 0)
+            .map(|(id, _)| *id)
+            .collect();
+        while let Some(id) = covered.pop() {
+            let Some(chain) = self
+                .chains
+                .get(&id)
+                .filter(|chain| chain.state == State::Sound)
+            else {
+                continue;
+            };
+            let Some(previous) = chain
+                .genesis
+                .as_ref()
+                .and_then(|genesis| genesis.previous_chain.parse().ok())
+            else {
+                continue;
+            };
+            if let Some(previous_chain) = self.chains.get_mut(&previous)
+                && previous_chain.state == State::Sound
+                && previous_chain.anchored < previous_chain.head.size
+            {
+                previous_chain.anchored = previous_chain.head.size;
+                covered.push(previous);
+            }
+        }
+    }
+}
