@@ -79,6 +79,7 @@ pub(super) fn understand(
         connections: raw.connections,
         policies: raw.policies,
         groups: raw.detector_groups,
+        named: detectors.named.clone(),
     };
     let connections = chains::connections(written, entities, claims, known, &mut notes);
     if masking.is_some() && !connections.iter().any(|c| c.chain.needs_key()) {

@@ -13,7 +13,6 @@ use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
-    dialect::Selection,
     exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
     mask::{MaskingKey, Operator, Plan, ShortKey},
@@ -93,10 +92,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             record_text: from.payload == config::Payload::Masked,
             durability: from.durability,
             unscanned: from.unscanned,
-            fields: Arc::new(Selection {
-                named: config.named.clone(),
-                only: from.fields.clone(),
-            }),
+            fields: from.fields.clone(),
             catalog: catalog.clone(),
             everything: everything.clone(),
             record_plan,
