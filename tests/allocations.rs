@@ -15,6 +15,7 @@ use std::{
 
 use countersign::{
     detect::Catalog,
+    dialect::{self, Channel, Passed, TextFilter},
     mask::{Masker, Plan},
 };
 
@@ -138,4 +139,97 @@ fn a_stream_keeps_four_kib_and_what_it_holds() {
         most_held > 4096,
         "some of the texts make it hold much: {most_held}"
     );
+}
+
+/// One masker: each of the streams below has one text.
+struct Lane(Masker);
+
+impl TextFilter for Lane {
+    fn push(&mut self, _: &Channel, text: &str, out: &mut String) {
+        self.0.push(text, out);
+    }
+    fn finish(&mut self, _: &Channel, out: &mut String) {
+        self.0.finish(out);
+    }
+    fn part(&mut self, text: &str) -> String {
+        text.to_owned()
+    }
+    fn again(&mut self, _: &Channel, text: &str) -> String {
+        text.to_owned()
+    }
+}
+
+/// An event that goes on with a text, the `n`th of its stream.
+type Event = fn(n: usize, text: &str) -> String;
+
+/// A dialect, an endpoint, the type of its streams, and what their events are like.
+const STREAMS: [(&str, &str, &str, Event); 5] = [
+    (
+        "openai",
+        "chat_completions",
+        "text/event-stream",
+        |n, text| {
+            let padding = "p".repeat(n % 9);
+            format!(
+                "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":{},\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}],\"obfuscation\":\"{padding}\"}}\n\n",
+                1_700_000_000 + n
+            )
+        },
+    ),
+    ("openai", "responses", "text/event-stream", |n, text| {
+        let padding = "p".repeat(n % 9);
+        format!(
+            "event: response.output_text.delta\ndata: {{\"type\":\"response.output_text.delta\",\"sequence_number\":{n},\"item_id\":\"i\",\"output_index\":0,\"content_index\":0,\"delta\":\"{text}\",\"logprobs\":[],\"obfuscation\":\"{padding}\"}}\n\n"
+        )
+    }),
+    ("openai", "responses", "text/event-stream", |n, text| {
+        format!(
+            "data: {{\"type\":\"response.function_call_arguments.delta\",\"sequence_number\":{n},\"item_id\":\"i\",\"output_index\":0,\"delta\":\"{}{text}\"}}\n\n",
+            if n == 0 { "[\\\"" } else { "" }
+        )
+    }),
+    ("anthropic", "messages", "text/event-stream", |_, text| {
+        format!(
+            "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{{\"type\":\"text_delta\",\"text\":\"{text}\"}}}}\n\n"
+        )
+    }),
+    ("ollama", "chat", "application/x-ndjson", |n, text| {
+        format!(
+            "{{\"model\":\"m\",\"created_at\":\"2026-01-01T00:00:00.{n}Z\",\"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"done\":false}}\n"
+        )
+    }),
+];
+
+#[test]
+fn an_event_of_prose_is_read_masked_and_written_without_asking_for_memory() {
+    for (which, (dialect, endpoint, kind, event)) in STREAMS.into_iter().enumerate() {
+        let dialect = dialect::by_name(dialect).unwrap();
+        let mut endpoints = dialect.endpoints().iter();
+        let endpoint = endpoints.find(|known| known.name == endpoint).unwrap();
+        let mut reader = dialect.read_response(endpoint, 200, Some(kind)).unwrap();
+        let mut lane = Lane(Masker::new(PLAN.clone()));
+        let mut passed = Passed::default();
+        passed.now.reserve(1 << 20);
+        let prose = PROSE.repeat(40).replace('\n', "\\n");
+        let prose = prose.replace(|c: char| c.is_ascii_digit(), "");
+        let events: Vec<String> = pieces(&prose, 8)
+            .iter()
+            .enumerate()
+            // An escape is not cut: `\\` and `n` are two characters here.
+            .map(|(n, text)| event(n, &text.replace('\\', "")))
+            .collect();
+        let (first, rest) = events.split_at(events.len() / 2);
+        let mut read = |events: &[String]| {
+            for event in events {
+                passed.now.clear();
+                reader
+                    .read(event.as_bytes(), &mut lane, &mut passed)
+                    .unwrap();
+            }
+        };
+        read(first);
+        let before = CALLS.get();
+        read(rest);
+        assert_eq!(CALLS.get() - before, 0, "stream {which}");
+    }
 }

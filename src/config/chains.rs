@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit::Durability,
     detect::Entity,
-    dialect::{Dialect, Endpoint, JsonPath},
+    dialect::{Dialect, Endpoint, JsonPath, Selection},
     exchange::{HostPattern, Route, Territory, Unscanned},
     mask::{Operator, Restore},
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
@@ -25,6 +25,8 @@ pub(super) struct Written {
     pub(super) connections: Vec<raw::Connection>,
     pub(super) policies: Vec<raw::Policy>,
     pub(super) groups: BTreeMap<String, Vec<String>>,
+    /// Entities, and the fields their values stand in.
+    pub(super) named: Vec<(Entity, JsonPath)>,
     /// Whether there is a masking key.
     pub(super) keyed: bool,
     /// Whether records go to Kafka.
@@ -79,6 +81,7 @@ pub(super) fn connections(
             &raw,
             territory.as_ref(),
             &policies,
+            &written.named,
             known,
             &at,
             notes,
@@ -267,6 +270,7 @@ fn connection(
     raw: &raw::Connection,
     territory: Option<&Territory>,
     policies: &Policies,
+    named: &[(Entity, JsonPath)],
     known: &Known<'_>,
     at: &At,
     notes: &mut Notes<'_>,
@@ -314,7 +318,10 @@ fn connection(
             Some(raw::Unscanned::Allow) => Unscanned::Allow,
             Some(raw::Unscanned::Strip) => Unscanned::Strip,
         },
-        fields: fields(raw, at, notes),
+        fields: Arc::new(Selection {
+            named: named.to_vec(),
+            only: fields(raw, at, notes),
+        }),
     })
 }
 

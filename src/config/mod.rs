@@ -26,7 +26,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use url::Url;
 
@@ -39,7 +39,7 @@ pub use units::duration;
 use crate::{
     audit::Durability,
     detect::Entity,
-    dialect::{Dialect, JsonPath},
+    dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
     identity::IssuerRules,
     keys::{jwks::KeySource, secret::SecretSource},
@@ -192,8 +192,8 @@ pub struct Connection {
     pub durability: Durability,
     /// Whether prompts with parts no detector can look into may go on.
     pub unscanned: Unscanned,
-    /// The fields that are looked into; all where there are none.
-    pub fields: Vec<JsonPath>,
+    /// Which fields of documents are what.
+    pub fields: Arc<Selection>,
 }
 
 /// A request header callers send their token in. All four are always stripped before forwarding.

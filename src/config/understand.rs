@@ -82,6 +82,7 @@ pub(super) fn understand(
         connections: raw.connections,
         policies: raw.policies,
         groups: raw.detector_groups,
+        named: detectors.named.clone(),
     };
     let sealing = raw
         .sealing

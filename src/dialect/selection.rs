@@ -4,7 +4,7 @@
 //! Promises: a field that is a value of an entity is found whole, with all that is in it. Where the text of a stream
 //! goes on from event to event, and where the protocol has its own words, there are no such fields.
 
-use std::sync::Arc;
+use std::{borrow::Cow, cmp::Reverse, sync::Arc};
 
 use super::{
     JsonPath,
@@ -35,75 +35,135 @@ impl Selection {
     }
 }
 
+/// A field that is a value of an entity.
+struct Field<'s> {
+    entity: &'s Arc<str>,
+    span: Span,
+    /// Its text, or its JSON where it is no string.
+    text: String,
+}
+
 impl Texts {
     /// Notes in the texts of `document` which of its fields are what.
     pub(super) fn select(&mut self, document: &Document<'_>, selection: &Selection) {
         if !selection.only.is_empty() {
             self.only(document, &selection.only);
         }
+        let mut fields = Vec::new();
         for (entity, path) in &selection.named {
-            for value in path.find(document) {
-                self.name(document, value, entity);
-            }
+            let found = path.find(document).into_iter();
+            let found = found.filter(|value| !matches!(value.kind, Kind::Null));
+            fields.extend(found.map(|value| Field {
+                entity,
+                span: value.span,
+                text: text(document, value),
+            }));
         }
+        if fields.is_empty() {
+            return;
+        }
+        // An outer field stands before those in it; of several at one place the one that was named first.
+        fields.sort_by_key(|field| (field.span.start, Reverse(field.span.end)));
+        let mut slots = self.apart(&fields);
+        slots.sort_by_key(|slot| slot.span.start);
+        self.slots = nested(slots, &fields);
     }
 
     /// Leaves out what is not in any of the fields.
-    fn only(&mut self, document: &Document<'_>, fields: &[JsonPath]) {
-        let found = fields.iter().flat_map(|path| path.find(document));
-        let found: Vec<Span> = found.map(|value| value.span).collect();
-        let before = self.slots.len();
-        self.slots.retain(|slot| {
-            let word = matches!(slot.what, What::Word(_));
-            word || found.iter().any(|field| within(slot.span, *field))
+    fn only(&mut self, document: &Document<'_>, paths: &[JsonPath]) {
+        let found = paths.iter().flat_map(|path| path.find(document));
+        let mut fields: Vec<Span> = found.map(|value| value.span).collect();
+        fields.sort_by_key(|span| (span.start, Reverse(span.end)));
+        let mut end = 0;
+        fields.retain(|span| {
+            let outermost = span.end > end;
+            end = end.max(span.end);
+            outermost
         });
+        let chosen = |span: Span| {
+            let behind = fields.partition_point(|field| field.start <= span.start);
+            let field = behind.checked_sub(1).and_then(|at| fields.get(at));
+            field.is_some_and(|field| span.end <= field.end)
+        };
+        let before = self.slots.len();
+        self.slots
+            .retain(|slot| matches!(slot.what, What::Word(_)) || chosen(slot.span));
         if self.slots.len() < before && !self.unscanned.contains(&NOT_SELECTED) {
             self.unscanned.push(NOT_SELECTED);
         }
     }
 
-    /// Puts one slot for the field in the place of all that are in it.
-    fn name(&mut self, document: &Document<'_>, value: &Value, entity: &Arc<str>) {
-        let inside = |slot: &Slot| within(slot.span, value.span);
-        let pieces = |slot: &Slot| matches!(slot.what, What::Piece(_) | What::ArgumentsPiece(_));
-        let word = |slot: &Slot| slot.span == value.span && matches!(slot.what, What::Word(_));
-        let named =
-            |slot: &Slot| slot.span == value.span && matches!(slot.what, What::Named { .. });
-        let mut here = self.slots.iter().filter(|slot| inside(slot));
-        let nothing = matches!(value.kind, Kind::Null);
-        if nothing || here.any(|slot| pieces(slot) || word(slot) || named(slot)) {
-            return;
+    /// The slots, with the text parts that are read together each by itself where one of them is in a field.
+    fn apart(&mut self, fields: &[Field<'_>]) -> Vec<Slot> {
+        let starts = |span: Span| {
+            let at = fields.partition_point(|field| field.span.start < span.start);
+            fields
+                .get(at)
+                .is_some_and(|field| field.span.start == span.start)
+        };
+        let mut slots = Vec::with_capacity(self.slots.len());
+        for slot in std::mem::take(&mut self.slots) {
+            match slot.what {
+                What::Run { parts, .. } if parts.iter().any(|(span, _)| starts(*span)) => {
+                    let channel = &slot.channel;
+                    let text = |(span, leaf)| Slot::of(channel.clone(), span, What::Text(leaf));
+                    slots.extend(parts.into_iter().map(text));
+                }
+                _ => slots.push(slot),
+            }
         }
-        let behind = |slot: &Slot| slot.span.start >= value.span.start;
-        let place = self.slots.iter().position(behind);
-        let place = place.unwrap_or(self.slots.len());
-        let (inside, outside): (Vec<Slot>, Vec<Slot>) = std::mem::take(&mut self.slots)
-            .into_iter()
-            .partition(inside);
-        let channel = inside.first().map(|slot| slot.channel.clone());
-        let text = document.string(value).map_or_else(
-            || value.span.of(document.text).to_owned(),
-            std::borrow::Cow::into_owned,
-        );
-        self.slots = outside;
-        self.slots.insert(
-            place,
-            Slot::of(
-                channel.unwrap_or_default(),
-                value.span,
-                What::Named {
-                    entity: entity.clone(),
-                    text,
-                    inside,
-                },
-            ),
-        );
+        slots
     }
+}
+
+/// Puts one slot for each field in the place of all that are in it. Both come in the document's order.
+fn nested(slots: Vec<Slot>, fields: &[Field<'_>]) -> Vec<Slot> {
+    let mut slots = slots.into_iter().peekable();
+    let (mut out, mut rest) = (Vec::new(), fields);
+    while let Some((field, behind)) = rest.split_first() {
+        let Span { start, end } = field.span;
+        let (inner, next) = behind.split_at(behind.partition_point(|other| other.span.start < end));
+        rest = next;
+        while let Some(slot) = slots.next_if(|slot| slot.span.start < start) {
+            out.push(slot);
+        }
+        // What someone has signed stays as it is or goes whole.
+        let signed =
+            |slot: &Slot| slot.span.end > start && matches!(slot.what, What::Signed { .. });
+        if out.last().is_some_and(signed) {
+            continue;
+        }
+        let mut inside = Vec::new();
+        while let Some(slot) = slots.next_if(|slot| slot.span.start < end) {
+            inside.push(slot);
+        }
+        let bare = |slot: &Slot| match slot.what {
+            What::Piece(_) | What::ArgumentsPiece(_) | What::Padding => true,
+            What::Word(_) => slot.span == field.span,
+            _ => false,
+        };
+        let stays = inside.iter().any(bare);
+        let inside = nested(inside, inner);
+        if stays {
+            out.extend(inside);
+            continue;
+        }
+        let channel = inside.first().map(|slot| slot.channel.clone());
+        let what = What::Named {
+            entity: field.entity.clone(),
+            text: field.text.clone(),
+            inside,
+        };
+        out.push(Slot::of(channel.unwrap_or_default(), field.span, what));
+    }
+    out.extend(slots);
+    out
+}
+
+fn text(document: &Document<'_>, value: &Value) -> String {
+    let string = document.string(value);
+    string.map_or_else(|| value.span.of(document.text).to_owned(), Cow::into_owned)
 }
 
 /// What was not looked into because the configuration does not say so.
 pub const NOT_SELECTED: &str = "not_selected";
-
-fn within(inner: Span, outer: Span) -> bool {
-    outer.start <= inner.start && inner.end <= outer.end
-}

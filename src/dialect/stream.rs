@@ -456,15 +456,17 @@ impl<P: Protocol> Stream<P> {
         self.notes.unscanned(&texts.unscanned);
         let held = event.signed != Signed::No && filter.masks();
         let mut pieces = self.pieces(&texts, &data, held, filter)?;
-        let still = event.ends.is_empty() && event.may_end.is_empty() && event.edits.is_empty();
-        if !held && still && !event.terminal && lines.is_empty() && texts.only_pads(&edits) {
+        self.late |= event.terminal && P::GOES_ON;
+        let ends = event.terminal || !event.ends.is_empty() || !event.may_end.is_empty();
+        let still = event.edits.is_empty() && lines.is_empty() && texts.only_pads(&edits);
+        // What waits must not be overtaken.
+        if still && !held && !ends && !self.late {
             let place = block.place();
             self.like = place.and_then(|place| Like::of(&document, &texts, place));
         }
         edits.extend(event.edits);
         texts.drop_annotations(&self.channels.doubtful(), &mut edits);
         carriers.extend(self.end(&event.ends, &|_| false, filter, &mut pieces));
-        self.late |= event.terminal && P::GOES_ON;
         if self.late || self.channels.waits_for(&event.may_end) {
             let data = data.into_owned();
             self.waiting = Some(Waiting {

@@ -185,6 +185,63 @@ fn a_field_may_be_in_any_dialects_documents_but_no_word_of_the_protocol() {
 }
 
 #[test]
+fn fields_may_lie_in_one_another_and_where_others_are_read_together() {
+    let body = json!({"a": {"b": {"c": "x"}, "d": "4111"}, "e": "y"});
+    let through = |named: &[(&str, &str)]| {
+        let mut read = request("json", "any", &body).unwrap();
+        read.select(&selection(named, &[]));
+        rewritten(&*read)
+    };
+    // The outer one where it is masked, else the inner one.
+    let all = [("ID", "$.a"), ("ID", "$.a.b"), ("ID", "$..c")];
+    assert_eq!(through(&all), json!({"a": "[ID 26]", "e": "y"}));
+    let inner = [("KEPT", "$.a"), ("ID", "$.a.b"), ("KEPT", "$..c")];
+    assert_eq!(
+        through(&inner),
+        json!({"a": {"b": "[ID 9]", "d": masked("4111")}, "e": "y"})
+    );
+    let twice = [("KEPT", "$.e"), ("ID", "$['e']")];
+    assert_eq!(through(&twice)["e"], "[ID 1]");
+    // Two parts of a text that are read as one, and one of them is a field.
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "41"}, {"type": "text", "text": "11"}]}]});
+    let mut read = request("openai", "chat_completions", &chat).unwrap();
+    read.select(&selection(&[("ID", "$..content[1].text")], &[]));
+    let content = &rewritten(&*read)["messages"][0]["content"];
+    assert_eq!(
+        (&content[0]["text"], &content[1]["text"]),
+        (&json!("41"), &json!("[ID 2]"))
+    );
+    // What is signed is no field.
+    let thought = json!({"type": "thinking", "thinking": "t", "signature": "s"});
+    let chat = json!({"model": "m", "messages": [{"role": "assistant", "content": [thought, {"type": "text", "text": "u"}]}]});
+    let mut read = request("anthropic", "messages", &chat).unwrap();
+    read.select(&selection(&[("ID", "$..thinking"), ("ID", "$..text")], &[]));
+    let content = &rewritten(&*read)["messages"][0]["content"];
+    assert_eq!(
+        content,
+        &json!([thought, {"type": "text", "text": "[ID 1]"}])
+    );
+}
+
+#[test]
+fn many_fields_cost_no_more_than_the_document_is_large() {
+    let rows: Vec<Value> = (0..20_000)
+        .map(|n| json!({"id": n, "text": "4111"}))
+        .collect();
+    let mut read = request("json", "any", &Value::from(rows)).unwrap();
+    let begun = read.texts().len();
+    read.select(&selection(&[("ID", "$[*].id")], &["$[*].id", "$..text"]));
+    let named = read
+        .texts()
+        .iter()
+        .filter(|text| text.entity.is_some())
+        .count();
+    assert_eq!((begun, named), (80_000, 20_000));
+    let out = rewritten(&*read);
+    assert_eq!(out[19_999], json!({"id": "[ID 5]", "text": masked("4111")}));
+}
+
+#[test]
 fn of_some_fields_only_those_are_looked_into_and_it_says_so() {
     let body = json!({"text": "4111", "deep": [{"text": "4111", "id": 4111}], "id": "4111"});
     let mut read = request("json", "any", &body).unwrap();

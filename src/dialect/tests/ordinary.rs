@@ -366,6 +366,13 @@ fn gemini_may_say_why_it_stopped_before_it_says_the_last_text() {
         vec![event("a 4111", stop), event("-11", stop), event(" b", stop)],
         vec![event("a 4111-1", None), event("1 b", stop), usage.clone()],
         vec![event("a 4111-11 ", stop), event("b", None), usage.clone()],
+        vec![
+            event("a ", stop),
+            event("41", None),
+            event("11", None),
+            event("-11", None),
+            event(" b", None),
+        ],
     ];
     for events in streams {
         let (out, facts) = through(

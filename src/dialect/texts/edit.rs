@@ -87,7 +87,11 @@ impl Texts {
         } = edit;
         rename(keys, &mut edits);
         self.drop_annotations(&changed, &mut edits);
-        if !self.removed.is_empty() {
+        let named = self
+            .slots
+            .iter()
+            .any(|slot| matches!(slot.what, What::Named { .. }));
+        if named || !self.removed.is_empty() {
             outermost(&mut edits);
         }
         Ok(edits)
