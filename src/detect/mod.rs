@@ -99,7 +99,7 @@ pub const MAX_REACH: usize = 1024;
 pub struct Finding {
     /// What it is.
     pub entity: Entity,
-    /// Byte offset of its first character; or of an `_` that joins it to a name (`card_4111…`), which masking leaves.
+    /// Byte offset of its first character.
     pub start: usize,
     /// Byte offset behind its last character.
     pub end: usize,

@@ -16,7 +16,7 @@ use regex_automata::{
 
 use super::{
     Finding, LOOK_BEHIND, MAX_REACH, Scanner,
-    pattern::{Beyond, Pattern},
+    pattern::{Beyond, Check, Pattern},
 };
 
 /// A text as it is seen, and by byte of it where its character stands in the text as it came.
@@ -137,10 +137,12 @@ impl Oracle {
         let text = &*seen.text;
         let mut at = 0;
         std::iter::from_fn(|| {
-            let (found, _) = self.next(text, at, text.len())?;
+            let (found, _, machine) = self.next(text, at, text.len())?;
             at = found.end;
+            let joined = matches!(machine.pattern.check, Check::Joined(_));
+            let joint = usize::from(joined && text[found.start..].starts_with('_'));
             Some(Finding {
-                start: seen.start(found.start),
+                start: seen.start(found.start + joint),
                 end: seen.end(found.end),
                 entity: found.entity,
             })
@@ -149,7 +151,7 @@ impl Oracle {
     }
 
     /// At each start, each detector in order; and whether it outgrew its reach.
-    fn next(&self, text: &str, from: usize, limit: usize) -> Option<(Finding, bool)> {
+    fn next(&self, text: &str, from: usize, limit: usize) -> Option<(Finding, bool, &Machine)> {
         (from..limit)
             .filter(|&start| text.is_char_boundary(start))
             .find_map(|start| {
@@ -158,7 +160,7 @@ impl Oracle {
                     .iter()
                     .find_map(|m| m.at(text, start).map(|end| (m, end)))?;
                 let entity = machine.pattern.entity.clone();
-                Some((Finding { entity, start, end }, grown))
+                Some((Finding { entity, start, end }, grown, machine))
             })
     }
 
@@ -171,11 +173,11 @@ impl Oracle {
         loop {
             let decided = self.undecided(text, at);
             match self.next(text, at, decided) {
-                Some((found, true)) if found.end == text.len() => {
+                Some((found, true, _)) if found.end == text.len() => {
                     // What is unseen behind it is a part of it if it goes on.
                     return raw.len() - seen.end(found.end);
                 }
-                Some((found, _)) => at = found.end,
+                Some((found, ..)) => at = found.end,
                 None => return raw.len() - seen.start(decided.max(at)),
             }
         }

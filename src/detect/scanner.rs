@@ -11,7 +11,7 @@ use super::{
     growth::Growth,
     live::{Live, Start, Wanted},
     machine::{Machine, automata, automaton},
-    pattern::{Beyond, Pattern},
+    pattern::{Beyond, Check, Pattern},
     sieve::{Groups, Sieve, group},
     watch::Watch,
 };
@@ -156,10 +156,17 @@ impl Scanner {
         self.hits(view.text, &mut effort)
             .map(|hit| Finding {
                 entity: self.entity(hit.pattern).clone(),
-                start: view.start(hit.start),
+                start: view.start(hit.start + self.joint(view.text, &hit)),
                 end: view.end(hit.end),
             })
             .collect()
+    }
+
+    /// Bytes of the `_` that joins a found value to what is before it, and is none of the value.
+    fn joint(&self, text: &str, hit: &Hit) -> usize {
+        let joined = |pattern: &Pattern| matches!(pattern.check, Check::Joined(_));
+        let taken = self.patterns.get(hit.pattern).is_some_and(joined);
+        usize::from(taken && text[hit.start..].starts_with('_'))
     }
 
     /// Room to fold a slice of text in.
