@@ -205,3 +205,21 @@ fn a_field_that_policy_lets_pass_is_on_record_by_its_name_only() {
     assert!(!format!("{:?}", bench.recorded()).contains("in the field"));
     assert_eq!(bench.closed().findings["SEEN"], 1);
 }
+
+#[test]
+fn a_document_inside_a_text_is_one_still_and_its_escapes_hide_nothing() {
+    let inner = r#"{"note":"a\n536-22-8714","tag":"\u003c536-22-8714\u003e","mail":"x\nada@example.com","tab":"\t4111 1111 1111 1111"}"#;
+    let mut bench = Bench::new();
+    let tool = json!({"role": "tool", "tool_call_id": "c", "content": inner});
+    bench.ask(
+        "alice",
+        &json!({"model": "gpt-4o", "messages": [tool]}).to_string(),
+    );
+    let upstream: Value = serde_json::from_str(bench.upstream()).unwrap();
+    let content = upstream["messages"][0]["content"].as_str().unwrap();
+    let inner: Value = serde_json::from_str(content).unwrap();
+    assert_eq!(
+        inner,
+        json!({"note": "a\n[US_SSN]", "tag": "<[US_SSN]>", "mail": "x\n[EMAIL_ADDRESS]", "tab": "\t[CREDIT_CARD]"})
+    );
+}
