@@ -1,5 +1,6 @@
 //! The house put together: handles built, servers started, configuration followed, all of it drained on a signal.
 
+mod erase;
 mod live;
 mod reload;
 mod socket;
@@ -23,13 +24,20 @@ use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
     http,
-    kafka::KafkaOptions,
+    kafka::{KafkaOptions, sealed::SealedPublisher},
     keys::secret::SecretSource,
-    runtime::ledger::{Ledger, LedgerOptions, holders::Webhook, retention::Retention},
+    runtime::{
+        ledger::{Ledger, LedgerOptions, holders::Webhook, retention::Retention},
+        seals::Seals,
+    },
+    store::sealed::sealed_dir,
 };
 
 /// How long requests in flight may go on after a signal to stop.
 const GRACE: Duration = Duration::from_secs(25);
+
+/// How long keeping a sealed payload may take.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long requests that were cut may take to write their last record.
 const CUT: Duration = Duration::from_secs(5);
@@ -54,7 +62,9 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let options = ledger_options(&config)?;
     let ledger = tokio::task::spawn_blocking(move || Ledger::open(options)).await??;
     report_opening(&ledger);
-    let live = Arc::new(Live::new(&config, ledger)?);
+    let seals = open_seals(&config)?;
+    let _sealed = publish_sealed(&config)?;
+    let live = Arc::new(Live::new(&config, ledger, seals)?);
     live.record_config(&config)
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
@@ -75,6 +85,11 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         listener,
         live.clone(),
         http_stop.clone().cancelled_owned(),
+    ));
+    let erasing = tokio::spawn(erase::follow(
+        live.clone(),
+        config.audit.dir.clone(),
+        stop.clone(),
     ));
     let following = tokio::spawn(reload::follow(
         live.clone(),
@@ -104,7 +119,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     } else {
         cut_the_rest(&tasks, &cut).await
     };
-    for task in [following, counting] {
+    for task in [following, counting, erasing] {
         task.await.context("a task of the service failed")?;
     }
     let flushed = live.flush_strangers().await;
@@ -137,16 +152,17 @@ fn load(path: &Path) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+fn replica(audit: &config::Audit) -> String {
+    audit.replica.clone().unwrap_or_else(hostname)
+}
+
 /// How the ledger is kept by a configuration.
 ///
 /// # Errors
 /// Where a secret that it names cannot be read.
 pub fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     let audit = &config.audit;
-    let replica = match &audit.replica {
-        Some(replica) => replica.clone(),
-        None => hostname(),
-    };
+    let replica = replica(audit);
     let mut options = LedgerOptions::new(&audit.dir, &audit.deployment, replica);
     options.signing_key.clone_from(&audit.signing_key);
     options.checkpoint_file.clone_from(&audit.checkpoint_file);
@@ -167,6 +183,30 @@ pub fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     });
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
     Ok(options)
+}
+
+/// Where sealed payloads are kept; under the ledger's lock, so open that first.
+fn open_seals(config: &Config) -> anyhow::Result<Option<Seals>> {
+    let Some(sealing) = &config.sealing else {
+        return Ok(None);
+    };
+    let dir = &config.audit.dir;
+    let seals = Seals::open(dir, sealing.cap, WRITE_DEADLINE)
+        .with_context(|| format!("sealed payloads cannot be kept in `{}`", dir.display()))?;
+    Ok(Some(seals))
+}
+
+/// Sends sealed payloads to Kafka where there is one, until it is dropped.
+fn publish_sealed(config: &Config) -> anyhow::Result<Option<SealedPublisher>> {
+    let (Some(sealing), Some(kafka)) = (&config.sealing, &config.audit.kafka) else {
+        return Ok(None);
+    };
+    let replica = replica(&config.audit);
+    let source = format!("countersign/{}/{replica}", config.audit.deployment);
+    let dir = sealed_dir(&config.audit.dir);
+    let options = kafka_options(kafka)?;
+    let publisher = SealedPublisher::start(&options, &sealing.topic, &dir, &replica, source)?;
+    Ok(Some(publisher))
 }
 
 /// The machine's name, as the kernel has it.

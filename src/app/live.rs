@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::rand;
 use futures::{FutureExt, future::BoxFuture};
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::{
     audit::{
         Durability,
         record::{ConfigLoaded, Entry, Event, Unauthenticated},
+        seal::{Frame, Seed},
     },
     config::Config,
     exchange::{Rules, Summary},
@@ -29,7 +31,8 @@ use crate::{
     runtime::{
         authenticator::Authenticator,
         clock::Clock,
-        ledger::Ledger,
+        ledger::{Ledger, LedgerError},
+        seals::Seals,
         snapshot::{self, SnapshotError},
     },
     telemetry::Metrics,
@@ -44,6 +47,8 @@ pub(super) struct Live {
     rules: ArcSwap<Rules>,
     authenticator: ArcSwap<Authenticator>,
     ledger: Ledger,
+    /// `None` where nothing was to be sealed when the program started.
+    seals: Option<Seals>,
     metrics: Metrics,
     clock: Clock,
     /// Refusals before authentication, by code. Bounded: codes are the program's own.
@@ -60,11 +65,16 @@ pub(super) struct Prepared {
 }
 
 impl Live {
-    pub(super) fn new(config: &Config, ledger: Ledger) -> Result<Self, SnapshotError> {
+    pub(super) fn new(
+        config: &Config,
+        ledger: Ledger,
+        seals: Option<Seals>,
+    ) -> Result<Self, SnapshotError> {
         Ok(Self {
             rules: ArcSwap::from_pointee(snapshot::rules(config, None)?),
             authenticator: ArcSwap::from_pointee(snapshot::authenticator(config)?),
             ledger,
+            seals,
             metrics: Metrics::default(),
             clock: Clock::system(),
             strangers: Mutex::default(),
@@ -74,6 +84,10 @@ impl Live {
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    pub(super) fn seals(&self) -> Option<&Seals> {
+        self.seals.as_ref()
     }
 
     pub(super) fn ready(&self) {
@@ -210,6 +224,12 @@ impl Backing for Live {
         Uuid::now_v7().to_string()
     }
 
+    fn seed(&self) -> Option<Seed> {
+        let mut seed = [0; 32];
+        rand::fill(&mut seed).ok()?;
+        Some(Seed(seed))
+    }
+
     fn monotonic(&self) -> Duration {
         self.clock.monotonic()
     }
@@ -226,10 +246,16 @@ impl Backing for Live {
     fn record(
         &self,
         entries: Vec<Entry>,
+        sealed: Vec<Frame>,
         durability: Durability,
     ) -> BoxFuture<'static, Result<(), &'static str>> {
-        let ledger = self.ledger.clone();
+        let (ledger, seals) = (self.ledger.clone(), self.seals.clone());
         async move {
+            // A crash after this leaves frames that no record tells of: noise to everyone but the auditors.
+            if !sealed.is_empty() {
+                let seals = seals.ok_or(LedgerError::Unavailable.code())?;
+                seals.keep(sealed).await.map_err(|error| error.code())?;
+            }
             ledger
                 .append_all(entries, durability)
                 .await
@@ -302,6 +328,9 @@ impl Probe for Live {
         metrics.set("ledger", "cap_bytes", health.cap_bytes);
         metrics.set("ledger", "alarm_percent", health.alarm_percent.into());
         metrics.set("ledger", "records", health.records);
+        if let Some(seals) = &self.seals {
+            metrics.set("sealed", "bytes", seals.bytes());
+        }
         if let Some(published) = &health.published {
             metrics.set("kafka", "unacknowledged_records", published.lag_records);
             let age = published.oldest_unacked_age.unwrap_or_default();

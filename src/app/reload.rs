@@ -239,12 +239,20 @@ fn digest(path: &Path) -> std::io::Result<String> {
     Ok(sha256_hex(&std::fs::read(path)?))
 }
 
+/// Of sealed payloads, what is settled at the start.
+fn kept(config: &Config) -> Option<(u64, &str)> {
+    let sealing = config.sealing.as_ref()?;
+    Some((sealing.cap, &sealing.topic))
+}
+
 /// What changed that only a restart puts into force.
 fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     if old.listen != new.listen {
         Some("listen")
     } else if old.audit != new.audit {
         Some("audit")
+    } else if kept(old) != kept(new) {
+        Some("sealing")
     } else {
         None
     }

@@ -20,6 +20,7 @@ pub mod record;
 pub mod replay;
 #[cfg(test)]
 mod samples;
+pub mod seal;
 pub mod stump;
 pub mod succession;
 pub mod tree;
@@ -33,6 +34,9 @@ use sha2::{Digest, Sha256};
 pub const AUDIT_TOPIC: &str = "countersign.audit.v1";
 /// Topic of the signed checkpoints, unless the configuration says otherwise.
 pub const CHECKPOINT_TOPIC: &str = "countersign.checkpoints.v1";
+
+/// Topic of the sealed payloads, unless the configuration says otherwise.
+pub const SEALED_TOPIC: &str = "countersign.sealed.v1";
 
 /// What "durable" means for one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +78,11 @@ impl Transaction {
     /// Takes a piece of the answer's text as recorded.
     pub fn answer(&mut self, channel: &str, text: &[u8]) {
         self.part("answer", channel, text);
+    }
+
+    /// Takes what was sealed with them, as the record commits to it.
+    pub fn sealed(&mut self, part: seal::Part, sealed: &record::Sealed) {
+        self.part("sealed", part.name(), sealed.sha256.as_bytes());
     }
 
     /// The digest of all of it, in hex.

@@ -57,6 +57,8 @@ pub enum Event {
     Pruned(Pruned),
     /// The key that signs from here on was introduced by the one before it.
     Rotated(Rotated),
+    /// The keys of what was sealed of the session are about to be destroyed.
+    Erased(Erased),
 }
 
 /// Where a chain comes from.
@@ -131,9 +133,9 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestRecord {
-    /// `masked` or `omit`.
+    /// `masked`, `masked+sealed`, `sealed` or `omit`.
     pub payload: String,
-    /// The masked body; empty with `omit`. A body over one record's size is continued in `body_parts` more records.
+    /// The masked body; empty with `sealed` and `omit`. A body over one record's size is continued in `body_parts` more records.
     pub body: String,
     /// Length of the body as received, in bytes.
     #[serde(with = "decimal")]
@@ -150,6 +152,28 @@ pub struct RequestRecord {
     pub stream: bool,
     /// Parts that no detector could look into, by kind.
     pub unscanned: Vec<String>,
+    /// The body as it was received, sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+}
+
+/// What of the session's sealed payload belongs to this record. The ciphertext is kept beside the chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sealed {
+    /// The first piece of it, by its place among all of the session's, from 0.
+    pub first: u32,
+    /// How many pieces.
+    pub pieces: u32,
+    /// Length of the text in bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// SHA-256 of the pieces' ciphertexts one after the other, hex.
+    pub sha256: String,
+    /// Keyed hash of the text, hex: HMAC-SHA-256 under a salt that is wrapped with the key and goes with it.
+    pub hmac: String,
+    /// Ids of the auditors' keys it is sealed to, hex; with the first piece only.
+    pub keys: Vec<String>,
 }
 
 /// What policy decided.
@@ -214,6 +238,9 @@ pub struct Delivered {
     pub text: BTreeMap<String, String>,
     /// Milliseconds from the session's start, and bytes let out, for each piece in this part.
     pub timing: Vec<Timing>,
+    /// The answer as it was received since the previous such record, sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 /// When a piece of the answer was let out.
@@ -269,8 +296,11 @@ pub struct Closed {
     pub code: String,
     /// What was wrong, worded for a person; empty where nothing was.
     pub reason: String,
-    /// SHA-256 over the masked request and the masked answer as recorded, hex.
+    /// SHA-256 over the request and the answer as recorded, readable and sealed, hex.
     pub transaction_sha256: String,
+    /// The rest of the answer as it was received, sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
 
 /// Requests refused before authentication, counted so that strangers cannot fill the disk.
@@ -333,6 +363,16 @@ pub struct Rotated {
     pub key: String,
     /// The statements by which each key introduced the next, oldest first: signed notes.
     pub introductions: Vec<String>,
+}
+
+/// The keys of what was sealed of a session are about to be destroyed, its salt with them. Durable before they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Erased {
+    /// Why, as whoever asked for it said.
+    pub reason: String,
+    /// Who asked, as the operating system knows them: `uid 1000`.
+    pub asked_by: String,
 }
 
 /// 64-bit integers as decimal strings, as proto3 JSON writes them; numbers are read too.

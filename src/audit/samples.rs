@@ -59,6 +59,18 @@ fn request() -> RequestRecord {
         model: "m".into(),
         stream: true,
         unscanned: list("image_url"),
+        sealed: Some(sealed(1)),
+    }
+}
+
+fn sealed(first: u32) -> Sealed {
+    Sealed {
+        first,
+        pieces: 2,
+        bytes: u64::MAX,
+        sha256: "9a".repeat(32),
+        hmac: "bc".repeat(32),
+        keys: list("0a1b2c3d"),
     }
 }
 
@@ -102,6 +114,7 @@ fn events() -> Vec<Event> {
                 bytes: 5,
                 text: 5,
             }],
+            sealed: Some(sealed(2)),
         }),
         Event::Closed(Box::new(Closed {
             outcome: "completed".into(),
@@ -121,6 +134,7 @@ fn events() -> Vec<Event> {
             code: "none".into(),
             transaction_sha256: "34".repeat(32),
             reason: "the stream ends inside an event".into(),
+            sealed: Some(sealed(4)),
         })),
         Event::Refused(Box::new(Refused {
             identity: identity(),
@@ -151,6 +165,10 @@ fn events() -> Vec<Event> {
         Event::Rotated(Rotated {
             key: "countersign/demo/a+00000000+AAAA".into(),
             introductions: list("countersign/key/v1\nk+00000000+AAAA\n\n\u{2014} j AAAA\n"),
+        }),
+        Event::Erased(Erased {
+            reason: "a request under Art. 17 GDPR".into(),
+            asked_by: "uid 1000".into(),
         }),
     ]
 }

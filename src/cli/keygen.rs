@@ -29,6 +29,15 @@ enum Kind {
         #[arg(long, value_name = "OLD")]
         replaces: Option<PathBuf>,
     },
+    /// The key with which an auditor reads sealed payloads. Only the public half goes to the gateway.
+    Auditor {
+        /// The file to write; it must not exist. The public half goes to `<FILE>.pub`.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The auditor's name.
+        #[arg(long, default_value = "auditor")]
+        name: String,
+    },
     /// The key that the masking operators hash, tokenize and vault use: 256 random bits.
     Masking {
         /// The file to write; it must not exist. There is no public half.
@@ -48,6 +57,16 @@ pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
             name,
             replaces,
         } => (out, name, replaces),
+        Kind::Auditor { out, name } => {
+            let key = keyfile::create_auditor(&out, &name).context("no key was made")?;
+            println!("{key}");
+            eprintln!(
+                "wrote {} (keep it secret, and away from the gateway) and {}",
+                out.display(),
+                keyfile::public_path(&out).display()
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         Kind::Masking { out } => {
             keyfile::create_secret(&out).context("no key was made")?;
             eprintln!("wrote {} (keep it secret)", out.display());

@@ -13,18 +13,20 @@ use crate::config;
 pub mod archive;
 pub mod check;
 pub mod detect;
+pub mod erase;
 pub mod index;
 pub mod keygen;
 pub mod mask;
 pub mod proof;
-pub mod republish;
 pub mod replay;
+pub mod republish;
 mod scan;
 pub mod serve;
 pub mod sessions;
 pub mod source;
 pub mod tail;
 mod terminal;
+pub mod unseal;
 pub mod verify;
 
 /// Govern AI inference traffic from inside Envoy: identity, policy, masking, and a record that can be verified.
@@ -55,6 +57,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     Replay(replay::ReplayArgs),
     Index(index::IndexArgs),
+    Unseal(unseal::UnsealArgs),
+    Erase(erase::EraseArgs),
     Keygen(keygen::KeygenArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
@@ -114,6 +118,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Sessions(args) => sessions::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Index(args) => index::run(&args),
+        Command::Unseal(args) => unseal::run(&args),
+        Command::Erase(args) => erase::run(&args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {
             println!("{:#}", config::json_schema());

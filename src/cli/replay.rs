@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit::{
         chain::Position,
-        record::{Closed, Decision, Endpoint, Entry, Event, Identity, RequestRecord},
+        record::{Closed, Decision, Endpoint, Entry, Erased, Event, Identity, RequestRecord},
         replay::{Piece, Prompt, Timeline},
     },
     index::{Index, Session},
@@ -201,6 +201,10 @@ impl Player<'_> {
                     self.wait(closed.duration_ms, &mut clock).await;
                     self.stage.closed(closed)?;
                 }
+                Event::Erased(erased) => {
+                    self.begin(&mut beginning)?;
+                    self.stage.erased(time, erased)?;
+                }
                 _ => {}
             }
         }
@@ -374,6 +378,12 @@ impl Stage {
                 at => text += &format!("  {} {value}\n", dim(&format!("{}:", one_line(at)))),
             }
         }
+        if let Some(sealed) = &first.request.sealed {
+            let keys = one_line(&sealed.keys.join(", "));
+            text += &format!(
+                "  sealed to {keys}: `countersign unseal` reads it with one of these keys\n"
+            );
+        }
         if cut {
             text += "  (and more: only the beginning is shown)\n";
         }
@@ -479,6 +489,21 @@ impl Stage {
         if !closed.transaction_sha256.is_empty() {
             text += &format!("  transaction {}\n", one_line(&closed.transaction_sha256));
         }
+        self.say(&text)
+    }
+
+    fn erased(&mut self, time: &str, erased: &Erased) -> io::Result<()> {
+        if self.json {
+            return self.object(&json!({"kind": "erased", "time": time, "erased": erased}));
+        }
+        let mut text = self.end_of_text();
+        text += &format!(
+            "\n{} what was sealed, at {}, asked for by {}\n  {}\n",
+            self.paint.bad("erased"),
+            one_line(time),
+            one_line(&erased.asked_by),
+            one_line(&erased.reason)
+        );
         self.say(&text)
     }
 

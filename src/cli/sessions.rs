@@ -232,6 +232,9 @@ impl<W: Write> Out<W> {
             cell(model, WIDTHS[2]),
             one_line(&found.join(" ")),
         )?;
+        if row.erased {
+            write!(self.to, "  {}", self.paint.dim("erased"))?;
+        }
         if !row.verified {
             write!(self.to, "  {}", self.paint.bad("NOT VERIFIED"))?;
         }

@@ -244,6 +244,12 @@ fn describe(event: &Event) -> String {
                 config.digest
             )
         }
+        Event::Erased(erased) => {
+            format!(
+                "erased what was sealed, asked by {}: {}",
+                erased.asked_by, erased.reason
+            )
+        }
         Event::Shutdown(shutdown) => format!("shutdown, {} sessions cut", shutdown.cut_sessions),
         Event::Pruned(pruned) => format!(
             "pruned chain {} up to record {} ({})",

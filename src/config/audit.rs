@@ -227,7 +227,7 @@ fn kafka(raw: raw::Kafka, at: &At, notes: &mut Notes<'_>) -> Kafka {
     }
 }
 
-fn topic(raw: Option<String>, default: &str, at: &At, notes: &mut Notes<'_>) -> String {
+pub(super) fn topic(raw: Option<String>, default: &str, at: &At, notes: &mut Notes<'_>) -> String {
     let topic = raw.unwrap_or_else(|| default.to_owned());
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if topic.is_empty()

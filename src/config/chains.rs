@@ -300,6 +300,8 @@ fn connection(
         chain,
         payload: match raw.payload {
             None | Some(raw::Payload::Masked) => Payload::Masked,
+            Some(raw::Payload::MaskedAndSealed) => Payload::MaskedAndSealed,
+            Some(raw::Payload::Sealed) => Payload::Sealed,
             Some(raw::Payload::Omit) => Payload::Omit,
         },
         durability: match raw.durability {

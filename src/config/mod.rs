@@ -76,6 +76,8 @@ pub struct Config {
     pub dictionaries: Vec<Dictionary>,
     /// The key of keyed operators; there where a policy uses one.
     pub masking: Option<Masking>,
+    /// Whom originals are sealed to; there where a connection's payload is.
+    pub sealing: Option<Sealing>,
     /// The ledger and where its records go.
     pub audit: Audit,
     /// SHA-256 of the file's text as it was read, byte for byte.
@@ -83,6 +85,17 @@ pub struct Config {
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Fault>,
     references: Vec<Reference>,
+}
+
+/// Whom originals are sealed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealing {
+    /// Files with their public keys, one a line; never empty.
+    pub auditors: Vec<PathBuf>,
+    /// Most that sealed payloads may take on disk, in bytes.
+    pub cap: u64,
+    /// The topic they are sent to where there is Kafka.
+    pub topic: String,
 }
 
 /// The key of the operators `hash`, `tokenize` and `vault`.
@@ -235,8 +248,26 @@ pub struct Credential {
 pub enum Payload {
     /// Masked text, readable.
     Masked,
+    /// Masked text, and the originals sealed.
+    MaskedAndSealed,
+    /// The originals sealed, nothing readable.
+    Sealed,
     /// Nothing.
     Omit,
+}
+
+impl Payload {
+    /// Whether records show the masked text.
+    #[must_use]
+    pub fn shows_text(self) -> bool {
+        matches!(self, Self::Masked | Self::MaskedAndSealed)
+    }
+
+    /// Whether originals are sealed.
+    #[must_use]
+    pub fn seals(self) -> bool {
+        matches!(self, Self::MaskedAndSealed | Self::Sealed)
+    }
 }
 
 /// A detector of the user's own.

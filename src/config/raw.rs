@@ -35,6 +35,8 @@ pub(super) struct File {
     pub(super) detector_groups: BTreeMap<String, Vec<String>>,
     /// The key of the operators `hash`, `tokenize` and `vault`.
     pub(super) masking: Option<Masking>,
+    /// Whom originals are sealed to, for connections whose payload is `sealed` or `masked+sealed`.
+    pub(super) sealing: Option<Sealing>,
     /// The ledger and where its records go.
     pub(super) audit: Audit,
 }
@@ -49,6 +51,19 @@ pub(super) struct Masking {
     pub(super) env: Option<String>,
     /// For whom the same value has the same stand-in. Default: principal.
     pub(super) scope: Option<MaskingScope>,
+}
+
+/// Whom originals are sealed to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sealing {
+    /// Files with auditors' public keys, one a line, as `countersign keygen auditor` makes them. Each alone can read what is sealed.
+    #[schemars(length(min = 1))]
+    pub(super) auditors: Vec<String>,
+    /// Most that sealed payloads may take on disk; beyond it requests that would be sealed are refused with 503. Default: 10GiB.
+    pub(super) cap: Option<Size>,
+    /// The topic they are sent to where there is Kafka. Default: countersign.sealed.v1.
+    pub(super) topic: Option<String>,
 }
 
 /// For whom the same value has the same stand-in.
@@ -313,11 +328,14 @@ pub(super) struct Credential {
     pub(super) env: Option<String>,
 }
 
-/// What the record holds of prompts and answers.
+/// What the record holds of prompts and answers: masked text, the originals sealed to auditors, both or neither.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Payload {
     Masked,
+    #[serde(rename = "masked+sealed")]
+    MaskedAndSealed,
+    Sealed,
     Omit,
 }
 

@@ -321,11 +321,6 @@ fn not_an_option(
     };
     let found = found.as_str().unwrap_or_default();
     match (key, found) {
-        ("payload", "sealed" | "masked+sealed") => {
-            return here(format!(
-                "`{found}` is not supported yet; use `masked` or `omit`"
-            ));
-        }
         ("operator", "keep_last") => {
             return here("`keep_last` needs a number: `operator: { keep_last: 4 }`".to_owned());
         }

@@ -420,7 +420,16 @@ fn what_is_wrong_with_a_file() {
         (
             "    dialect: openai",
             "    payload: sealed\n    dialect: openai",
-            &["14: connections[0].payload: `sealed` is not supported yet; use `masked` or `omit`"],
+            &[
+                "14: connections[0].payload: nobody could read what is sealed: name auditors' keys under `sealing`",
+            ],
+        ),
+        (
+            "    dialect: openai",
+            "    payload: mask\n    dialect: openai",
+            &[
+                "14: connections[0].payload: must be `masked`, `masked+sealed`, `sealed`, `omit` (did you mean `masked`?)",
+            ],
         ),
         (
             "    dialect: openai",

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Config, Known, Masking, Reference, SecretSource, audit, chains, detectors,
+    Config, Connection, Known, Masking, Reference, Sealing, SecretSource, audit, chains, detectors,
     fault::{Fault, in_order},
     issuers, listen, raw,
     tree::{Node, Place, Step, spell},
     units,
 };
-use crate::policy::{ExpressionFault, nearest};
+use crate::{
+    audit::{SEALED_TOPIC, seal::MAX_AUDITORS},
+    policy::{ExpressionFault, nearest},
+};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -80,7 +83,11 @@ pub(super) fn understand(
         policies: raw.policies,
         groups: raw.detector_groups,
     };
+    let sealing = raw
+        .sealing
+        .map(|raw| sealing(&raw, &root.key("sealing"), &mut notes));
     let connections = chains::connections(written, entities, claims, known, &mut notes);
+    sealed(&connections, sealing.is_some(), &root, &mut notes);
     if masking.is_some() && !connections.iter().any(|c| c.chain.needs_key()) {
         let message = "no connection's policies use `hash`, `tokenize` or `vault`";
         notes.warn(&root.key("masking"), message);
@@ -95,6 +102,7 @@ pub(super) fn understand(
             named: detectors.named,
             dictionaries,
             masking: masking.flatten(),
+            sealing: sealing.flatten(),
             audit,
             digest: Sha256::digest(text.as_bytes()).into(),
             warnings: in_order(notes.warnings),
@@ -111,6 +119,48 @@ fn masking(raw: &raw::Masking, at: &At, notes: &mut Notes<'_>) -> Option<Masking
         source,
         per_principal,
     })
+}
+
+fn sealing(raw: &raw::Sealing, at: &At, notes: &mut Notes<'_>) -> Option<Sealing> {
+    let keys = at.key("auditors");
+    if raw.auditors.is_empty() || raw.auditors.len() > MAX_AUDITORS {
+        notes.fault(&keys, format!("name 1 to {MAX_AUDITORS} files"));
+    }
+    let auditors = raw.auditors.iter().enumerate();
+    let auditors = auditors
+        .map(|(i, file)| notes.existing(file, &keys.index(i)))
+        .collect();
+    let cap = size(
+        raw.cap.as_ref(),
+        10 * GIB,
+        MIB,
+        1024 * TIB,
+        &at.key("cap"),
+        notes,
+    )?;
+    let topic = audit::topic(raw.topic.clone(), SEALED_TOPIC, &at.key("topic"), notes);
+    Some(Sealing {
+        auditors,
+        cap,
+        topic,
+    })
+}
+
+/// What is sealed needs somebody who can read it, and the other way round.
+fn sealed(connections: &[Connection], has_auditors: bool, root: &At, notes: &mut Notes<'_>) {
+    let mut any = false;
+    for (i, connection) in connections.iter().enumerate() {
+        any |= connection.payload.seals();
+        if connection.payload.seals() && !has_auditors {
+            let at = root.key("connections").index(i).key("payload");
+            let message = "nobody could read what is sealed: name auditors' keys under `sealing`";
+            notes.fault(&at, message);
+        }
+    }
+    if has_auditors && !any {
+        let message = "no connection's payload is `sealed` or `masked+sealed`";
+        notes.warn(&root.key("sealing"), message);
+    }
 }
 
 /// What has been noticed so far, and what it takes to say where.

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{filter::Filter, rules::Connection};
+use super::{filter::Filter, rules::Connection, sealing::Sealing};
 use crate::audit::{
     Durability, Transaction,
     record::{
         Closed, Decision, Delivered, Endpoint, Entry, Event, Identity, Opened, Refused,
-        RequestRecord, Timing,
+        RequestRecord, Sealed, Timing,
     },
+    seal::{Frame, Part, Seed},
 };
 use crate::{dialect::ResponseFacts, mask};
 
@@ -31,6 +32,10 @@ pub(super) struct Journal {
     timing: Vec<Timing>,
     unrecorded: usize,
     transaction: Transaction,
+    seed: Option<Seed>,
+    sealing: Option<Sealing>,
+    /// What had to be sealed could not be.
+    unsealed: bool,
     masked_response: BTreeMap<String, u64>,
     open: bool,
     /// `closed` was asked for.
@@ -47,7 +52,7 @@ pub(super) struct End {
 }
 
 impl Journal {
-    pub(super) fn new(session: String) -> Self {
+    pub(super) fn new(session: String, seed: Option<Seed>) -> Self {
         Self {
             session,
             connection: None,
@@ -58,6 +63,9 @@ impl Journal {
             timing: Vec::new(),
             unrecorded: 0,
             transaction: Transaction::default(),
+            seed,
+            sealing: None,
+            unsealed: false,
             masked_response: BTreeMap::new(),
             open: false,
             closing: false,
@@ -106,10 +114,12 @@ impl Journal {
 
     pub(super) fn refused(
         &mut self,
-        request: RequestRecord,
+        mut request: RequestRecord,
+        original: Option<&[u8]>,
         decision: Decision,
         status: u32,
     ) -> Vec<Entry> {
+        self.seal_request(&mut request, original);
         let (request, rest) = self.split(request);
         let (identity, endpoint) = (
             std::mem::take(&mut self.identity),
@@ -125,8 +135,14 @@ impl Journal {
         self.with_parts(Event::Refused(Box::new(refused)), rest)
     }
 
-    pub(super) fn opened(&mut self, request: RequestRecord, decision: Decision) -> Vec<Entry> {
+    pub(super) fn opened(
+        &mut self,
+        mut request: RequestRecord,
+        original: Option<&[u8]>,
+        decision: Decision,
+    ) -> Vec<Entry> {
         self.transaction.request(request.body.as_bytes());
+        self.seal_request(&mut request, original);
         let (request, rest) = self.split(request);
         let (identity, endpoint) = (
             std::mem::take(&mut self.identity),
@@ -139,6 +155,49 @@ impl Journal {
             decision,
         };
         self.with_parts(Event::Opened(Box::new(opened)), rest)
+    }
+
+    /// Seals the body as it was received, where the connection asks for that.
+    fn seal_request(&mut self, request: &mut RequestRecord, original: Option<&[u8]>) {
+        let (Some(connection), Some(original)) = (&self.connection, original) else {
+            return;
+        };
+        let seed = self.seed.take();
+        self.sealing = Sealing::new(&self.session, seed.as_ref(), connection);
+        request.sealed = self
+            .sealing
+            .as_mut()
+            .and_then(|sealing| sealing.request(original));
+        match &request.sealed {
+            Some(sealed) => self.transaction.sealed(Part::Request, sealed),
+            None => self.unsealed = true,
+        }
+    }
+
+    /// What arrived of the answer since the last call, sealed.
+    fn seal_answer(&mut self, end: bool) -> Option<Sealed> {
+        let sealing = self.sealing.as_mut()?;
+        let sealed = sealing.answer(end);
+        self.unsealed |= sealing.has_failed();
+        if let Some(sealed) = &sealed {
+            self.transaction.sealed(Part::Answer, sealed);
+        }
+        sealed
+    }
+
+    /// What must be kept before the next record is written; `None`, once, where something could not be sealed.
+    pub(super) fn take_sealed(&mut self) -> Option<Vec<Frame>> {
+        if std::mem::take(&mut self.unsealed) {
+            self.sealing = None;
+            return None;
+        }
+        let frames = self.sealing.as_mut().map(Sealing::take_frames);
+        Some(frames.unwrap_or_default())
+    }
+
+    /// Bytes in memory that wait to be sealed or kept.
+    pub(super) fn memory(&self) -> usize {
+        self.sealing.as_ref().map_or(0, Sealing::memory)
     }
 
     /// A body longer than one record goes on in further ones.
@@ -173,6 +232,7 @@ impl Journal {
             of_request,
             text,
             timing,
+            sealed: None,
         }))
     }
 
@@ -184,8 +244,11 @@ impl Journal {
     }
 
     /// Bytes of the answer as they arrived.
-    pub(super) fn received(&mut self, bytes: usize) {
-        self.response_bytes += bytes as u64;
+    pub(super) fn received(&mut self, bytes: &[u8]) {
+        self.response_bytes += bytes.len() as u64;
+        if let Some(sealing) = &mut self.sealing {
+            sealing.received(bytes);
+        }
     }
 
     /// Bytes of the answer were let out, and with them so many bytes of recordable text became known.
@@ -236,6 +299,13 @@ impl Journal {
         }
         if !text.is_empty() || !timing.is_empty() {
             entries.push(self.part(false, text, timing));
+        }
+        if let Some(Entry {
+            event: Event::Delivered(last),
+            ..
+        }) = entries.last_mut()
+        {
+            last.sealed = self.seal_answer(false);
         }
         entries
     }
@@ -298,6 +368,7 @@ impl Journal {
                 .map(|kind| (*kind).to_owned())
                 .collect();
         }
+        closed.sealed = self.seal_answer(true);
         closed.parts = self.parts;
         closed.transaction_sha256 = self.transaction.finish(closed.status);
         entries.push(self.entry(Event::Closed(Box::new(closed))));

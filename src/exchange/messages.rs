@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::Headers;
 use crate::{
-    audit::{Durability, record::Entry},
+    audit::{Durability, record::Entry, seal::Frame},
     identity::{Principal, TokenError},
 };
 
@@ -42,8 +42,9 @@ pub enum Input {
 pub enum Output {
     /// Check this token and answer with [`Input::Authenticated`].
     Authenticate(SecretString),
-    /// Append these records and answer with [`Input::Recorded`] once all are durable. Never asked for twice at once.
-    Record(Vec<Entry>, Durability),
+    /// Keep these sealed frames beside the log, then append these records, and answer with [`Input::Recorded`] once all are durable.
+    /// Never asked for twice at once.
+    Record(Vec<Entry>, Vec<Frame>, Durability),
     /// Tell Envoy.
     Answer(Answer),
     /// Both directions are over and Envoy has every answer: the gRPC stream may end well.

@@ -24,6 +24,7 @@ mod request;
 mod response;
 mod route;
 mod rules;
+mod sealing;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -46,7 +47,7 @@ pub use self::{
 };
 use self::{journal::Journal, request::Request, response::Response};
 use crate::{
-    audit::{Durability, record::Entry},
+    audit::{Durability, record::Entry, seal::Seed},
     dialect::ErrorShape,
 };
 
@@ -115,15 +116,16 @@ enum Ending {
 }
 
 impl Exchange {
-    /// An exchange under `rules`, known by `session`.
+    /// An exchange under `rules`, known by `session`. From `seed`, which must be random and this session's alone, comes what its
+    /// payload is sealed with; without one, requests that would be sealed are refused.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, session: String) -> Self {
+    pub fn new(rules: Arc<Rules>, session: String, seed: Option<Seed>) -> Self {
         let share = rules.budget.share();
         Self {
             rules,
             request: Request::AwaitingHeaders,
             response: Response::AwaitingHeaders,
-            journal: Journal::new(session),
+            journal: Journal::new(session, seed),
             share,
             recording: 0,
             summary: Summary::default(),
@@ -206,8 +208,13 @@ impl Exchange {
     fn record(&mut self, step: Step, entries: Vec<Entry>, out: &mut Vec<Output>) {
         debug_assert!(self.step.is_none(), "two records asked for at once");
         self.step = Some(step);
-        self.recording = entries.iter().map(Entry::text_bytes).sum();
-        out.push(Output::Record(entries, self.journal.durability()));
+        let Some(sealed) = self.journal.take_sealed() else {
+            // What was to be sealed was not, so the record would say what is not so.
+            return self.on_recorded(Err("audit_unavailable"), out);
+        };
+        let frames: usize = sealed.iter().map(|frame| frame.body.len()).sum();
+        self.recording = entries.iter().map(Entry::text_bytes).sum::<usize>() + frames;
+        out.push(Output::Record(entries, sealed, self.journal.durability()));
     }
 
     fn on_recorded(&mut self, result: Result<(), &'static str>, out: &mut Vec<Output>) {
@@ -413,7 +420,11 @@ impl Exchange {
     /// asks for its share before it does, where it can still be refused.
     fn count_memory(&mut self, said: &[Output]) {
         let leaving: usize = said.iter().map(Output::bytes).sum();
-        let held = self.request.memory() + self.response.memory() + self.recording + leaving;
+        let held = self.request.memory()
+            + self.response.memory()
+            + self.journal.memory()
+            + self.recording
+            + leaving;
         let _ = self.share.set(held);
     }
 

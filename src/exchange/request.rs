@@ -71,6 +71,8 @@ pub(super) struct Forward {
 pub(super) struct Read {
     decision: record::Decision,
     request: record::RequestRecord,
+    /// The body as it was received, where it is to be sealed.
+    original: Option<Bytes>,
 }
 
 /// Why a request is refused, and what was read of it.
@@ -259,6 +261,7 @@ impl Exchange {
         let Read {
             decision,
             mut request,
+            original,
         } = *read.unwrap_or_default();
         if request.payload.is_empty() {
             request.payload = "omit".into();
@@ -270,9 +273,10 @@ impl Exchange {
             reason: refusal.message(),
             ..decision
         };
+        let status = refusal.status().into();
         let entries = self
             .journal
-            .refused(request, decision, refusal.status().into());
+            .refused(request, original.as_deref(), decision, status);
         self.record(Step::Refused(refusal), entries, out);
     }
 
@@ -298,9 +302,11 @@ impl Exchange {
         } = caller;
         let connection = head.connection.clone();
         let length = received.len();
-        if self.share.set(COPIES * length).is_err() {
+        let copies = COPIES + usize::from(connection.seals());
+        if self.share.set(copies * length).is_err() {
             return Err((Refusal::Overloaded, None));
         }
+        let original = connection.seals().then(|| received.clone());
         let secrets = connection.secrets(&principal, &received);
         let mut body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
         body.select(&connection.fields);
@@ -326,6 +332,7 @@ impl Exchange {
                 ..Default::default()
             },
             request: shown(&connection, &*body, &findings, clean, length),
+            original,
         });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
@@ -341,7 +348,7 @@ impl Exchange {
         };
         // Stand-ins can be longer than what they stand for.
         let held = length + body.bytes.len() + read.request.body.len() + response.memory();
-        if self.share.set(held.max(COPIES * length)).is_err() {
+        if self.share.set(held.max(copies * length)).is_err() {
             return Err((Refusal::Overloaded, Some(read)));
         }
         let request = &mut read.request;
@@ -365,7 +372,8 @@ impl Exchange {
             policy_digest: self.rules.digest.clone(),
             ..read.decision
         };
-        let entries = self.journal.opened(read.request, decision);
+        let original = read.original.as_deref();
+        let entries = self.journal.opened(read.request, original, decision);
         self.request = Request::AwaitingOpened(Box::new(forward));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
@@ -519,22 +527,19 @@ fn shown(
     length: usize,
 ) -> record::RequestRecord {
     let plan = &connection.record_plan;
-    let (payload, text) = if connection.record_text {
+    let text = if connection.record_text {
         // What is left to look for in a clean one is the lent secret.
         let lent = connection.credential.as_ref().map(|lent| &lent.plan);
         let texts = if clean { lent } else { Some(plan) };
         let shown = body.rewrite(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
-        (
-            "masked",
-            mask::mask(plan, &String::from_utf8_lossy(&shown)).0,
-        )
+        mask::mask(plan, &String::from_utf8_lossy(&shown)).0
     } else {
-        ("omit", String::new())
+        String::new()
     };
     record::RequestRecord {
-        payload: payload.into(),
+        payload: connection.payload().into(),
         body: text,
         bytes: length as u64,
         findings: findings

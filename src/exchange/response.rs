@@ -323,7 +323,7 @@ impl Exchange {
 
     /// Reads `bytes` in pieces small enough to be recorded one by one, until the answer is settled.
     fn read_body(&mut self, mut bytes: Bytes, mut end: Option<End>, out: &mut Vec<Output>) {
-        self.journal.received(bytes.len());
+        self.journal.received(&bytes);
         loop {
             let Response::Flowing(flow) = &mut self.response else {
                 return;
@@ -366,7 +366,8 @@ impl Exchange {
         if flow.held() > self.rules.limits.response_body {
             return self.end(Ending::Refuse(Refusal::ResponseTooLarge), out);
         }
-        if self.share.set(flow.memory() + self.recording).is_err() {
+        let held = flow.memory() + self.journal.memory() + self.recording;
+        if self.share.set(held).is_err() {
             return self.end(Ending::Refuse(Refusal::Overloaded), out);
         }
         self.let_out(out);

@@ -10,7 +10,7 @@ use super::{
     route::Route,
 };
 use crate::{
-    audit::Durability,
+    audit::{Durability, seal::AuditorKey},
     detect::{Catalog, DetectorError, Entity, Scanner},
     dialect::{Dialect, Selection},
     identity::{self, Principal, TokenError},
@@ -70,6 +70,8 @@ pub struct Connection {
     pub chain: Chain,
     /// Whether records show the masked text.
     pub record_text: bool,
+    /// Whom originals are sealed to; nobody where it is empty.
+    pub auditors: Arc<[AuditorKey]>,
     /// What an acknowledged record has survived.
     pub durability: Durability,
     /// What becomes of prompts with parts that no detector can look into.
@@ -140,6 +142,21 @@ impl Rules {
 }
 
 impl Connection {
+    /// Whether records commit to sealed originals.
+    pub(super) fn seals(&self) -> bool {
+        !self.auditors.is_empty()
+    }
+
+    /// What the record holds of the text, as it says so.
+    pub(super) fn payload(&self) -> &'static str {
+        match (self.record_text, self.seals()) {
+            (true, false) => "masked",
+            (true, true) => "masked+sealed",
+            (false, true) => "sealed",
+            (false, false) => "omit",
+        }
+    }
+
     /// What keyed operators work with for the request `body` of `principal`.
     pub(super) fn secrets(&self, principal: &Principal, body: &[u8]) -> Secrets {
         let Some(masking) = &self.masking else {

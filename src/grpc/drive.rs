@@ -29,7 +29,7 @@ pub(super) async fn drive<B: Backing>(
     let began = backing.monotonic();
     backing.began();
     let mut driver = Driver {
-        exchange: Exchange::new(backing.rules(), backing.session()),
+        exchange: Exchange::new(backing.rules(), backing.session(), backing.seed()),
         backing,
         tasks,
         began,
@@ -82,7 +82,7 @@ impl<B: Backing> Drop for Driver<B> {
         {
             // What was being recorded goes first: only what is in the ledger's queue already still counts.
             self.waiting = None;
-            let recorded = self.backing.record(entries, durability);
+            let recorded = self.backing.record(entries, Vec::new(), durability);
             // Where this fails too, recovery closes it.
             self.tasks.spawn_on(recorded.map(drop), &runtime);
         }
@@ -152,8 +152,8 @@ impl<B: Backing> Driver<B> {
                     let checked = self.backing.authenticate(token);
                     self.waiting = Some(checked.map(Input::Authenticated).boxed());
                 }
-                Output::Record(entries, durability) => {
-                    let recorded = self.backing.record(entries, durability);
+                Output::Record(entries, sealed, durability) => {
+                    let recorded = self.backing.record(entries, sealed, durability);
                     self.waiting = Some(recorded.map(Input::Recorded).boxed());
                 }
                 // INVARIANT: behind one that was not told comes none: what Envoy has is a front of what was said.

@@ -20,7 +20,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    audit::{Durability, record::Entry},
+    audit::{
+        Durability,
+        record::Entry,
+        seal::{Frame, Seed},
+    },
     exchange::{Rules, Summary},
     identity::{Principal, TokenError},
 };
@@ -31,6 +35,8 @@ pub trait Backing: Send + Sync + 'static {
     fn rules(&self) -> Arc<Rules>;
     /// A new session's id.
     fn session(&self) -> String;
+    /// 32 random bytes for a new session; `None` where there are none to be had.
+    fn seed(&self) -> Option<Seed>;
     /// Time since some fixed point; never goes back.
     fn monotonic(&self) -> Duration;
     /// Checks a token.
@@ -38,10 +44,11 @@ pub trait Backing: Send + Sync + 'static {
         &self,
         token: SecretString,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
-    /// Makes records durable, in order; a stable code where that failed.
+    /// Makes sealed frames durable, then records, in order; a stable code where that failed.
     fn record(
         &self,
         entries: Vec<Entry>,
+        sealed: Vec<Frame>,
         durability: Durability,
     ) -> BoxFuture<'static, Result<(), &'static str>>;
     /// A stream began.

@@ -135,6 +135,10 @@ impl Backing for Fake {
         "session-1".into()
     }
 
+    fn seed(&self) -> Option<Seed> {
+        None
+    }
+
     fn monotonic(&self) -> Duration {
         Duration::from_millis(5)
     }
@@ -155,6 +159,7 @@ impl Backing for Fake {
     fn record(
         &self,
         entries: Vec<Entry>,
+        _: Vec<Frame>,
         _: Durability,
     ) -> BoxFuture<'static, Result<(), &'static str>> {
         let (ledger, records) = (*self.ledger.lock().unwrap(), self.records.clone());

@@ -37,7 +37,7 @@ pub const FILE: &str = "index.sqlite";
 /// Marks the file as ours (SQLite's `application_id`).
 const APPLICATION: u32 = 0x4353_4958;
 /// Of the tables and of what is in them; another version is thrown away and built anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE chains (
@@ -53,7 +53,7 @@ CREATE TABLE sessions (
     issuer TEXT NOT NULL DEFAULT '', subject TEXT NOT NULL DEFAULT '', model TEXT NOT NULL DEFAULT '',
     answered TEXT NOT NULL DEFAULT '', verdict TEXT NOT NULL DEFAULT '', policies TEXT NOT NULL DEFAULT '',
     code TEXT NOT NULL DEFAULT '', outcome TEXT NOT NULL DEFAULT '', status INTEGER NOT NULL DEFAULT 0,
-    duration_ms INTEGER NOT NULL DEFAULT 0, payload TEXT NOT NULL DEFAULT '');
+    duration_ms INTEGER NOT NULL DEFAULT 0, payload TEXT NOT NULL DEFAULT '', erased INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX sessions_time ON sessions (time);
 CREATE INDEX sessions_subject ON sessions (subject);
 CREATE TABLE groups (session INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (session, name)) WITHOUT ROWID;

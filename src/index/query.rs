@@ -67,6 +67,8 @@ pub struct Row {
     pub duration_ms: u32,
     /// What the record holds of the text.
     pub payload: String,
+    /// Whether what was sealed of it is erased.
+    pub erased: bool,
     /// Entities found in the prompt, how often.
     pub found_in_prompt: BTreeMap<String, u32>,
     /// Entities found in the answer, how often.
@@ -156,7 +158,7 @@ impl Index {
         wanted.values.push(int(filter.limit.into()).into());
         let mut select = self.db.prepare(&format!(
             "SELECT s.id, s.session, s.time, s.issuer, s.subject, s.connection, s.model, s.answered, s.verdict, s.policies,
-                    s.outcome, s.code, s.status, s.duration_ms, s.payload,
+                    s.outcome, s.code, s.status, s.duration_ms, s.payload, s.erased,
                     (SELECT count(*) FROM records r WHERE r.session = s.id),
                     NOT EXISTS (SELECT 1 FROM records r JOIN chains c ON c.id = r.chain JOIN faults f ON f.chain = c.chain
                                 WHERE r.session = s.id AND r.seq >= f.seq)
@@ -184,10 +186,11 @@ impl Index {
                 status: row.get(12)?,
                 duration_ms: row.get(13)?,
                 payload: row.get(14)?,
+                erased: row.get(15)?,
                 found_in_prompt,
                 found_in_answer,
-                records: super::uint(row.get(15)?),
-                verified: row.get(16)?,
+                records: super::uint(row.get(16)?),
+                verified: row.get(17)?,
             };
             if !each(found) {
                 break;

@@ -101,6 +101,11 @@ impl Batch {
                 Ok(())
             }
             Some(Event::Closed(closed)) => end(all, session, &closed),
+            Some(Event::Erased(_)) => {
+                all.prepare_cached("UPDATE sessions SET erased = 1 WHERE id = ?1")?
+                    .execute([session])?;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -325,11 +325,7 @@ fn sessions_are_found_by_who_what_when_and_what_was_said() {
         assert_eq!(names(&index, &filter), expected, "{what}");
     }
     assert_eq!(by_text(&index, "\"blue moon\""), ["s-a"]);
-    assert_eq!(
-        by_text(&index, "\" OR \"blue moon"),
-        ["s-a"],
-        "no operators"
-    );
+    assert!(by_text(&index, "car OR moon").is_empty(), "no operators");
     let since = Filter {
         since: Some(time.clone()),
         ..all()

@@ -7,6 +7,7 @@ use crate::audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC};
 pub mod heir;
 pub mod publisher;
 pub mod reader;
+pub mod sealed;
 
 /// How to reach Kafka.
 #[derive(Clone, PartialEq, Eq)]

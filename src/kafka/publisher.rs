@@ -248,7 +248,10 @@ impl Publisher {
     }
 }
 
-fn config(options: &KafkaOptions, replica: &str) -> Result<ClientConfig, PublisherError> {
+pub(super) fn config(
+    options: &KafkaOptions,
+    replica: &str,
+) -> Result<ClientConfig, PublisherError> {
     let mut config = ClientConfig::new();
     for (name, value) in [
         ("delivery.timeout.ms", "120000"),
@@ -290,7 +293,7 @@ fn wall() -> Timestamp {
     Timestamp::now()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,4 +3,5 @@
 pub mod authenticator;
 pub mod clock;
 pub mod ledger;
+pub mod seals;
 pub mod snapshot;

@@ -11,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::authenticator::{Authenticator, AuthenticatorError};
 use crate::{
+    audit::seal::{AuditorKey, KeyError, MAX_AUDITORS},
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
     dialect::Selection,
@@ -37,6 +38,14 @@ pub enum SnapshotError {
     /// The masking key is no key.
     #[error("masking: {0}")]
     ShortKey(#[from] ShortKey),
+    /// An auditor's key cannot be read.
+    #[error("sealing: `{path}`: {cause}")]
+    Auditor {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// A dictionary's file cannot be read.
     #[error("dictionary `{entity}`: cannot read `{path}`: {cause}")]
     Dictionary {
@@ -69,6 +78,12 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let named: BTreeMap<Entity, Operator> = named.collect();
     let record_plan = Arc::new(Plan::new(everything.clone(), &named));
     let masking = config.masking.as_ref().map(masking).transpose()?;
+    let auditors = config
+        .sealing
+        .as_ref()
+        .map(auditors)
+        .transpose()?
+        .unwrap_or_default();
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
         let credential = from
             .credential
@@ -90,7 +105,12 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             dialect: from.dialect,
             credential,
             chain: from.chain.clone(),
-            record_text: from.payload == config::Payload::Masked,
+            record_text: from.payload.shows_text(),
+            auditors: if from.payload.seals() {
+                auditors.clone()
+            } else {
+                Arc::default()
+            },
             durability: from.durability,
             unscanned: from.unscanned,
             fields: Arc::new(Selection {
@@ -131,6 +151,37 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             |rules| rules.admission.with_caps(all, each),
         ),
     })
+}
+
+/// Whoever is named twice is sealed to once.
+fn auditors(from: &config::Sealing) -> Result<Arc<[AuditorKey]>, SnapshotError> {
+    let mut keys: Vec<AuditorKey> = Vec::new();
+    for path in &from.auditors {
+        let fault = |cause: String| SnapshotError::Auditor {
+            path: path.clone(),
+            cause,
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let before = keys.len();
+        for line in lines {
+            let key = line
+                .parse()
+                .map_err(|error: KeyError| fault(error.to_string()))?;
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        if before == keys.len() && before == 0 {
+            return Err(fault("it holds no key".to_owned()));
+        }
+    }
+    if keys.len() > MAX_AUDITORS {
+        let cause = format!("there are more than {MAX_AUDITORS} auditors' keys");
+        let path = from.auditors.last().cloned().unwrap_or_default();
+        return Err(SnapshotError::Auditor { path, cause });
+    }
+    Ok(keys.into())
 }
 
 fn masking(from: &config::Masking) -> Result<Arc<Masking>, SnapshotError> {

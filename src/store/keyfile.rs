@@ -13,6 +13,7 @@ use super::{KeyFault, StoreError, layout::sync_dir, recover::Previous};
 use crate::audit::{
     checkpoint::notes,
     note::{self, SigningKey},
+    seal::{AuditorKey, AuditorSecret},
     succession,
 };
 
@@ -130,6 +131,25 @@ pub(crate) fn must_follow(
             signer: signers.join(", "),
         },
     })
+}
+
+/// Draws a new auditor's key of this name and writes it to `path`, which must not exist, and its public half to
+/// [`public_path`].
+///
+/// # Errors
+/// As for [`create`].
+pub fn create_auditor(path: &Path, name: &str) -> Result<AuditorKey, StoreError> {
+    let fault = |fault| StoreError::Key {
+        path: path.to_owned(),
+        fault,
+    };
+    let mut seed = [0; 32];
+    rand::fill(&mut seed).map_err(|_| fault(KeyFault::Random))?;
+    let key = AuditorSecret::from_seed(name, seed).map_err(|error| fault(error.into()))?;
+    write_new(&public_path(path), 0o644, true, &key.public().to_string())?;
+    write_new(path, 0o600, false, &key.encode())?;
+    sync_parent(path)?;
+    Ok(key.public().clone())
 }
 
 fn sync_parent(path: &Path) -> Result<(), StoreError> {

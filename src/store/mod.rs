@@ -9,6 +9,8 @@
 //!              checkpoints               signed notes, one after the other
 //!              recovered                 a later start has closed this chain's open sessions
 //!              pruned                    what is kept of segments that were taken off the disk
+//!       erase/                           erasures that were asked for
+//!       sealed/                          sealed payloads, where a connection asks for them
 //! ```
 //!
 //! Promises: what was acknowledged as durable is there after a crash; a failed write leaves no hole and no torn record in
@@ -20,12 +22,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::audit::{chain::ChainId, note::NoteError};
+use crate::audit::{chain::ChainId, note::NoteError, seal::KeyError};
 
 pub mod check;
 pub mod checkpoints;
 pub mod cursor;
 pub(crate) mod disk;
+pub mod erasures;
 pub mod frame;
 pub mod keyfile;
 pub mod layout;
@@ -34,6 +37,7 @@ pub mod prune;
 pub mod reader;
 pub mod recover;
 mod scan;
+pub mod sealed;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod wal;
@@ -81,6 +85,9 @@ pub enum KeyFault {
     /// Not a key.
     #[error(transparent)]
     Form(#[from] NoteError),
+    /// Not an auditor's key.
+    #[error(transparent)]
+    Auditor(#[from] KeyError),
     /// Readable by others.
     #[error("readable by others (mode {0:03o}); run `chmod 600` on it")]
     Mode(u32),

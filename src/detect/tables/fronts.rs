@@ -80,7 +80,9 @@ impl Dice {
 /// Matches that pass the check, made by chance.
 fn passing(pattern: &Pattern, dice: &mut Dice) -> Vec<String> {
     let regex = anchored(&pattern.shape);
-    let before = BEFORE.iter().find(|(entity, _)| *entity == &*pattern.entity);
+    let before = BEFORE
+        .iter()
+        .find(|(entity, _)| *entity == &*pattern.entity);
     let before = before.map(|(_, before)| before);
     let texts = (0..TEXTS).filter_map(|i| {
         let few = [2, 5, 9, 16][(i % 4) as usize];

@@ -10,7 +10,10 @@ use super::{
     super::{journal::RECORD_EACH, *},
     rules::principal,
 };
-use crate::audit::record::{Closed, Delivered, Event, Opened, Refused};
+use crate::audit::{
+    record::{Closed, Delivered, Event, Opened, Refused},
+    seal::Frame,
+};
 
 pub(super) const SSN: &str = "536-22-8714";
 pub(super) const CARD: &str = "4111 1111 1111 1111";
@@ -38,6 +41,7 @@ pub(super) enum End {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) records: Vec<Event>,
+    pub(super) sealed: Vec<Frame>,
     pub(super) upstream_head: Option<Mutation>,
     pub(super) upstream: Vec<u8>,
     pub(super) upstream_ended: bool,
@@ -90,10 +94,17 @@ impl Bench {
         }
     }
 
+    /// One exchange without anything to seal with.
+    pub(super) fn without_a_seed() -> Self {
+        let mut bench = Self::new();
+        bench.exchange = Exchange::new(bench.rules.clone(), "session-1".into(), None);
+        bench
+    }
+
     /// One more exchange under the same rules.
     pub(super) fn under(rules: Arc<Rules>) -> Self {
         Self {
-            exchange: Exchange::new(rules.clone(), "session-1".into()),
+            exchange: Exchange::new(rules.clone(), "session-1".into(), Some(Seed([7; 32]))),
             rules,
             ledger: Ledger::Durable,
             slow_authenticator: false,
@@ -223,7 +234,8 @@ impl Bench {
                 assert!(self.authenticating.is_none(), "two tokens at once");
                 self.authenticating = Some(token.expose_secret().to_owned());
             }
-            Output::Record(entries, _) => {
+            Output::Record(entries, sealed, _) => {
+                seen.sealed.extend(sealed);
                 assert!(self.writing.is_none(), "two records at once, upon {after}");
                 assert!(!entries.is_empty(), "an empty record");
                 for entry in &entries {

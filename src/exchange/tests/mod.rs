@@ -13,4 +13,5 @@ mod property;
 mod recording;
 mod refusals;
 pub(crate) mod rules;
+mod sealed;
 mod stories;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    audit::seal::AuditorSecret,
     config::{self, Config},
     exchange::{Admission, Budget, Connection, Limits, Rules},
     identity::{AuthMethod, Principal, TokenError},
@@ -46,6 +47,20 @@ connections:
     dialect: gemini
     endpoints: [generate_content, stream_generate_content]
     policies: [mask-personal, mask-tickets, allow-staff]
+  - name: sealed
+    match: { hosts: [sealed.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
+    policies: [block-interns, mask-personal, allow-staff]
+    payload: sealed
+  - name: both
+    match: { hosts: [both.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [mask-personal, allow-staff]
+    payload: masked+sealed
   - name: odd
     match: { hosts: [odd.example], path_prefix: /v1/ }
     dialect: openai
@@ -87,7 +102,13 @@ policies:
 detectors: [{ entity: TICKET, json_path: $.labels.ticket }, { entity: SEEN, json_path: $..modelVersion.seen }]
 audit: { dir: /tmp/unused }
 masking: { file: "MASK" }
+sealing: { auditors: ["AUDITOR"] }
 "#;
+
+/// Who can read what is sealed.
+pub(crate) fn auditor() -> AuditorSecret {
+    AuditorSecret::from_seed("auditor", [3; 32]).unwrap()
+}
 
 /// The connections, built once: detectors take their time to compile.
 fn connections() -> &'static [Arc<Connection>] {
@@ -98,7 +119,10 @@ fn connections() -> &'static [Arc<Connection>] {
         std::fs::write(&secret, LENT).unwrap();
         let key = dir.path().join("masking.key");
         std::fs::write(&key, "k".repeat(32)).unwrap();
+        let auditor = dir.path().join("auditor.key.pub");
+        std::fs::write(&auditor, self::auditor().public().to_string()).unwrap();
         let text = CONFIG
+            .replace("AUDITOR", auditor.to_str().unwrap())
             .replace("SECRET", secret.to_str().unwrap())
             .replace("MASK", key.to_str().unwrap());
         let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))

@@ -101,7 +101,13 @@ fn the_longest_way_to_write_a_value_is_held_within_the_bound() {
     for len in [900, 1021, 1022, 1023, 1500] {
         // Each digit an escape of seven characters, an unseen one for each three.
         let digits: String = (0..len)
-            .map(|i| if i % 3 == 0 { "\\\\u0031\u{200B}" } else { "\\\\u0031" })
+            .map(|i| {
+                if i % 3 == 0 {
+                    "\\\\u0031\u{200B}"
+                } else {
+                    "\\\\u0031"
+                }
+            })
             .collect();
         let text = format!("B-{unseen}{digits}. a@b.co");
         let (whole, _) = mask(&PLAN, &text);
