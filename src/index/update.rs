@@ -23,6 +23,7 @@ use crate::{
         checkpoints,
         layout::{self, ChainDir},
         lock::DirLock,
+        prune,
         reader::{ChainReader, Step},
     },
 };
@@ -145,6 +146,8 @@ impl Index {
     ) -> Result<bool, IndexError> {
         // Before any record is read: what is written meanwhile is then seen as a change next time.
         let segments = segments(chain).map_err(IndexError::io(&chain.path))?;
+        let start = start(chain).map_err(IndexError::io(&chain.path))?;
+        self.forget_before(chain.chain, start.0.head.size)?;
         let known = self.known(chain.chain)?;
         match known {
             Some(known) if known.segments == segments => {
@@ -152,39 +155,63 @@ impl Index {
                 return Ok(false);
             }
             Some(known) if known.can_go_on(&segments) => {
-                if self.take_in(verifier, chain, Some(known), &segments, progress)? {
+                if self.take_in(verifier, chain, Ok(known), &segments, progress)? {
                     return Ok(false);
                 }
                 // What was read last time is not what is there now: all of it again. Faults may be told twice.
                 self.forget(chain.chain)?;
-                self.take_in(verifier, chain, None, &segments, progress)?;
+                self.take_in(verifier, chain, Err(start), &segments, progress)?;
                 return Ok(false);
             }
             Some(_) => self.forget(chain.chain)?,
             None => {}
         }
-        self.take_in(verifier, chain, None, &segments, progress)?;
+        self.take_in(verifier, chain, Err(start), &segments, progress)?;
         Ok(true)
     }
 
-    /// Reads a chain from the start of its last known segment on; false where that no longer holds what it held.
+    /// Takes out records that the chain no longer has, because they were pruned.
+    fn forget_before(&mut self, chain: ChainId, first: u64) -> Result<(), IndexError> {
+        let gone: bool = self.db.query_row(
+            "SELECT EXISTS (SELECT 1 FROM segments s JOIN chains c ON c.id = s.chain WHERE c.chain = ?1 AND s.first < ?2)",
+            params![chain.to_string(), int(first)],
+            |row| row.get(0),
+        )?;
+        if !gone {
+            return Ok(());
+        }
+        let all = self.db.transaction()?;
+        for (table, place) in [("records", "seq"), ("segments", "first")] {
+            all.execute(
+                &format!(
+                    "DELETE FROM {table} WHERE {place} < ?2 AND chain = (SELECT id FROM chains WHERE chain = ?1)"
+                ),
+                params![chain.to_string(), int(first)],
+            )?;
+        }
+        forget_empty(&all)?;
+        all.commit()?;
+        Ok(())
+    }
+
+    /// Reads a chain from the start of its last known segment on, or else from its first record that is there; false where what
+    /// is known is no longer so.
     fn take_in(
         &mut self,
         verifier: &mut Verifier,
         chain: &ChainDir,
-        known: Option<Known>,
+        known: Result<Known, (Edge, Option<Genesis>)>,
         segments: &[Seen],
         progress: &mut dyn FnMut(u64),
     ) -> Result<bool, IndexError> {
         let io = |error| IndexError::io(&chain.path)(error);
-        let mut last = known.as_ref().map_or_else(
-            || Edge {
-                head: Head::empty(chain.chain),
-                tree: Frontier::default(),
-            },
-            |known| known.last.clone(),
-        );
-        let genesis = known.as_ref().and_then(|known| known.genesis.clone());
+        let (known, mut last, genesis) = match known {
+            Ok(known) => {
+                let (last, genesis) = (known.last.clone(), known.genesis.clone());
+                (Some(known), last, genesis)
+            }
+            Err((start, genesis)) => (None, start, genesis),
+        };
         verifier.resume(last.head, last.tree.clone(), genesis);
         for note in notes(&checkpoints::read(&chain.checkpoints()).map_err(io)?) {
             if let Err(error) = verifier.checkpoint(note, Holder::Inside) {
@@ -333,6 +360,25 @@ impl Known {
     }
 }
 
+/// Where a chain's records begin: at the first, or behind those that were pruned. Whether the pruning was announced, as it must
+/// be, is for `countersign verify` to say: it vouches for records that are not there.
+fn start(chain: &ChainDir) -> io::Result<(Edge, Option<Genesis>)> {
+    let empty = || Edge {
+        head: Head::empty(chain.chain),
+        tree: Frontier::default(),
+    };
+    match prune::load(chain) {
+        Ok(Some((stump, _))) => {
+            let (head, tree) = (stump.head, stump.tree);
+            Ok((Edge { head, tree }, Some(stump.genesis)))
+        }
+        Ok(None) => Ok((empty(), None)),
+        // Then records are missing, and that is told.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok((empty(), None)),
+        Err(error) => Err(error),
+    }
+}
+
 fn segments(chain: &ChainDir) -> io::Result<Vec<Seen>> {
     let seen = |(first, path): (u64, PathBuf)| {
         let found = fs::metadata(path)?;
@@ -401,6 +447,11 @@ fn forget(db: &rusqlite::Connection, chain: ChainId) -> Result<(), IndexError> {
     db.execute("DELETE FROM records WHERE chain = ?1", [id])?;
     db.execute("DELETE FROM segments WHERE chain = ?1", [id])?;
     db.execute("DELETE FROM chains WHERE id = ?1", [id])?;
+    forget_empty(db)
+}
+
+/// Takes out the sessions that have no records any more.
+fn forget_empty(db: &rusqlite::Connection) -> Result<(), IndexError> {
     let gone = "SELECT id FROM sessions WHERE id NOT IN (SELECT session FROM records)";
     for (table, key) in [
         ("texts", "rowid"),

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from stack import Gateway, Upstream, config
+from stack import Gateway, Upstream, config, wait_until
 from stack.caller import call, events, prompt
 from stack.countersign import binary, run
 from stack.upstream import Answer, chat, chunk
@@ -180,6 +180,22 @@ def test_a_log_is_searched_while_it_is_written(gateway, upstream, tokens):
         reply = call(running.envoy.url, tokens(), prompt(f"question{n}", stream=True))
         (row,) = sessions(directory, "--text", f"question{n} rest")
         assert (row["session"], row["outcome"], row["verified"]) == (reply.session, "completed", True)
+
+
+def test_what_was_pruned_is_out_of_the_index_and_the_rest_is_found(gateway, tokens, tmp_path):
+    running = gateway(audit={"segment": "1MiB", "checkpoint_file": str(tmp_path / "kept"), "retention": {"size": "1MiB", "at_least": "0s"}})
+    directory = running.countersign.audit
+    made = [call(running.envoy.url, tokens(), prompt(f"question{n} " + "x" * 200_000)).session for n in range(12)]
+    assert len(sessions(directory)) == 12
+    running.countersign.stop()
+    running.countersign.start()
+    wait_until("old segments went", lambda: list(directory.glob("chains/*/pruned")), 60)
+    running.countersign.stop()
+    left = [row["session"] for row in sessions(directory)]
+    assert made[-1] in left and made[0] not in left and left == [session for session in reversed(made) if session in left]
+    assert sessions(directory, "--text", "question0") == [] and len(sessions(directory, "--text", "question11")) == 1
+    assert run("index", "--dir", directory).returncode == 0
+    assert [row["session"] for row in sessions(directory)] == left
 
 
 def test_help_says_that_looking_leaves_no_trace():
