@@ -23,6 +23,7 @@ use crate::{
         checkpoints,
         layout::{self, ChainDir},
         lock::DirLock,
+        prune,
         reader::{ChainReader, Step},
     },
 };
@@ -184,7 +185,17 @@ impl Index {
             },
             |known| known.last.clone(),
         );
-        let genesis = known.as_ref().and_then(|known| known.genesis.clone());
+        let mut genesis = known.as_ref().and_then(|known| known.genesis.clone());
+        if known.is_none()
+            && let Some((stump, _)) = prune::load(chain).map_err(io)?
+        {
+            // Checkpoints are compared with the tree it keeps; whether a record names it is for `verify` to say.
+            last = Edge {
+                head: stump.head,
+                tree: stump.tree,
+            };
+            genesis = Some(stump.genesis);
+        }
         verifier.resume(last.head, last.tree.clone(), genesis);
         for note in notes(&checkpoints::read(&chain.checkpoints()).map_err(io)?) {
             if let Err(error) = verifier.checkpoint(note, Holder::Inside) {
@@ -203,8 +214,9 @@ impl Index {
             }
         };
         let until = known.as_ref().map_or(0, |known| known.end.head.size);
-        let mut reader = ChainReader::near(chain.clone(), last.head.size)
-            .and_then(ChainReader::ending_now)
+        // Either is where a segment begins. What a crash in the middle of pruning left stands before it.
+        let mut reader = ChainReader::from(chain.clone(), last.head.size)
+            .ending_now()
             .map_err(io)?;
         let mut segment = last.head.size;
         let mut ended = false;
