@@ -644,3 +644,30 @@ fn an_index_that_grew_step_by_step_is_the_one_built_at_once() {
     assert_eq!(said(&anew), said_grown);
     assert!(rows_grown.len() > 10);
 }
+
+#[test]
+fn what_is_left_of_a_pruned_log_is_still_found() {
+    let mut log = Log::new();
+    for n in 0..30 {
+        conversation(
+            &mut log,
+            &format!("s-{n:02}"),
+            "alice",
+            "a moon",
+            "it rises",
+        );
+    }
+    log.close();
+    assert_eq!(names(&log.index(), &all()).len(), 30);
+    let chain = layout::chains(log.path()).unwrap().remove(0);
+    let upto = chain.segments().unwrap()[2].0;
+    let (stump, _) = crate::store::prune::stump(&chain, upto).unwrap();
+    crate::store::prune::fell(&chain, &stump).unwrap();
+    for rebuilt in [false, true] {
+        let (index, _) = Index::open(log.path(), None, rebuilt, &mut |_| {}).unwrap();
+        assert!(index.faults().is_empty(), "{:?}", index.faults());
+        let left = names(&index, &all());
+        assert!((5..29).contains(&left.len()), "{left:?}");
+        assert_eq!(left.last().map(String::as_str), Some("s-29"));
+    }
+}
