@@ -207,10 +207,7 @@ impl Index {
         Ok(groups.collect::<Result<_, _>>()?)
     }
 
-    fn entities_of(
-        &self,
-        session: i64,
-    ) -> Result<(BTreeMap<String, u32>, BTreeMap<String, u32>), IndexError> {
+    fn entities_of(&self, session: i64) -> Result<(Counts, Counts), IndexError> {
         let mut select = self
             .db
             .prepare_cached("SELECT name, request, response FROM entities WHERE session = ?1")?;
@@ -227,6 +224,9 @@ impl Index {
         Ok((prompt, answer))
     }
 }
+
+/// How many values of each entity.
+type Counts = BTreeMap<String, u32>;
 
 /// FTS5's expression for what a person wrote: each word or phrase quoted, so that nothing in it is an operator; `None`
 /// where it has no word.

@@ -214,6 +214,16 @@ fn conversation(log: &mut Log, session: &str, who: &str, prompt: &str, answer: &
     log.write(session, closed());
 }
 
+/// What is asked, of what, and who is found.
+type Case = (
+    &'static str,
+    fn(&mut Filter, &str),
+    &'static str,
+    &'static [&'static str],
+);
+/// A way to spoil an index.
+type Spoil = (&'static str, fn(&Path));
+
 #[test]
 fn sessions_are_found_by_who_what_when_and_what_was_said() {
     let mut log = Log::new();
@@ -238,7 +248,7 @@ fn sessions_are_found_by_who_what_when_and_what_was_said() {
     assert_eq!(names(&index, &newest), ["s-d"]);
 
     let time = rows(&index, &all())[1].time.clone();
-    let cases: [(&str, fn(&mut Filter, &str), &str, &[&str]); 14] = [
+    let cases: [Case; 14] = [
         (
             "principal",
             |f, v| f.principal = vec![v.into()],
@@ -551,7 +561,7 @@ fn an_index_that_is_corrupt_or_of_another_version_is_built_anew() {
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    let spoil: [(&str, fn(&Path)); 5] = [
+    let spoil: [Spoil; 5] = [
         ("another version", |path| {
             Connection::open(path)
                 .unwrap()
