@@ -36,6 +36,7 @@
 
 use std::sync::LazyLock;
 
+use super::block::{BLOCK, ByteSet, Finder, block};
 use regex_syntax::{
     Parser,
     hir::{Class, HirKind},
@@ -373,16 +374,20 @@ fn escaped(bytes: &[u8]) -> Option<(usize, char)> {
 
 /// How many bytes from the first on are ASCII and begin no escape.
 fn usual_len(bytes: &[u8]) -> usize {
-    const STEP: usize = 64;
-    // Not the usual `all`: without a way out of the loop it is done by vectors.
-    let unusual = |b: u8| b & 0x80 | u8::from(b == b'\\') | u8::from(b == b'%');
-    let whole = bytes
-        .chunks(STEP)
-        .take_while(|chunk| chunk.iter().fold(0, |any, &b| any | unusual(b)) == 0)
-        .count();
-    let at = bytes.len().min(whole * STEP);
-    let rest = bytes[at..].iter().take_while(|&&b| unusual(b) == 0);
-    at + rest.count()
+    static UNUSUAL: LazyLock<Finder> =
+        LazyLock::new(|| Finder::new((0x80..=0xFE).chain(*b"\\%").collect::<ByteSet>()));
+    if bytes.len() < BLOCK / 4 {
+        let unusual = |&&b: &&u8| b >= 0x80 || b == b'\\' || b == b'%';
+        return bytes.iter().take_while(|b| !unusual(b)).count();
+    }
+    let mut room = [0; BLOCK];
+    for at in (0..bytes.len()).step_by(BLOCK) {
+        let found = UNUSUAL.find(block(bytes, at, &mut room));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize;
+        }
+    }
+    bytes.len()
 }
 
 fn seen_as(c: char) -> Seen {
