@@ -213,7 +213,7 @@ class Chain:
 
     def __init__(self, chain_id: bytes):
         self.id, self.size, self.head, self.tree, self.whole, self.genesis = chain_id, 0, ZERO, Tree(), 0, None
-        self.pruned, self.stump = 0, None
+        self.pruned, self.stump, self.signed = 0, None, 0
 
     def begin_behind(self, text: bytes):
         """The file `pruned`: what is kept of records that are not there any more."""
@@ -283,10 +283,11 @@ def check_directory(directory: Path, outside: list, trusted: list):
             for taken in itertools.chain([None], records(path, chain.id, chain.pruned, path == paths[-1])):
                 if taken is not None:
                     chain.take(*taken)
-                    announced.update(stumps(taken[2]))
+                    announced.update((taken[0], *told) for told in stumps(taken[2]))
                 for root, is_outside in marks.pop(chain.size, ()):
                     if root != chain.tree.root():
                         raise Wrong(f"the first {chain.size} records are not those of a checkpoint: re-hashed")
+                    chain.signed = chain.size
                     if is_outside:
                         chain.whole = chain.size
             if marks:
@@ -296,8 +297,11 @@ def check_directory(directory: Path, outside: list, trusted: list):
             chain.whole = 0
         expected.pop(chain.id, None)
     sound = {chain.id for chain in chains} - {chain for chain, _, _ in faults}
+    # A record that no checkpoint of its own chain covers says nothing: anybody can append one.
+    signed = {chain.id: chain.signed for chain in chains}
+    told = {(by, of, size, stump) for seq, by, of, size, stump in announced if seq < signed.get(by, 0)}
     for chain in chains:
-        said = [by for by, of, size, stump in announced if (of, size, stump) == (chain.id.hex(), chain.pruned, chain.stump)]
+        said = [by for by, of, size, stump in told if (of, size, stump) == (chain.id.hex(), chain.pruned, chain.stump)]
         if chain.pruned and not sound.intersection(said):
             faults.append((chain.id, 0, f"the first {chain.pruned} records are not there, and no record says that they were pruned"))
     faults += [(chain, 0, "a checkpoint names the chain and it is missing") for chain, marks in expected.items() if marks]

@@ -140,7 +140,7 @@ pub struct Verifier {
     trusted: Vec<VerifierKey>,
     chains: BTreeMap<ChainId, Chain>,
     /// Stumps that records name: the chain whose record does, the pruned chain, its records that are gone, the stump's hash.
-    announced: BTreeSet<(ChainId, ChainId, u64, Hash)>,
+    announced: BTreeSet<((ChainId, u64), ChainId, u64, Hash)>,
     /// Statements by which keys introduce others.
     introductions: BTreeSet<String>,
     /// Checkpoints by keys that nothing has introduced yet.
@@ -289,7 +289,7 @@ impl Verifier {
             Err(cause) => return self.bad(chain, seq, cause),
         };
         if may_tell(bytes) {
-            self.note(chain, bytes);
+            self.note(chain, seq, bytes);
         }
         let Some(state) = self.chains.get_mut(&chain) else {
             return;
@@ -348,8 +348,8 @@ impl Verifier {
         if stretch.genesis.is_some() {
             chain.genesis = stretch.genesis;
         }
-        for record in &stretch.telling {
-            self.note(id, record);
+        for (seq, record) in &stretch.telling {
+            self.note(id, *seq, record);
         }
         true
     }
@@ -456,7 +456,7 @@ impl Verifier {
     }
 
     /// Takes note of what a record says of the log itself.
-    fn note(&mut self, id: ChainId, bytes: &[u8]) {
+    fn note(&mut self, id: ChainId, seq: u64, bytes: &[u8]) {
         #[derive(Deserialize)]
         struct Told {
             pruned: Option<Pruned>,
@@ -470,7 +470,8 @@ impl Verifier {
                 (pruned.chain.parse(), Hash::from_hex(&pruned.stump_sha256))
             && self.announced.len() < MAX_TOLD
         {
-            self.announced.insert((id, chain, pruned.records, stump));
+            self.announced
+                .insert(((id, seq), chain, pruned.records, stump));
         }
         for statement in told.rotated.into_iter().flat_map(|told| told.introductions) {
             if self.introductions.len() < MAX_TOLD {

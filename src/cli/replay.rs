@@ -347,7 +347,7 @@ impl Stage {
             ..
         } = first.endpoint;
         let dim = |text: &str| self.paint.dim(text);
-        let mut text = format!("{}  {}\n", dim("at"), beginning.time);
+        let mut text = format!("{}  {}\n", dim("at"), one_line(&beginning.time));
         text += &format!(
             "{}  {} ({})",
             dim("by"),

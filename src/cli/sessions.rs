@@ -203,7 +203,7 @@ impl<W: Write> Out<W> {
             );
             writeln!(self.to, "{}", self.paint.dim(&head))?;
         }
-        let time = row.time.get(..19).unwrap_or(&row.time).replace('T', " ");
+        let time = one_line(row.time.get(..19).unwrap_or(&row.time)).replace('T', " ");
         let model = match row.model_answered.as_str() {
             "" => &row.model,
             answered => answered,

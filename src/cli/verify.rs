@@ -10,7 +10,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::source::{Source, SourceArgs};
+use super::{
+    source::{Source, SourceArgs},
+    terminal::one_line,
+};
 use crate::{
     audit::{
         checkpoint::notes,
@@ -239,7 +242,7 @@ fn print(checked: &Checked, json: bool) {
         return;
     }
     for fault in &report.faults {
-        println!("{fault}");
+        println!("{}", one_line(&fault.to_string()));
     }
     if report.more_faults > 0 {
         println!("and {} more faults", report.more_faults);
@@ -248,7 +251,7 @@ fn print(checked: &Checked, json: bool) {
         println!(
             "chain {} of `{}`: {} records, {}{}",
             chain.chain,
-            chain.replica,
+            one_line(&chain.replica),
             chain.records,
             match chain.pruned {
                 0 => String::new(),

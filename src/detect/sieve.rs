@@ -207,7 +207,9 @@ impl Sieve {
             return Sign::Literals(found.clone());
         }
         let common = |place: &usize| facts.at[*place].bytes().map(commonness).sum::<u32>();
-        if let Some(place) = (0..FRONT).min_by_key(common)
+        // Where a match may be over there may be no byte at all.
+        let sure = facts.over[..FRONT].iter().take_while(|over| !**over);
+        if let Some(place) = (0..sure.count()).min_by_key(common)
             && common(&place) <= COMMON
         {
             return Sign::Rare(place);
@@ -238,7 +240,7 @@ impl Sieve {
         let digits = ByteSet::DIGITS;
         let digit: Vec<(usize, bool)> = (0..FRONT)
             .filter_map(|i| match facts.at[i] {
-                set if set.is_within(digits) => Some((i, true)),
+                set if !facts.over[i] && set.is_within(digits) => Some((i, true)),
                 set if set.is_apart(digits) => Some((i, false)),
                 _ => None,
             })

@@ -251,3 +251,23 @@ fn what_outgrows_its_reach_is_found_as_far_as_it_fits() {
     );
     assert_eq!(values(&note, "PRIVATE_KEY", &format!("x\n{key}\ny")), [key]);
 }
+
+/// Where a match may be over there is no byte to look for, in a long text as in a short one.
+#[test]
+fn what_ends_where_the_text_does_is_found_behind_any_length() {
+    for (regex, value) in [
+        ("[a-z]{5}$", "abcde"),
+        ("[A-Z]{2}[0-9]{4}(?:$|;)", "AB1234"),
+        ("(?m)[a-z]{5}$", "abcde"),
+        (r"[0-9]{3}\b", "123"),
+    ] {
+        let pattern = Pattern::custom("X", regex, Check::Always).unwrap();
+        let scanner = Scanner::new(vec![pattern], Vec::new()).unwrap();
+        for filler in [0, 10, 100, 1000, 20_000] {
+            let text = format!("{}{value}", "Wort, ".repeat(filler));
+            let found = scanner.find(&text);
+            let found: Vec<&str> = found.iter().map(|f| &text[f.start..f.end]).collect();
+            assert_eq!(found, [value], "{regex} behind {filler}");
+        }
+    }
+}

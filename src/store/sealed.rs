@@ -173,9 +173,7 @@ fn erase(dir: &Path, session: &str) -> io::Result<usize> {
             return true;
         }
         keys += 1;
-        if at.kind == FrameKind::Erased {
-            return true;
-        }
+        // Also where it reads as erased: a crash or a failed sync may have left only the front of it so on disk.
         let mut bytes = Vec::new();
         let zeros = Frame {
             session: session.to_owned(),

@@ -20,14 +20,15 @@ impl Verifier {
         self.report.keys = trusted;
     }
 
-    /// A stump is worth what the record is that names it.
+    /// A stump is worth what the record is that names it: one that a checkpoint of its own chain covers, as anybody can append
+    /// others, and the next start would go on behind them.
     pub(super) fn check_pruned(&mut self, id: ChainId) {
         let Some((records, stump)) = self.chains.get(&id).and_then(|chain| chain.pruned) else {
             return;
         };
-        let sound = |teller: &ChainId| {
+        let sound = |(teller, seq): &(ChainId, u64)| {
             let teller = self.chains.get(teller);
-            teller.is_some_and(|chain| chain.state != State::Bad)
+            teller.is_some_and(|chain| chain.state != State::Bad && *seq < chain.signed)
         };
         let announced = self.announced.iter().any(|(teller, chain, n, hash)| {
             (*chain, *n, *hash) == (id, records, stump) && sound(teller)

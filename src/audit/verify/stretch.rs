@@ -22,7 +22,7 @@ pub struct Stretch {
     pub(super) marks: BTreeMap<u64, Span>,
     pub(super) genesis: Option<Genesis>,
     /// Records that say something of the log itself.
-    pub(super) telling: Vec<Vec<u8>>,
+    pub(super) telling: Vec<(u64, Vec<u8>)>,
 }
 
 impl Stretch {
@@ -62,7 +62,7 @@ impl Stretch {
             }
         }
         if may_tell(bytes) {
-            self.telling.push(bytes.to_vec());
+            self.telling.push((seq, bytes.to_vec()));
         }
         let leaf = Commitment {
             chain,

@@ -313,7 +313,21 @@ fn pruned(log: &Log, count: usize) -> (Stump, Entry) {
 
 /// The log without its first `count` records, with `stump` in their place.
 fn verify_pruned(stump: &Stump, logs: &[(&Log, usize)], outside: &[String]) -> Report {
+    verify_signed(stump, logs, outside, 0)
+}
+
+/// The same with checkpoints beside the log that do not cover each chain's last `unsigned` records.
+fn verify_signed(
+    stump: &Stump,
+    logs: &[(&Log, usize)],
+    outside: &[String],
+    unsigned: u64,
+) -> Report {
     let mut verifier = Verifier::new(Order::Strict, vec![key(1).verifier().clone()]);
+    for (log, _) in logs {
+        let signed = log.checkpoint(log.head.size - unsigned, &key(1));
+        verifier.checkpoint(&signed, Holder::Inside).unwrap();
+    }
     for note in outside {
         verifier.checkpoint(note, Holder::Outside).unwrap();
     }
@@ -361,6 +375,10 @@ proptest::proptest! {
                 assert_eq!(verify_pruned(&stump, logs, &outside).verdict(), verdict, "{at}");
             }
         }
+        // Anybody can append what no checkpoint covers.
+        let report = verify_signed(&stump, logs, &[], 1);
+        let cause = Cause::NotAnnounced { records: count as u64 };
+        assert!(report.faults.iter().any(|fault| fault.cause == cause), "{:?}", report.faults);
         // Nobody said so.
         let cause = Cause::NotAnnounced { records: count as u64 };
         let report = verify_pruned(&stump, &[(&unannounced, count)], &[]);

@@ -332,9 +332,19 @@ fn first_time(chain: &ChainDir, first: u64) -> io::Result<Option<Timestamp>> {
     }
 }
 
-/// Records in a chain that is no longer written.
+/// Records in a chain that is no longer written. One that is damaged stays: what is behind the damage is in no record of
+/// what was pruned.
 fn end_of(chain: &ChainDir) -> io::Result<u64> {
     let mut reader = ChainReader::near(chain.clone(), u64::MAX)?;
-    while let Step::Record(_) = reader.step()? {}
-    Ok(reader.next_seq())
+    loop {
+        match reader.step()? {
+            Step::Record(_) => {}
+            Step::End(tail) if tail.torn == 0 => return Ok(reader.next_seq()),
+            Step::End(_) | Step::Damaged(_) => {
+                let (chain, seq) = (chain.chain, reader.next_seq());
+                let message = format!("chain {chain} is damaged at record {seq}: it stays");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        }
+    }
 }

@@ -100,7 +100,12 @@ impl Writer {
             }
             self.write(batch.items);
             for Own { entries, reply } in batch.own {
-                let _ = reply.send(self.write_durably(&entries));
+                // What they say counts once a checkpoint covers it.
+                let written = self.write_durably(&entries).and_then(|()| {
+                    self.checkpoint()
+                        .map_err(|error| self.room.failed("signed", &error))
+                });
+                let _ = reply.send(written);
             }
             for (session, written) in batch.abandoned {
                 if written.load(Ordering::Acquire) {
