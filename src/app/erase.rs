@@ -11,7 +11,6 @@ use crate::{
         Durability,
         record::{Entry, Erased, Event},
     },
-    runtime::seals::Seals,
     store::{
         erasures::{self, Erasure, Stage},
         sealed,
@@ -50,7 +49,6 @@ pub(super) async fn follow(live: Arc<Live>, dir: PathBuf, stop: CancellationToke
 
 /// On record first, then destroyed: a crash between leaves the request, and the keys are destroyed by the next start.
 async fn carry_out(live: &Live, dir: PathBuf, mut erasure: Erasure) -> anyhow::Result<bool> {
-    let seals = live.seals();
     if erasure.stage == Stage::Asked {
         if !has_keys(dir.clone(), erasure.session.clone()).await? {
             erasures::advance(&dir, &erasure, Stage::Refused)?;
@@ -67,7 +65,7 @@ async fn carry_out(live: &Live, dir: PathBuf, mut erasure: Erasure) -> anyhow::R
         erasures::advance(&dir, &erasure, Stage::Recorded)?;
         erasure.stage = Stage::Recorded;
     }
-    destroy(seals, dir.clone(), &erasure.session).await?;
+    destroy(dir.clone(), erasure.session.clone()).await?;
     erasures::done(&dir, &erasure.session)?;
     Ok(true)
 }
@@ -77,15 +75,7 @@ async fn has_keys(dir: PathBuf, session: String) -> anyhow::Result<bool> {
     Ok(tokio::task::spawn_blocking(look).await??.is_some())
 }
 
-async fn destroy(seals: Option<&Seals>, dir: PathBuf, session: &str) -> anyhow::Result<()> {
-    match seals {
-        Some(seals) => drop(seals.erase(session.to_owned()).await?),
-        // Nothing is sealed any more, so nobody else writes there.
-        None => {
-            let session = session.to_owned();
-            let erase = move || sealed::Writer::open(&sealed::sealed_dir(&dir), 0)?.erase(&session);
-            tokio::task::spawn_blocking(erase).await??;
-        }
-    }
-    Ok(())
+async fn destroy(dir: PathBuf, session: String) -> anyhow::Result<usize> {
+    let erase = move || sealed::erase(&sealed::sealed_dir(&dir), &session);
+    Ok(tokio::task::spawn_blocking(erase).await??)
 }

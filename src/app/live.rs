@@ -86,10 +86,6 @@ impl Live {
         &self.ledger
     }
 
-    pub(super) fn seals(&self) -> Option<&Seals> {
-        self.seals.as_ref()
-    }
-
     pub(super) fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }

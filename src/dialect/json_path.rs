@@ -3,7 +3,8 @@
 //! Promises: names, wildcards, indices, slices, several of them in one segment, and descendants mean what the RFC says;
 //! each value is found once, in document order. Names are compared as they are decoded, by their code points.
 //!
-//! Never runs longer than values times segments, of which there are at most 16. Filters (`?`) and functions are no part of
+//! Never runs longer than values times their depth times selectors, of which a segment has at most 16, for each of at most 16
+//! segments. Filters (`?`) and functions are no part of
 //! this: what a field is must not hang on what stands in others, which a caller writes.
 
 use super::{
@@ -13,6 +14,8 @@ use super::{
 
 /// The most segments of a path.
 const MAX_SEGMENTS: usize = 16;
+/// The most selectors in one of them.
+const MAX_SELECTORS: usize = 16;
 /// The longest path in bytes.
 const MAX_BYTES: usize = 1024;
 /// Integers of a path are those that every implementation has (RFC 9535 section 2.1, I-JSON).
@@ -219,6 +222,9 @@ impl Reader<'_> {
         loop {
             self.space();
             selectors.push(self.selector()?);
+            if selectors.len() > MAX_SELECTORS {
+                return Err(self.fault("a segment has at most 16 selectors"));
+            }
             self.space();
             if self.take(']') {
                 return Ok(selectors);

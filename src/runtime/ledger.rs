@@ -322,7 +322,7 @@ impl Ledger {
                 publishes: options.kafka.is_some(),
                 cap_bytes: options.spool_cap_bytes,
                 commands: commands.clone(),
-                turn: Mutex::new(()),
+                gone: Mutex::new(0),
                 sweeps: relief.sweeps,
             };
             Pruner::start(sweeper, bell, rung)
@@ -440,7 +440,8 @@ impl Ledger {
         self.inner.holders.have_the_last().await;
     }
 
-    /// Takes off the disk what retention lets go, at once; returns how many records. Blocks on the disk.
+    /// Takes off the disk what retention lets go, at once; returns how many records went since the ledger was
+    /// opened. Blocks on the disk.
     ///
     /// # Errors
     /// [`SweepError`]; what was done until then stays done.

@@ -23,16 +23,14 @@ use crate::{
 const MAX_BATCH: usize = 1_024;
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
-enum Command {
-    Keep(Vec<Frame>, oneshot::Sender<Result<(), LedgerError>>),
-    Erase(String, oneshot::Sender<Result<usize, LedgerError>>),
-}
+/// Frames to keep, and whom to tell.
+type Keep = (Vec<Frame>, oneshot::Sender<Result<(), LedgerError>>);
 
 /// A handle to the sealed payloads of a ledger directory; clones share it. The directory's lock is the ledger's: open that first.
 /// Dropping the last one ends the thread.
 #[derive(Clone, Debug)]
 pub struct Seals {
-    commands: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Keep>,
     bytes: Arc<AtomicU64>,
     deadline: Duration,
 }
@@ -46,13 +44,13 @@ impl Seals {
         let writer = Writer::open(&sealed_dir(dir), cap)?;
         let bytes = Arc::new(AtomicU64::new(writer.bytes()));
         // Bounded by the byte budget of the exchanges, which counts what waits here.
-        let (commands, queue) = mpsc::channel();
+        let (queue, kept) = mpsc::channel();
         let counted = bytes.clone();
         thread::Builder::new()
             .name("seals".to_owned())
-            .spawn(move || run(writer, &queue, &counted))?;
+            .spawn(move || run(writer, &kept, &counted))?;
         Ok(Self {
-            commands,
+            queue,
             bytes,
             deadline,
         })
@@ -70,24 +68,9 @@ impl Seals {
     /// [`LedgerError::Full`], [`LedgerError::Unavailable`], at the latest when the deadline has passed; the frames may be there all
     /// the same, and mean nothing without a record.
     pub async fn keep(&self, frames: Vec<Frame>) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Keep(frames, reply)).await
-    }
-
-    /// Destroys the wrapped keys of a session; how many frames of them there were.
-    ///
-    /// # Errors
-    /// As for [`keep`](Self::keep): then it is to be done again.
-    pub async fn erase(&self, session: String) -> Result<usize, LedgerError> {
-        self.ask(|reply| Command::Erase(session, reply)).await
-    }
-
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
-    ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
+        self.queue
+            .send((frames, reply))
             .map_err(|_| LedgerError::Closed)?;
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(Ok(answer)) => answer,
@@ -97,34 +80,26 @@ impl Seals {
     }
 }
 
-fn run(mut writer: Writer, queue: &mpsc::Receiver<Command>, bytes: &AtomicU64) {
+fn run(mut writer: Writer, queue: &mpsc::Receiver<Keep>, bytes: &AtomicU64) {
     while let Ok(first) = queue.recv() {
         let (mut batch, mut size, mut next) = (Vec::new(), 0, Some(first));
-        let mut erasures = Vec::new();
-        while let Some(command) = next {
-            match command {
-                // Nobody waits for it any more, and no record will tell of it.
-                Command::Keep(_, reply) if reply.is_closed() => {}
-                Command::Keep(frames, reply) => {
-                    size += frames.iter().map(|frame| frame.body.len()).sum::<usize>();
-                    batch.push((frames, reply));
-                }
-                Command::Erase(session, reply) => erasures.push((session, reply)),
+        while let Some((frames, reply)) = next {
+            // Nobody may wait for it any more, and then no record will tell of it.
+            if !reply.is_closed() {
+                size += frames.iter().map(|frame| frame.body.len()).sum::<usize>();
+                batch.push((frames, reply));
             }
             let full = batch.len() >= MAX_BATCH || size >= MAX_BATCH_BYTES;
             next = if full { None } else { queue.try_recv().ok() };
         }
-        if !batch.is_empty() {
-            let kept = writer.append(batch.iter().flat_map(|(frames, _)| frames));
-            let kept = kept.map_err(|error| failed(&error));
-            bytes.store(writer.bytes(), Ordering::Relaxed);
-            for (_, reply) in batch {
-                let _ = reply.send(kept);
-            }
+        if batch.is_empty() {
+            continue;
         }
-        // Behind what was kept: keys that were just written are destroyed too.
-        for (session, reply) in erasures {
-            let _ = reply.send(writer.erase(&session).map_err(|error| failed(&error)));
+        let kept = writer.append(batch.iter().flat_map(|(frames, _)| frames));
+        let kept = kept.map_err(|error| failed(&error));
+        bytes.store(writer.bytes(), Ordering::Relaxed);
+        for (_, reply) in batch {
+            let _ = reply.send(kept);
         }
     }
 }
@@ -167,8 +142,6 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, 50);
-        assert_eq!(seals.erase("s-7".into()).await, Ok(1));
-        assert_eq!(seals.erase("s-70".into()).await, Ok(0));
         let large = Frame {
             body: vec![0; 1 << 20],
             ..frame(1)

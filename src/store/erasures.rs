@@ -11,7 +11,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, chown, fchown},
     path::{Path, PathBuf},
 };
 
@@ -85,7 +85,11 @@ fn file(dir: &Path, session: &str, stage: Stage) -> PathBuf {
 /// # Errors
 /// Those of the file system.
 pub fn ask(dir: &Path, session: &str, reason: &str) -> io::Result<()> {
-    create_private(&erase_dir(dir))?;
+    let owner = fs::metadata(dir)?;
+    if !erase_dir(dir).exists() {
+        create_private(&erase_dir(dir))?;
+        chown(erase_dir(dir), Some(owner.uid()), Some(owner.gid()))?;
+    }
     let asked = Asked {
         reason: reason.to_owned(),
     };
@@ -97,6 +101,8 @@ pub fn ask(dir: &Path, session: &str, reason: &str) -> io::Result<()> {
         .truncate(true)
         .mode(0o640)
         .open(&fresh)?;
+    // Who asks stays its owner, and whoever owns the log must be able to read it: root may ask for another user.
+    fchown(&new, None, Some(owner.gid()))?;
     new.write_all(&serde_json::to_vec(&asked)?)?;
     new.sync_all()?;
     let _ = fs::remove_file(file(dir, session, Stage::Refused));

@@ -155,17 +155,14 @@ impl Writer {
         self.bytes = bytes;
         Ok(())
     }
-
-    /// Overwrites the wrapped keys of `session`, on disk on return; how many frames of them there were, destroyed before or now.
-    ///
-    /// # Errors
-    /// Those of the file system; then it is to be done again.
-    pub fn erase(&mut self, session: &str) -> io::Result<usize> {
-        erase(&self.dir, session)
-    }
 }
 
-fn erase(dir: &Path, session: &str) -> io::Result<usize> {
+/// Overwrites the wrapped keys of `session` in directory `dir`, on disk on return; how many frames of them there were, destroyed
+/// before or now. It reads over every file and may take as long, beside a [`Writer`] that goes on.
+///
+/// # Errors
+/// Those of the file system; then it is to be done again.
+pub fn erase(dir: &Path, session: &str) -> io::Result<usize> {
     let mut keys = 0;
     let mut failed = None;
     visit(dir, |at, frame| {
@@ -460,9 +457,13 @@ mod tests {
         let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
         writer.append(&some()).unwrap();
         let (before, size) = (all(dir.path()), writer.bytes());
-        assert_eq!(writer.erase("s-1").unwrap(), 1);
-        assert_eq!(writer.erase("s-1").unwrap(), 1, "again, to the same effect");
-        assert_eq!(writer.erase("s-3").unwrap(), 0);
+        assert_eq!(erase(dir.path(), "s-1").unwrap(), 1);
+        assert_eq!(
+            erase(dir.path(), "s-1").unwrap(),
+            1,
+            "again, to the same effect"
+        );
+        assert_eq!(erase(dir.path(), "s-3").unwrap(), 0);
         let after = all(dir.path());
         assert_eq!((after.len(), writer.bytes()), (before.len(), size));
         assert_eq!(after[0], frame("s-1", FrameKind::Erased, &[0; 19]));

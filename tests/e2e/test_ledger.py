@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_old_segments_go_as_the_rule_says_and_nobody_elses_hand_looks_like_it(ga
     # The rest of the old chain is moved out; together it is all there.
     before = run("verify", "--dir", log).stdout
     moved = run("archive", "--config", running.countersign.file, "--to", archive, "--older-than", "0s")
-    assert moved.returncode == 0 and "moved" in moved.stderr, moved
+    assert moved.returncode == 0 and re.search(r"moved [1-9]\d* records", moved.stderr), moved
     assert both(log, "--trust", trust)[0] == "consistent, unanchored"
     done = run("verify", "--dir", log, "--archive", archive, "--trust", trust, "--checkpoint", kept, "--json")
     told = json.loads(done.stdout)

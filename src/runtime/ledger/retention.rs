@@ -110,8 +110,9 @@ pub(super) struct Sweeper {
     pub(super) publishes: bool,
     pub(super) cap_bytes: u64,
     pub(super) commands: mpsc::Sender<Command>,
-    /// One sweep at a time; how many there were is told to whoever waits for room.
-    pub(super) turn: Mutex<()>,
+    /// One sweep at a time; the records that all of them took.
+    pub(super) gone: Mutex<u64>,
+    /// How many sweeps there were, for whoever waits for room.
     pub(super) sweeps: Arc<AtomicU64>,
 }
 
@@ -174,15 +175,14 @@ impl Pruner {
 }
 
 impl Sweeper {
-    /// Takes off the disk what may and is to go; returns how many records.
+    /// Takes off the disk what may and is to go; returns how many records went since the start.
     fn sweep(&self) -> Result<u64, SweepError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = 0;
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
         let swept = loop {
             match self.due(wall()) {
-                Ok(None) => break Ok(gone),
+                Ok(None) => break Ok(*gone),
                 Ok(Some(due)) => match self.prune(&due) {
-                    Ok(records) => gone += records,
+                    Ok(records) => *gone += records,
                     Err(error) => break Err(error),
                 },
                 Err(error) => break Err(error.into()),

@@ -723,6 +723,30 @@ async fn what_is_old_goes_reads_as_pruned_and_the_next_start_still_closes_what_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_chain_stays_with_what_is_behind_the_damage() {
+    let dir = testing::dir();
+    let mut options = options(dir.path());
+    options.segment_bytes = 4_000;
+    for _ in 0..2 {
+        let ledger = Ledger::open(options.clone()).unwrap();
+        append_closed(&ledger, 30).await;
+        ledger.shutdown(0).await.unwrap();
+    }
+    let chain = store::layout::chains(dir.path()).unwrap().remove(0);
+    let (_, last) = chain.segments().unwrap().pop().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&last, &bytes).unwrap();
+    options.retention = retention(Some(0), None);
+    let ledger = Ledger::open(options).unwrap();
+    let told = ledger.prune().unwrap_err().to_string();
+    assert!(told.contains("damaged at record"), "{told}");
+    assert_eq!(std::fs::read(&last).unwrap(), bytes);
+    ledger.shutdown(0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_by_no_rule_is_missed() {
     let dir = testing::dir();
     let mut options = options(dir.path());
