@@ -5,12 +5,12 @@ mod live;
 mod reload;
 mod socket;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{error, info, warn};
 
-use self::live::Live;
+use self::{live::Live, socket::SocketFile};
 use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
@@ -69,17 +69,19 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
 
+    // All of it before anything is said to be ready, and in good order where it cannot be had.
+    let (ext_proc, listener) = match bind(&config.listen).await {
+        Ok(bound) => bound,
+        Err(error) => {
+            let ended = live.ledger().clone().shutdown(0).await;
+            ended.context("the audit log did not end in good order")?;
+            return Err(error);
+        }
+    };
     let tasks = TaskTracker::new();
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let service = Service::new(live.clone(), tasks.clone(), cut.clone());
-    let serving = tokio::spawn(serve_ext_proc(
-        config.listen.ext_proc.clone(),
-        service,
-        stop.clone(),
-    ));
-    let listener = TcpListener::bind(config.listen.http)
-        .await
-        .with_context(|| format!("cannot listen on {} (listen.http)", config.listen.http))?;
+    let serving = tokio::spawn(serve_ext_proc(ext_proc, service, stop.clone()));
     let http_stop = CancellationToken::new();
     let telling = tokio::spawn(http::serve(
         listener,
@@ -259,27 +261,19 @@ fn report_opening(ledger: &Ledger) {
     info!(chain = %opening.chain, clean = opening.previous_clean, key = %opening.verifier, "the audit log is open");
 }
 
-async fn serve_ext_proc(
-    listen: ExtProc,
-    service: Service<Live>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let service = ExternalProcessorServer::new(service).max_decoding_message_size(MESSAGE);
-    let server = || {
-        Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .tcp_nodelay(true)
-    };
-    match listen {
+/// Where Envoy's streams come in.
+enum ExtProcListener {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener, Option<Box<ServerTlsConfig>>),
+}
+
+/// Everything that is listened on.
+async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, TcpListener)> {
+    let ext_proc = match &listen.ext_proc {
         ExtProc::Unix(path, mode) => {
-            let (listener, _file) = socket::bind(&path, mode)
+            let (listener, file) = socket::bind(path, *mode)
                 .with_context(|| format!("cannot listen on `{}`", path.display()))?;
-            let incoming = UnixListenerStream::new(listener);
-            let served = server()
-                .add_service(service)
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
-            served.await.context("the ext_proc service failed")
+            ExtProcListener::Unix(listener, file)
         }
         ExtProc::Tls(address, files) => {
             let read = |path: &Path| {
@@ -288,22 +282,48 @@ async fn serve_ext_proc(
             let tls = ServerTlsConfig::new()
                 .identity(Identity::from_pem(read(&files.cert)?, read(&files.key)?))
                 .client_ca_root(Certificate::from_pem(read(&files.client_ca)?));
-            let served = server().tls_config(tls)?.add_service(service);
-            let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
-            served
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-                .await
-                .context("the ext_proc service failed")
+            ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?, Some(Box::new(tls)))
         }
         ExtProc::Insecure(address) => {
             warn!(%address, "ext_proc is open to whoever reaches this port, lent credentials included");
-            let incoming = TcpListenerStream::new(TcpListener::bind(address).await?);
-            let served = server()
-                .add_service(service)
-                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
-            served.await.context("the ext_proc service failed")
+            ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?, None)
         }
-    }
+    };
+    Ok((ext_proc, bind_tcp(listen.http, "http").await?))
+}
+
+async fn bind_tcp(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on {address} (listen.{key})"))
+}
+
+async fn serve_ext_proc(
+    listener: ExtProcListener,
+    service: Service<Live>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let service = ExternalProcessorServer::new(service).max_decoding_message_size(MESSAGE);
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .tcp_nodelay(true);
+    let stop = stop.cancelled_owned();
+    let served = match listener {
+        ExtProcListener::Unix(listener, _file) => {
+            let incoming = UnixListenerStream::new(listener);
+            let router = server.add_service(service);
+            router.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        ExtProcListener::Tcp(listener, tls) => {
+            if let Some(tls) = tls {
+                server = server.tls_config(*tls)?;
+            }
+            let incoming = TcpListenerStream::new(listener);
+            let router = server.add_service(service);
+            router.serve_with_incoming_shutdown(incoming, stop).await
+        }
+    };
+    served.context("the ext_proc service failed")
 }
 
 async fn cut_the_rest(tasks: &TaskTracker, cut: &CancellationToken) -> usize {
