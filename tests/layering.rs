@@ -11,28 +11,32 @@ use std::{
 };
 
 /// Modules named for an idea: pure.
-const IDEAS: [&str; 7] = [
-    "audit", "detect", "dialect", "exchange", "identity", "mask", "policy",
+const IDEAS: [&str; 8] = [
+    "approval", "audit", "detect", "dialect", "exchange", "identity", "mask", "policy",
 ];
 
 /// Composition: may know everything.
 const COMPOSITION: [&str; 4] = ["app", "cli", "lib", "main"];
 
 /// What each module may import of ours. A path of two names allows that one module only.
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
+    ("approval", &["identity"]),
     ("audit", &[]),
     ("detect", &[]),
     ("dialect", &[]),
     ("identity", &[]),
     ("mask", &["detect"]),
-    ("policy", &["detect", "identity", "mask"]),
+    ("policy", &["approval", "detect", "identity", "mask"]),
     (
         "exchange",
-        &["audit", "detect", "dialect", "identity", "mask", "policy"],
+        &[
+            "approval", "audit", "detect", "dialect", "identity", "mask", "policy",
+        ],
     ),
     (
         "config",
         &[
+            "approval",
             "audit",
             "detect",
             "dialect",
@@ -45,19 +49,19 @@ const TABLE: [(&str, &[&str]); 16] = [
             "policy",
         ],
     ),
-    ("grpc", &["audit", "exchange", "identity"]),
-    ("http", &[]),
+    ("grpc", &["approval", "audit", "exchange", "identity"]),
+    ("http", &["approval", "identity"]),
     ("index", &["audit", "store"]),
-    ("kafka", &["audit", "store"]),
+    ("kafka", &["approval", "audit", "store"]),
     ("keys", &["identity", "runtime::clock"]),
     (
         "runtime",
         &[
-            "audit", "config", "detect", "exchange", "identity", "kafka", "keys", "mask", "policy",
-            "store",
+            "approval", "audit", "config", "detect", "exchange", "identity", "kafka", "keys",
+            "mask", "policy", "store",
         ],
     ),
-    ("store", &["audit"]),
+    ("store", &["approval", "audit"]),
     ("telemetry", &["exchange"]),
 ];
 
