@@ -16,6 +16,7 @@
 //! Can miss: that two accounts are one human where neither names the person (`person_claim`, `owner_claim`).
 
 mod digest;
+mod envelope;
 mod event;
 mod register;
 mod rules;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     digest::{Binding, Digest, RequestDigest},
+    envelope::{Envelope, Unreadable},
     event::{Asked, Claimed, Decided, Event, Given, Id, Mutable, Stop, View},
     register::{Approval, Fate, Ignored, MAX_APPROVALS, Placed, Register, State, Vote},
     rules::{Approver, Cannot, Freshness, judge},

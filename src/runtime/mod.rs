@@ -2,6 +2,7 @@
 
 pub mod authenticator;
 pub mod clock;
+pub mod control;
 pub mod ledger;
 pub mod seals;
 pub mod snapshot;

@@ -26,6 +26,7 @@ use crate::audit::{chain::ChainId, note::NoteError, seal::KeyError};
 
 pub mod check;
 pub mod checkpoints;
+pub mod control;
 pub mod cursor;
 pub(crate) mod disk;
 pub mod erasures;

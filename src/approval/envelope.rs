@@ -1,0 +1,72 @@
+//! An event as it travels: who wrote it, and a nonce by which its writer knows it again.
+
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+
+/// The version written.
+const VERSION: u32 = 1;
+
+/// An event with its writer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// Drawn at random for this one event: the same event written again is another one.
+    pub nonce: String,
+    /// The replica that wrote it.
+    pub replica: String,
+    /// The event.
+    pub event: Event,
+}
+
+/// Why bytes are no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Nothing that any version would have written.
+    #[error("not an event of the control log")]
+    Garbage,
+    /// Of a version or a kind this program does not know: a newer one wrote it, and whoever goes on without it would come to
+    /// another state than those who understand it.
+    #[error("an event of a newer version: upgrade this replica")]
+    Newer,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written<E> {
+    v: u32,
+    nonce: String,
+    replica: String,
+    event: E,
+}
+
+impl Envelope {
+    /// As it is written.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let written = Written {
+            v: VERSION,
+            nonce: self.nonce.clone(),
+            replica: self.replica.clone(),
+            event: &self.event,
+        };
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn read(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let written: Written<serde_json::Value> =
+            serde_json::from_slice(bytes).map_err(|_| Unreadable::Garbage)?;
+        // What has the frame of an event was written by one of us.
+        let event = match written.v {
+            VERSION => serde_json::from_value(written.event).map_err(|_| Unreadable::Newer)?,
+            _ => return Err(Unreadable::Newer),
+        };
+        Ok(Self {
+            nonce: written.nonce,
+            replica: written.replica,
+            event,
+        })
+    }
+}

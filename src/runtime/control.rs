@@ -1,0 +1,402 @@
+//! The control log, live: events go in, come back in the order of the log, and are folded into one register.
+//!
+//! ```text
+//!  append(event) -> backend (files here, or a Kafka topic) -> durable -> fold, in the log's order -> fate of the event
+//!                                                                 |
+//!                                                                 +-> whoever waits for that approval
+//!                                                                 +-> what is to be put on record: own events that count
+//! ```
+//!
+//! Promises: an event's fate is told from the fold, never guessed; what could not be written, or was not seen to come back,
+//! is an error, and whoever asked must not act on it. While the log cannot be read or written nothing is released.
+//! Bounds: [`MAX_UNRECORDED`] events that are not on record yet; beyond it nothing new is taken.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use tokio::sync::{Notify, oneshot, watch};
+use uuid::Uuid;
+
+use crate::{
+    approval::{
+        Approval, Digest, Envelope, Event, Fate, Id, MAX_APPROVALS, Placed, Register, State,
+        Unreadable,
+    },
+    runtime::clock::Clock,
+    store::{StoreError, control::ControlLog},
+};
+
+/// Events of our own that are not on record yet, at most.
+const MAX_UNRECORDED: usize = 20_000;
+/// Events written in one go, at most.
+const MAX_BATCH: usize = 256;
+/// How long an event may take to be durable and to come back.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Why an event has no fate that could be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// The log cannot be written or read now.
+    #[error("the control log cannot be reached")]
+    Unreachable,
+    /// It was sent and did not come back in time: it may yet count, so whoever asked must take it for spent.
+    #[error("the control log did not answer in time")]
+    Unknown,
+    /// An event of a newer version is in the log.
+    #[error("the control log has events of a newer version: upgrade this replica")]
+    Newer,
+    /// Too much that happened is not on record yet.
+    #[error("too many events of the control log wait to be put on record")]
+    Behind,
+}
+
+impl ControlError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Unreachable | Self::Unknown => "approvals_unavailable",
+            Self::Newer => "approvals_outdated",
+            Self::Behind => "approvals_behind",
+        }
+    }
+}
+
+/// An event of our own that counts and is to be put on record.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// Its place in the log.
+    pub placed: Placed,
+    /// Its nonce: names it in the record, should it be told twice.
+    pub nonce: String,
+    /// The event.
+    pub event: Event,
+    /// The approval with it.
+    pub approval: Arc<Approval>,
+}
+
+/// A handle to the control log; clones share it.
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+struct Shared {
+    folded: Mutex<Folded>,
+    backend: Backend,
+    replica: String,
+    clock: Clock,
+    /// Something is to be put on record.
+    happened: Notify,
+    /// Where it is kept how far that has come.
+    recorded: PathBuf,
+}
+
+enum Backend {
+    /// The thread that owns the files.
+    Local(mpsc::Sender<Job>),
+}
+
+/// What is to be appended, and whom to tell what became of it.
+struct Job {
+    envelope: Envelope,
+    reply: oneshot::Sender<Result<Fate, ControlError>>,
+}
+
+#[derive(Default)]
+struct Folded {
+    register: Register,
+    /// Whoever waits for an approval to change. An entry goes with the last who waits.
+    watched: HashMap<Id, watch::Sender<Arc<Approval>>>,
+    /// Own events that count and are not on record yet, in the log's order.
+    unrecorded: VecDeque<Happened>,
+    /// Events before this place are on record.
+    recorded_to: u64,
+    trouble: Option<ControlError>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("replica", &self.0.replica)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Opens the control log of a single process in `dir` and folds what is in it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(dir: &Path, replica: &str, clock: Clock) -> Result<Self, StoreError> {
+        let recorded = dir.join("recorded");
+        let mut folded = Folded {
+            recorded_to: read_cursor(&recorded),
+            ..Folded::default()
+        };
+        let log = ControlLog::open(dir, |placed, bytes| {
+            folded.take(placed, bytes, replica);
+        })?;
+        let (jobs, queue) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            folded: Mutex::new(folded),
+            backend: Backend::Local(jobs),
+            replica: replica.to_owned(),
+            clock,
+            happened: Notify::new(),
+            recorded,
+        });
+        let weak = Arc::downgrade(&shared);
+        let started = thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(move || write(log, &queue, &weak));
+        started.map_err(StoreError::io(dir))?;
+        Ok(Self(shared))
+    }
+
+    /// Appends `event` and tells what became of it.
+    ///
+    /// # Errors
+    /// [`ControlError`]: then nobody may act as if it counted, and nobody as if it did not.
+    pub async fn append(&self, event: Event) -> Result<Fate, ControlError> {
+        {
+            let folded = self.0.folded();
+            folded.usable()?;
+            if folded.unrecorded.len() >= MAX_UNRECORDED {
+                return Err(ControlError::Behind);
+            }
+        }
+        let envelope = Envelope {
+            nonce: Uuid::new_v4().to_string(),
+            replica: self.0.replica.clone(),
+            event,
+        };
+        let (reply, fate) = oneshot::channel();
+        let Backend::Local(jobs) = &self.0.backend;
+        jobs.send(Job { envelope, reply })
+            .map_err(|_| ControlError::Unreachable)?;
+        match tokio::time::timeout(WITHIN, fate).await {
+            Ok(Ok(fate)) => fate,
+            Ok(Err(_)) => Err(ControlError::Unreachable),
+            Err(_) => Err(ControlError::Unknown),
+        }
+    }
+
+    /// Whether events can be trusted to be written and read now, as far as is known.
+    ///
+    /// # Errors
+    /// [`ControlError`] where not.
+    pub fn usable(&self) -> Result<(), ControlError> {
+        self.0.folded().usable()
+    }
+
+    /// The approval `id`.
+    #[must_use]
+    pub fn approval(&self, id: &Id) -> Option<Arc<Approval>> {
+        self.0.folded().register.approval(id).cloned()
+    }
+
+    /// What an identical request would join now.
+    #[must_use]
+    pub fn for_request(&self, request: &Digest) -> Option<Arc<Approval>> {
+        let now = self.0.clock.now();
+        self.0.folded().register.for_request(request, now).cloned()
+    }
+
+    /// All approvals that are remembered, newest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Approval>> {
+        let mut all: Vec<_> = self.0.folded().register.iter().cloned().collect();
+        all.sort_by(|a, b| (b.asked_at, &b.asked.id).cmp(&(a.asked_at, &a.asked.id)));
+        all
+    }
+
+    /// How many are pending.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.0.folded().register.pending()
+    }
+
+    /// Events that count and are not on record yet.
+    #[must_use]
+    pub fn unrecorded(&self) -> usize {
+        self.0.folded().unrecorded.len()
+    }
+
+    /// The approval as it changes; `None` where there is none of this id.
+    #[must_use]
+    pub fn watch(&self, id: &Id) -> Option<watch::Receiver<Arc<Approval>>> {
+        let mut folded = self.0.folded();
+        let approval = folded.register.approval(id)?.clone();
+        folded
+            .watched
+            .retain(|_, sender| sender.receiver_count() > 0);
+        let sender = folded
+            .watched
+            .entry(id.clone())
+            .or_insert_with(|| watch::channel(approval).0);
+        Some(sender.subscribe())
+    }
+
+    /// The oldest own events that are not on record, at most `most`; waits until there is one.
+    pub async fn happened(&self, most: usize) -> Vec<Happened> {
+        loop {
+            let told = self.0.happened.notified();
+            {
+                let folded = self.0.folded();
+                if !folded.unrecorded.is_empty() {
+                    return folded.unrecorded.iter().take(most).cloned().collect();
+                }
+            }
+            told.await;
+        }
+    }
+
+    /// Notes that the oldest `n` of them are on record now. After a crash that was not noted they are told again.
+    pub fn recorded(&self, n: usize) {
+        let mut folded = self.0.folded();
+        let last = folded.unrecorded.drain(..n).next_back();
+        if let Some(last) = last {
+            folded.recorded_to = last.placed.offset + 1;
+            let to = folded.recorded_to;
+            drop(folded);
+            if let Err(error) = write_cursor(&self.0.recorded, to) {
+                tracing::warn!(%error, "how far approvals are on record could not be noted; they may be recorded twice");
+            }
+        }
+    }
+
+    /// Says of what has run out by the clock here that it has, so that it is on record and whoever waits is told.
+    /// By the log's own time it may not have: then it is said again later.
+    pub async fn expire(&self) -> Result<usize, ControlError> {
+        let now = self.0.clock.now();
+        let over: Vec<Id> = {
+            let folded = self.0.folded();
+            let live = |approval: &&Arc<Approval>| {
+                matches!(approval.state, State::Pending | State::Approved)
+                    && approval.state_at(now) == State::Expired
+            };
+            let over = folded.register.iter().filter(live);
+            over.map(|approval| approval.asked.id.clone()).collect()
+        };
+        let mut said = 0;
+        for id in over {
+            let stop = crate::approval::Stop { id, by: None };
+            if let Fate::Counts(_) = self.append(Event::Expired(stop)).await? {
+                said += 1;
+            }
+        }
+        Ok(said)
+    }
+}
+
+impl Shared {
+    fn folded(&self) -> MutexGuard<'_, Folded> {
+        self.folded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next event of the log.
+    fn take(&self, placed: Placed, bytes: &[u8]) -> Option<(String, Fate)> {
+        let told = self.folded().take(placed, bytes, &self.replica);
+        self.happened.notify_one();
+        told
+    }
+}
+
+impl Folded {
+    fn usable(&self) -> Result<(), ControlError> {
+        self.trouble.map_or(Ok(()), Err)
+    }
+
+    /// Folds the next event; its nonce and what became of it.
+    fn take(&mut self, placed: Placed, bytes: &[u8], replica: &str) -> Option<(String, Fate)> {
+        let envelope = match Envelope::read(bytes) {
+            Ok(envelope) => envelope,
+            Err(Unreadable::Newer) => {
+                // From here on this replica does not know what the others know.
+                self.trouble = Some(ControlError::Newer);
+                return None;
+            }
+            Err(Unreadable::Garbage) => {
+                tracing::error!(
+                    offset = placed.offset,
+                    "an event of the control log cannot be read and counts for nothing"
+                );
+                return None;
+            }
+        };
+        let fate = self.register.apply(placed, &envelope.event);
+        if let Fate::Counts(approval) = &fate {
+            if let Some(watched) = self.watched.get(&approval.asked.id) {
+                watched.send_replace(approval.clone());
+            }
+            if envelope.replica == replica && placed.offset >= self.recorded_to {
+                self.unrecorded.push_back(Happened {
+                    placed,
+                    nonce: envelope.nonce.clone(),
+                    event: envelope.event,
+                    approval: approval.clone(),
+                });
+            }
+        }
+        Some((envelope.nonce, fate))
+    }
+}
+
+/// The thread that owns the files: what comes together is written together, then folded, then told.
+fn write(mut log: ControlLog, queue: &mpsc::Receiver<Job>, shared: &std::sync::Weak<Shared>) {
+    while let Ok(first) = queue.recv() {
+        let mut jobs = vec![first];
+        while jobs.len() < MAX_BATCH
+            && let Ok(next) = queue.try_recv()
+        {
+            jobs.push(next);
+        }
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        // Nobody may wait any more; then nobody is sure that it counts, and it need not.
+        jobs.retain(|job| !job.reply.is_closed());
+        let events: Vec<Vec<u8>> = jobs.iter().map(|job| job.envelope.to_bytes()).collect();
+        let placed = log.append(shared.clock.now(), events.iter().map(Vec::as_slice));
+        let placed = match placed {
+            Ok(placed) => placed,
+            Err(error) => {
+                tracing::error!(%error, "the control log cannot be written; nothing that needs an approval is released until it can");
+                for job in jobs {
+                    let _ = job.reply.send(Err(ControlError::Unreachable));
+                }
+                continue;
+            }
+        };
+        for ((job, placed), bytes) in jobs.into_iter().zip(placed).zip(&events) {
+            let fate = match shared.take(placed, bytes) {
+                Some((_, fate)) => Ok(fate),
+                None => Err(ControlError::Newer),
+            };
+            let _ = job.reply.send(fate);
+        }
+    }
+}
+
+fn read_cursor(path: &Path) -> u64 {
+    // Where it cannot be read everything is told again.
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+fn write_cursor(path: &Path, to: u64) -> std::io::Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, format!("{to}\n"))?;
+    std::fs::rename(&new, path)
+}
+
+// What waits for a decision is bounded by what can be pending.
+const _: () = assert!(MAX_UNRECORDED <= MAX_APPROVALS);
+
+#[cfg(test)]
+mod tests;
