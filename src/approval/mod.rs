@@ -27,6 +27,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{self, Principal};
+
 pub use self::{
     digest::{Binding, Digest, RequestDigest},
     envelope::{Envelope, Unreadable},
@@ -143,8 +145,7 @@ impl Party {
     /// The account as one of its names.
     #[must_use]
     pub fn account(issuer: &str, subject: &str) -> String {
-        // A control character separates: neither an issuer's URL nor a subject has one that ends the other.
-        format!("{issuer}\u{1f}{subject}")
+        identity::account(issuer, subject)
     }
 
     /// Whether both are one human, as far as anybody says.
@@ -158,6 +159,16 @@ impl Party {
             || self.also.contains(&theirs)
             || other.also.contains(&mine)
             || !self.also.is_disjoint(&other.also)
+    }
+}
+
+impl From<&Principal> for Party {
+    fn from(principal: &Principal) -> Self {
+        Self {
+            issuer: principal.issuer.clone(),
+            subject: principal.subject.clone(),
+            also: principal.also.clone(),
+        }
     }
 }
 

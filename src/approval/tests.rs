@@ -621,3 +621,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_caller_is_known_by_every_name_their_token_gives() {
+    use crate::identity::{AuthMethod, Principal};
+    let principal = |issuer: &str, subject: &str, also: &[&str]| Principal {
+        issuer: issuer.to_owned(),
+        subject: subject.to_owned(),
+        groups: Vec::new(),
+        claims: std::collections::BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [0; 32],
+        expires_at: Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: also.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let (here, there) = ("https://here.example", "https://there.example");
+    let same =
+        |one: &Principal, other: &Principal| Party::from(one).is_same_as(&Party::from(other));
+    let alice = principal(here, "1", &["person:alice@x"]);
+    assert!(same(&alice, &principal(there, "9", &["person:alice@x"])));
+    assert!(same(
+        &alice,
+        &principal(there, "robot", &[&Party::account(here, "1")])
+    ));
+    assert!(!same(&alice, &principal(there, "1", &["person:bob@x"])));
+}

@@ -116,6 +116,8 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         algorithms,
         groups_claim: Some(groups_claim),
         claims: raw.claims,
+        person_claim: None,
+        owner_claim: None,
         clock_skew,
         allow_id_tokens: raw.allow_id_tokens,
     };

@@ -318,6 +318,8 @@ fn the_base_file_is_valid_and_means_what_it_says() {
                 algorithms: vec![Algorithm::Rs256],
                 groups_claim: Some("groups".to_owned()),
                 claims: vec!["department".to_owned()],
+                person_claim: None,
+                owner_claim: None,
                 clock_skew: Duration::from_secs(30),
                 allow_id_tokens: false,
             },

@@ -1,18 +1,18 @@
 //! The claims of a token (RFC 7519, section 4) held against the rules of its issuer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{IssuerRules, TokenError, json, jws::Typ};
+use super::{IssuerRules, TokenError, json, jws::Typ, person};
 
 /// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
 const MAX_GROUPS: usize = 512;
 /// Longest name of a group, in bytes.
 const MAX_GROUP_BYTES: usize = 256;
 /// Longest subject, in bytes (OIDC Core, section 2: 255 ASCII characters).
-const MAX_SUBJECT_BYTES: usize = 255;
+pub(super) const MAX_SUBJECT_BYTES: usize = 255;
 /// Claims that only ID tokens are given.
 const ID_TOKEN_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "s_hash"];
 
@@ -34,6 +34,16 @@ pub(super) struct Accepted {
     pub(super) groups: Vec<String>,
     pub(super) claims: BTreeMap<String, Value>,
     pub(super) expires_at: Timestamp,
+    pub(super) authenticated_at: Option<Timestamp>,
+    pub(super) issued_at: Option<Timestamp>,
+    pub(super) also: BTreeSet<String>,
+}
+
+/// When things happened to the token, and will.
+struct Times {
+    expires_at: Timestamp,
+    authenticated_at: Option<Timestamp>,
+    issued_at: Option<Timestamp>,
 }
 
 impl Claims {
@@ -56,7 +66,7 @@ impl Claims {
     ) -> Result<Accepted, TokenError> {
         self.check_type(typ, rules)?;
         self.check_audience(&rules.audiences)?;
-        let expires_at = self.check_times(rules, now)?;
+        let times = self.check_times(rules, now)?;
         let subject = self.subject()?;
         let groups = rules
             .groups_claim
@@ -67,11 +77,15 @@ impl Claims {
             .iter()
             .filter_map(|name| self.lookup(name).map(|value| (name.clone(), value.clone())))
             .collect();
+        let also = self.also(rules)?;
         Ok(Accepted {
             subject,
             groups,
             claims,
-            expires_at,
+            expires_at: times.expires_at,
+            authenticated_at: times.authenticated_at,
+            issued_at: times.issued_at,
+            also,
         })
     }
 
@@ -118,7 +132,7 @@ impl Claims {
         Ok(())
     }
 
-    fn check_times(&self, rules: &IssuerRules, now: Timestamp) -> Result<Timestamp, TokenError> {
+    fn check_times(&self, rules: &IssuerRules, now: Timestamp) -> Result<Times, TokenError> {
         let skew = i64::try_from(rules.skew().as_secs()).unwrap_or(i64::MAX);
         let exp = self.0.get("exp").ok_or(TokenError::ExpiryMissing)?;
         let expires_at = instant(exp, f64::floor).ok_or(TokenError::ExpiryInvalid)?;
@@ -132,24 +146,44 @@ impl Claims {
                 return Err(TokenError::NotYetValid);
             }
         }
-        if let Some(iat) = self.0.get("iat") {
-            let iat = instant(iat, f64::floor).ok_or(TokenError::IssuedAtInvalid)?;
-            if iat.as_second() > latest {
-                return Err(TokenError::IssuedInFuture);
+        let moment = |name: &str, fault: TokenError| {
+            let value = self.0.get(name);
+            value
+                .map(|value| instant(value, f64::floor).ok_or(fault))
+                .transpose()
+        };
+        let issued_at = moment("iat", TokenError::IssuedAtInvalid)?;
+        if issued_at.is_some_and(|iat| iat.as_second() > latest) {
+            return Err(TokenError::IssuedInFuture);
+        }
+        // One that lies ahead is no reason to refuse a call; whoever asks how fresh it is must ask that too.
+        let authenticated_at = moment("auth_time", TokenError::AuthTimeInvalid)?;
+        Ok(Times {
+            expires_at,
+            authenticated_at,
+            issued_at,
+        })
+    }
+
+    fn also(&self, rules: &IssuerRules) -> Result<BTreeSet<String>, TokenError> {
+        let mut also = BTreeSet::new();
+        for name in [&rules.person_claim, &rules.owner_claim]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(value) = self.lookup(name) {
+                person::names(value, &mut also)?;
             }
         }
-        Ok(expires_at)
+        if let Some(actor) = self.0.get("act") {
+            person::actors(actor, &rules.issuer, &mut also)?;
+        }
+        Ok(also)
     }
 
     fn subject(&self) -> Result<String, TokenError> {
         let subject = self.0.get("sub").ok_or(TokenError::SubjectMissing)?;
-        let subject = subject.as_str().ok_or(TokenError::SubjectInvalid)?;
-        if subject.is_empty()
-            || subject.len() > MAX_SUBJECT_BYTES
-            || subject.chars().any(char::is_control)
-        {
-            return Err(TokenError::SubjectInvalid);
-        }
+        let subject = plain(subject, MAX_SUBJECT_BYTES).ok_or(TokenError::SubjectInvalid)?;
         Ok(subject.to_owned())
     }
 
@@ -197,6 +231,13 @@ impl Claims {
             .get(&first.replace("~1", "/").replace("~0", "~"))?
             .pointer(rest)
     }
+}
+
+/// A string of 1 to `most` bytes without control characters.
+pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
+    let text = value.as_str()?;
+    let good = (1..=most).contains(&text.len()) && !text.chars().any(char::is_control);
+    good.then_some(text)
 }
 
 /// RFC 7519's NumericDate: seconds since 1970, whole or fractional, to the whole second that errs towards refusing.

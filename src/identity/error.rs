@@ -101,6 +101,9 @@ pub enum TokenError {
     /// `iat` lies in the future.
     #[error("the token was issued in the future")]
     IssuedInFuture,
+    /// `auth_time` is not a number of seconds that names an instant.
+    #[error("the authentication time of the token is not valid")]
+    AuthTimeInvalid,
     /// `sub` is missing.
     #[error("the token names no subject")]
     SubjectMissing,
@@ -113,6 +116,14 @@ pub enum TokenError {
     /// The groups were too many for the token, and the issuer keeps them elsewhere (`_claim_names`, OIDC Core 5.6.2).
     #[error("the groups of the token are not in the token")]
     GroupsElsewhere,
+    /// `act` (RFC 8693, 4.1) is not a chain of at most 8 actors, each with a `sub` that is a good subject and at most an `iss`
+    /// of 1 to 256 bytes without control characters.
+    #[error("the actor of the token is not valid")]
+    ActorInvalid,
+    /// A claim that names a person holds neither a string of 1 to 256 bytes without control characters, nor a whole number,
+    /// nor a list of at most 16 of these.
+    #[error("the person that the token names is not valid")]
+    PersonInvalid,
 }
 
 /// What an answer to the refused request says about how to authenticate (RFC 6750, section 3).
@@ -126,7 +137,7 @@ pub struct Challenge {
 
 impl TokenError {
     /// Every variant, for tables and for documentation.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::Missing,
         Self::Repeated,
         Self::NotBearer,
@@ -159,10 +170,13 @@ impl TokenError {
         Self::NotYetValid,
         Self::IssuedAtInvalid,
         Self::IssuedInFuture,
+        Self::AuthTimeInvalid,
         Self::SubjectMissing,
         Self::SubjectInvalid,
         Self::GroupsInvalid,
         Self::GroupsElsewhere,
+        Self::ActorInvalid,
+        Self::PersonInvalid,
     ];
 
     /// The stable machine-readable code.
@@ -201,10 +215,13 @@ impl TokenError {
             Self::NotYetValid => "token_not_yet_valid",
             Self::IssuedAtInvalid => "iat_invalid",
             Self::IssuedInFuture => "token_issued_in_future",
+            Self::AuthTimeInvalid => "auth_time_invalid",
             Self::SubjectMissing => "subject_missing",
             Self::SubjectInvalid => "subject_invalid",
             Self::GroupsInvalid => "groups_invalid",
             Self::GroupsElsewhere => "groups_elsewhere",
+            Self::ActorInvalid => "actor_invalid",
+            Self::PersonInvalid => "person_invalid",
         }
     }
 

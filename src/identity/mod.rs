@@ -14,7 +14,7 @@
 //!
 //! Can miss: an ID token that carries none of the marks listed at [`IssuerRules::allow_id_tokens`] is told from an access
 //! token by its audience alone, so a client id must never be listed as an audience. A revoked token is good until it
-//! expires.
+//! expires. That two accounts are one human is known only where a claim that the operator chose, or `act`, says so.
 
 mod bearer;
 mod claims;
@@ -22,9 +22,10 @@ mod error;
 mod json;
 mod jws;
 mod keyset;
+mod person;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -34,6 +35,7 @@ pub use self::{
     error::{Challenge, TokenError},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
+    person::{MAX_NAME_BYTES, MAX_NAMES, account},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
@@ -71,6 +73,13 @@ pub struct Principal {
     pub token_hash: [u8; 32],
     /// The instant (`exp`) after which the token counts for nothing.
     pub expires_at: Timestamp,
+    /// When the caller last proved who they are (`auth_time`, OIDC Core 2), where the issuer says so.
+    pub authenticated_at: Option<Timestamp>,
+    /// When the token was issued (`iat`), where it says so.
+    pub issued_at: Option<Timestamp>,
+    /// Further names of the human who calls: `person:` and a value of the issuer's `person_claim` or `owner_claim`, and the
+    /// [`account`] of each actor (`act`, RFC 8693). Two callers who share one are one human.
+    pub also: BTreeSet<String>,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -121,6 +130,9 @@ impl Unverified<'_> {
             auth_method: AuthMethod::OidcJwt,
             token_hash: token_hash(self.token),
             expires_at: accepted.expires_at,
+            authenticated_at: accepted.authenticated_at,
+            issued_at: accepted.issued_at,
+            also: accepted.also,
         })
     }
 }

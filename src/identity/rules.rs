@@ -113,6 +113,12 @@ pub struct IssuerRules {
     pub groups_claim: Option<String>,
     /// Further claims to keep, named like `groups_claim`.
     pub claims: Vec<String>,
+    /// The claim that names the human behind the account (an email, an employee number), named like `groups_claim`. One value
+    /// at two issuers is one human, so it must be one that its holder cannot choose.
+    pub person_claim: Option<String>,
+    /// The claim of a service account that names the human who owns it, named like `groups_claim`, with values like those of
+    /// `person_claim`.
+    pub owner_claim: Option<String>,
     /// How far the issuer's clock may be off, at most [`MAX_CLOCK_SKEW`].
     pub clock_skew: Duration,
     /// Whether ID tokens are accepted.

@@ -200,6 +200,8 @@ pub(crate) fn rules() -> IssuerRules {
         ],
         groups_claim: Some("groups".to_owned()),
         claims: vec!["email".to_owned(), "tier".to_owned(), "absent".to_owned()],
+        person_claim: None,
+        owner_claim: None,
         clock_skew: Duration::from_secs(30),
         allow_id_tokens: false,
     }

@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use aws_lc_rs::hmac;
 use proptest::prelude::*;
@@ -8,6 +11,7 @@ use super::{testing::*, *};
 
 mod claims;
 mod key_sets;
+mod persons;
 mod wycheproof;
 
 fn check(token: &str) -> Result<Principal, TokenError> {
@@ -51,6 +55,9 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
                 auth_method: AuthMethod::OidcJwt,
                 token_hash: token_hash(&token),
                 expires_at: Timestamp::from_second(NOW + 600).unwrap(),
+                authenticated_at: None,
+                issued_at: Some(Timestamp::from_second(NOW - 10).unwrap()),
+                also: BTreeSet::new(),
             },
             "{}",
             signer.algorithm

@@ -64,6 +64,9 @@ impl Case {
             auth_method: AuthMethod::OidcJwt,
             token_hash: [0; 32],
             expires_at: jiff::Timestamp::UNIX_EPOCH,
+            authenticated_at: None,
+            issued_at: None,
+            also: BTreeSet::new(),
         };
         let call = Call {
             method: "POST".to_owned(),

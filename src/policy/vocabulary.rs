@@ -220,5 +220,8 @@ pub(super) fn stranger() -> Principal {
         auth_method: AuthMethod::OidcJwt,
         token_hash: [0; 32],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: BTreeSet::new(),
     }
 }

@@ -345,8 +345,9 @@ fn weigh(principal: &Principal) -> usize {
         .iter()
         .map(|(name, value)| name.len() + 64 + weigh_value(value))
         .sum();
+    let also: usize = principal.also.iter().map(|name| name.len() + 64).sum();
     let own = size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
-    (own + groups + claims + 256).max(LEAST_ENTRY_BYTES)
+    (own + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
 }
 
 fn weigh_value(value: &serde_json::Value) -> usize {

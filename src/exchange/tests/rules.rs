@@ -1,7 +1,7 @@
 //! The rules exchanges are tested under, and who calls.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -161,5 +161,8 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
         auth_method: AuthMethod::OidcJwt,
         token_hash: [7; 32],
         expires_at: jiff::Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: BTreeSet::new(),
     }))
 }

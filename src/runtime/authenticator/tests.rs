@@ -362,6 +362,11 @@ fn what_memory_holds_is_weighed() {
     assert_eq!(weigh(&small), LEAST_ENTRY_BYTES);
     let large = testing_principal(vec!["g".repeat(250); 60]);
     assert!(weigh(&large) > 60 * 250);
+    let named = Principal {
+        also: (0..40).map(|n| format!("{n}{}", "p".repeat(250))).collect(),
+        ..small
+    };
+    assert!(weigh(&named) > 40 * 250);
 }
 
 fn testing_principal(groups: Vec<String>) -> Principal {

@@ -1,0 +1,198 @@
+//! Who else a caller is, and when they proved it.
+
+use super::*;
+
+fn naming() -> IssuerRules {
+    IssuerRules {
+        person_claim: Some("email".to_owned()),
+        owner_claim: Some("/ext/owner".to_owned()),
+        ..rules()
+    }
+}
+
+/// The further names of the caller whose token has these claims beside the usual; or the code it is refused with.
+fn also(changes: Value) -> Result<Vec<String>, &'static str> {
+    let token = P256.token(&claims_with(changes));
+    let principal = verify(&token, &naming(), &keys(&[&P256]), now()).map_err(TokenError::code)?;
+    Ok(principal.also.into_iter().collect())
+}
+
+fn actor(depth: usize) -> Value {
+    match depth {
+        0 => json!({"sub": "last"}),
+        _ => json!({"sub": format!("actor {depth}"), "act": actor(depth - 1)}),
+    }
+}
+
+#[test]
+fn a_person_is_named_by_the_claims_the_operator_chose_whatever_the_spelling() {
+    for (email, owner, expected) in [
+        (
+            json!("alice@example.com"),
+            json!(null),
+            vec!["person:alice@example.com"],
+        ),
+        (
+            json!(" Alice@EXAMPLE.com"),
+            json!(null),
+            vec!["person:alice@example.com"],
+        ),
+        (json!(4711), json!("4711"), vec!["person:4711"]),
+        (
+            json!(["a@x", "B@x"]),
+            json!("c@x"),
+            vec!["person:a@x", "person:b@x", "person:c@x"],
+        ),
+        (json!([]), json!(null), vec![]),
+        (
+            json!("x".repeat(256)),
+            json!(null),
+            vec![&*format!("person:{}", "x".repeat(256))],
+        ),
+    ] {
+        let mut changes = json!({ "email": email });
+        if !owner.is_null() {
+            changes["ext"] = json!({ "owner": owner });
+        }
+        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(also(changes), Ok(expected));
+    }
+    // Absent it names nobody, and a claim nobody chose names nobody either.
+    assert_eq!(also(json!({"email": null})), Ok(vec![]));
+    assert_eq!(check(&P256.token(&claims())).unwrap().also.len(), 0);
+}
+
+#[test]
+fn a_person_who_cannot_be_told_is_no_caller() {
+    let token = |email: &str| {
+        let text = claims_with(json!({"email": null})).to_string();
+        P256.sign_text(
+            &P256.header().to_string(),
+            &text.replacen('{', &format!("{{\"email\":{email},"), 1),
+        )
+    };
+    for email in [
+        "null",
+        "true",
+        "{}",
+        "1.5",
+        "1e3",
+        "\"\"",
+        "\"  \"",
+        "[\"a@x\", 1.5]",
+        "[[\"a@x\"]]",
+        "[null]",
+        "\"a\\u0000b\"",
+        "\"a\\u001fb\"",
+        "\"a\\nb\"",
+        &json!("x".repeat(257)).to_string(),
+        &json!(vec!["x"; 17]).to_string(),
+    ] {
+        let refused = verify(&token(email), &naming(), &keys(&[&P256]), now());
+        assert_eq!(refused, Err(TokenError::PersonInvalid), "{email:.40}");
+        // Where no claim was chosen for it, it is nobody's business.
+        assert_eq!(code(&token(email)), "ok", "{email:.40}");
+    }
+    assert_eq!(
+        also(json!({"email": null, "ext": {"owner": ""}})),
+        Err("person_invalid")
+    );
+}
+
+#[test]
+fn whoever_acts_is_known_by_their_account() {
+    let there = "https://other.example";
+    let cases = [
+        (json!({"sub": "robot"}), vec![account(ISSUER, "robot")]),
+        (
+            json!({"sub": "robot", "iss": there}),
+            vec![account(there, "robot")],
+        ),
+        (
+            json!({"sub": "robot", "client_id": "c", "act": {"sub": "bob", "iss": there}}),
+            vec![account(ISSUER, "robot"), account(there, "bob")],
+        ),
+        // One that says its issuer does not say it for the next.
+        (
+            json!({"sub": "robot", "iss": there, "act": {"sub": "bob"}}),
+            vec![account(ISSUER, "bob"), account(there, "robot")],
+        ),
+    ];
+    for (act, expected) in cases {
+        assert_eq!(
+            also(json!({"email": null, "act": act})),
+            Ok(expected),
+            "{act}"
+        );
+    }
+    let principal = check(&P256.token(&claims_with(json!({"act": actor(7)})))).unwrap();
+    assert_eq!(principal.also.len(), 8);
+    assert_eq!(principal.subject, "alice", "an actor is not the caller");
+}
+
+#[test]
+fn a_chain_of_actors_that_cannot_be_read_is_refused() {
+    for act in [
+        json!("robot"),
+        json!([]),
+        json!([{"sub": "robot"}]),
+        json!({}),
+        json!(7),
+        json!({"iss": ISSUER}),
+        json!({"sub": ""}),
+        json!({"sub": 7}),
+        json!({"sub": "a\u{1f}b"}),
+        json!({"sub": "x".repeat(256)}),
+        json!({"sub": "robot", "iss": null}),
+        json!({"sub": "robot", "iss": ""}),
+        json!({"sub": "robot", "iss": "https://a\u{1f}b"}),
+        json!({"sub": "robot", "iss": "x".repeat(257)}),
+        json!({"sub": "robot", "act": null}),
+        json!({"sub": "robot", "act": {"sub": "bob", "act": false}}),
+        actor(8),
+        actor(12),
+    ] {
+        let token = P256.token(&claims_with(json!({ "act": act })));
+        assert_eq!(code(&token), "actor_invalid", "{act}");
+    }
+    // `act: null` is no actor either; the helper takes null for "remove it".
+    let text = claims().to_string().replacen('{', "{\"act\":null,", 1);
+    assert_eq!(
+        code(&P256.sign_text(&P256.header().to_string(), &text)),
+        "actor_invalid"
+    );
+}
+
+#[test]
+fn when_the_caller_signed_in_is_told_as_the_issuer_tells_it() {
+    let second = |second| Some(Timestamp::from_second(second).unwrap());
+    for (auth_time, expected) in [
+        (json!(NOW - 60), second(NOW - 60)),
+        (json!(NOW as f64 - 0.5), second(NOW - 1)),
+        (json!(0), second(0)),
+        (json!(NOW + 9999), second(NOW + 9999)),
+        (json!(null), None),
+    ] {
+        let token = P256.token(&claims_with(json!({ "auth_time": auth_time })));
+        assert_eq!(
+            check(&token).unwrap().authenticated_at,
+            expected,
+            "{auth_time}"
+        );
+    }
+    for auth_time in [
+        json!("0"),
+        json!(-1),
+        json!(1e300),
+        json!([NOW]),
+        json!(true),
+        json!({}),
+    ] {
+        let token = P256.token(&claims_with(json!({ "auth_time": auth_time })));
+        assert_eq!(code(&token), "auth_time_invalid", "{auth_time}");
+    }
+    let token = P256.token(&claims_with(json!({"iat": NOW - 5})));
+    assert_eq!(check(&token).unwrap().issued_at, second(NOW - 5));
+    let token = P256.token(&claims_with(json!({"iat": null})));
+    assert_eq!(check(&token).unwrap().issued_at, None);
+}
