@@ -1,5 +1,6 @@
 //! The house put together: handles built, servers started, configuration followed, all of it drained on a signal.
 
+mod approvals;
 mod erase;
 mod live;
 mod reload;
@@ -27,6 +28,8 @@ use crate::{
     kafka::{KafkaOptions, sealed::SealedPublisher},
     keys::secret::SecretSource,
     runtime::{
+        clock::Clock,
+        control::Control,
         ledger::{Ledger, LedgerOptions, holders::Webhook, retention::Retention},
         seals::Seals,
     },
@@ -64,7 +67,8 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     report_opening(&ledger);
     let seals = open_seals(&config)?;
     let _sealed = publish_sealed(&config)?;
-    let live = Arc::new(Live::new(&config, ledger, seals)?);
+    let control = open_control(&config).await?;
+    let live = Live::new(&config, ledger, seals, control.clone())?;
     live.record_config(&config)
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
@@ -93,6 +97,12 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         config.audit.dir.clone(),
         stop.clone(),
     ));
+    let told = CancellationToken::new();
+    let approving = control.clone().map(|control| {
+        let recording = approvals::record(live.clone(), control.clone(), told.clone());
+        let expiring = approvals::expire(control, stop.clone());
+        [tokio::spawn(recording), tokio::spawn(expiring)]
+    });
     let following = tokio::spawn(reload::follow(
         live.clone(),
         path.to_owned(),
@@ -122,6 +132,11 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         cut_the_rest(&tasks, &cut).await
     };
     for task in [following, counting, erasing] {
+        task.await.context("a task of the service failed")?;
+    }
+    // What the last streams did to approvals is on record before the ledger ends.
+    told.cancel();
+    for task in approving.into_iter().flatten() {
         task.await.context("a task of the service failed")?;
     }
     let flushed = live.flush_strangers().await;
@@ -185,6 +200,19 @@ pub fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
     });
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
     Ok(options)
+}
+
+/// Opens the control log, where anything could need an approval.
+async fn open_control(config: &Config) -> anyhow::Result<Option<Control>> {
+    let Some(approvals) = &config.approvals else {
+        return Ok(None);
+    };
+    let (dir, replica) = (approvals.dir.clone(), replica(&config.audit));
+    let opening = tokio::task::spawn_blocking(move || {
+        Control::open(&dir, &replica, Clock::system())
+            .with_context(|| format!("the control log in `{}` cannot be used", dir.display()))
+    });
+    opening.await?.map(Some)
 }
 
 /// Where sealed payloads are kept; under the ledger's lock, so open that first.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,25 +12,29 @@ use std::{
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use futures::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use super::approvals;
 use crate::{
+    approval::{Approval, Asked, Claimed, Id},
     audit::{
         Durability,
         record::{ConfigLoaded, Entry, Event, Unauthenticated},
         seal::{Frame, Seed},
     },
     config::Config,
-    exchange::{Rules, Summary},
+    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
     grpc::Backing,
     http::Probe,
     identity::{Principal, TokenError},
     runtime::{
         authenticator::Authenticator,
         clock::Clock,
+        control::{Control, Happened},
         ledger::{Ledger, LedgerError},
         seals::Seals,
         snapshot::{self, SnapshotError},
@@ -49,11 +53,14 @@ pub(super) struct Live {
     ledger: Ledger,
     /// `None` where nothing was to be sealed when the program started.
     seals: Option<Seals>,
+    /// `None` where nothing could need an approval when the program started.
+    control: Option<Control>,
     metrics: Metrics,
     clock: Clock,
     /// Refusals before authentication, by code. Bounded: codes are the program's own.
     strangers: Mutex<BTreeMap<&'static str, u32>>,
     ready: AtomicBool,
+    itself: Weak<Self>,
 }
 
 /// A configuration that nothing keeps from being put into force any more.
@@ -69,21 +76,55 @@ impl Live {
         config: &Config,
         ledger: Ledger,
         seals: Option<Seals>,
-    ) -> Result<Self, SnapshotError> {
-        Ok(Self {
-            rules: ArcSwap::from_pointee(snapshot::rules(config, None)?),
-            authenticator: ArcSwap::from_pointee(snapshot::authenticator(config)?),
+        control: Option<Control>,
+    ) -> Result<Arc<Self>, SnapshotError> {
+        let rules = ArcSwap::from_pointee(snapshot::rules(config, None)?);
+        let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config)?);
+        Ok(Arc::new_cyclic(|itself| Self {
+            rules,
+            authenticator,
             ledger,
             seals,
+            control,
             metrics: Metrics::default(),
             clock: Clock::system(),
             strangers: Mutex::default(),
             ready: AtomicBool::new(false),
-        })
+            itself: itself.clone(),
+        }))
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    pub(super) fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn rules_in_force(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Checks a token as it counts now.
+    pub(super) async fn check(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
+        let authenticator = self.authenticator.load_full();
+        authenticator.authenticate(token, self.clock.now()).await
+    }
+
+    /// Something happened to an approval, and is on record.
+    pub(super) fn tell(&self, happened: &Happened) {
+        let approval = &happened.approval;
+        info!(
+            approval = %approval.asked.id,
+            session = approval.asked.session,
+            state = approval.state.name(),
+            "approval"
+        );
     }
 
     pub(super) fn ready(&self) {
@@ -239,6 +280,25 @@ impl Backing for Live {
         async move { authenticator.authenticate(token.expose_secret(), now).await }.boxed()
     }
 
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn ask(&self, asked: Box<Asked>) -> BoxFuture<'static, Result<Arc<Approval>, NotAsked>> {
+        approvals::ask(self.control.clone(), asked).boxed()
+    }
+
+    fn hold(&self, id: Id, token: SecretString, patience: Duration) -> BoxFuture<'static, Held> {
+        match self.itself.upgrade() {
+            Some(live) => approvals::hold(live, id, token, patience).boxed(),
+            None => async { Held::Unavailable("approvals_unavailable") }.boxed(),
+        }
+    }
+
+    fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {
+        approvals::claim(self.control.clone(), claimed).boxed()
+    }
+
     fn record(
         &self,
         entries: Vec<Entry>,
@@ -307,6 +367,10 @@ impl Probe for Live {
         if !self.ready.load(Ordering::Acquire) {
             troubles.push("starting or stopping".to_owned());
         }
+        let control = self.control.as_ref();
+        troubles.extend(
+            control.and_then(|control| control.usable().err().map(|error| error.to_string())),
+        );
         troubles.extend(
             self.ledger
                 .health()
@@ -324,6 +388,10 @@ impl Probe for Live {
         metrics.set("ledger", "cap_bytes", health.cap_bytes);
         metrics.set("ledger", "alarm_percent", health.alarm_percent.into());
         metrics.set("ledger", "records", health.records);
+        if let Some(control) = &self.control {
+            metrics.set("approvals", "pending", control.pending().into());
+            metrics.set("approvals", "unrecorded", control.unrecorded() as u64);
+        }
         if let Some(seals) = &self.seals {
             metrics.set("sealed", "bytes", seals.bytes());
         }

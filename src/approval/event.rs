@@ -76,7 +76,7 @@ pub struct Asked {
 }
 
 /// What an approver sees of the request, already masked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct View {
     /// The connection.
@@ -99,6 +99,16 @@ pub struct View {
     pub not_shown: u64,
     /// What the request refers to and whoever holds it may change.
     pub mutable: Vec<Mutable>,
+}
+
+/// Never its text.
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("connection", &self.connection)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Something outside the request's bytes that decides what it means.
@@ -137,6 +147,18 @@ pub enum Given {
     BreakGlass,
     /// No.
     Deny,
+}
+
+impl Given {
+    /// As records and the API name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::BreakGlass => "break_glass",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// The end of an approval that nobody decides.

@@ -20,6 +20,7 @@ mod envelope;
 mod event;
 mod register;
 mod rules;
+pub mod signed;
 #[cfg(test)]
 mod tests;
 

@@ -59,6 +59,8 @@ pub enum Event {
     Rotated(Rotated),
     /// The keys of what was sealed of the session are about to be destroyed.
     Erased(Erased),
+    /// Something happened to an approval, or somebody tried to make it happen, or looked at it.
+    Approval(Box<ApprovalEvent>),
 }
 
 /// Where a chain comes from.
@@ -194,6 +196,77 @@ pub struct Decision {
     pub exempt_from: Vec<String>,
     /// Conditions that could not be evaluated, and why.
     pub faults: Vec<String>,
+    /// The approval that this was asked for or goes by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// An approval, as a decision that goes by it has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Approval {
+    /// Its id.
+    pub id: String,
+    /// `pending`, `approved`, `denied`, `expired`, `cancelled` or `consumed`.
+    pub state: String,
+    /// SHA-256 that names the request, hex.
+    pub request_sha256: String,
+    /// SHA-256 of what was decided on, hex.
+    pub binding_sha256: String,
+    /// The session that asked; another than this one where the request was repeated.
+    pub asked_by_session: String,
+    /// Why it was asked for.
+    pub reasons: Vec<String>,
+    /// Who decided.
+    pub votes: Vec<ApprovalVote>,
+}
+
+/// One person's decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApprovalVote {
+    /// `iss` of who decided.
+    pub issuer: String,
+    /// `sub` of who decided.
+    pub subject: String,
+    /// Their groups, as far as they were asked for.
+    pub groups: Vec<String>,
+    /// `approve`, `break_glass` or `deny`.
+    pub given: String,
+    /// Why, as they said, masked.
+    pub reason: String,
+    /// When, by the control log's clock.
+    pub time: String,
+}
+
+/// Something happened to an approval, or somebody tried to make it happen, or looked at it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApprovalEvent {
+    /// `asked`, `seen`, `voted`, `approved`, `denied`, `cancelled`, `expired`, `consumed`, or `rejected`: a decision that does
+    /// not count.
+    pub action: String,
+    /// The approval with it.
+    pub approval: Approval,
+    /// Who did it; empty where time did.
+    pub issuer: String,
+    /// Who did it; empty where time did.
+    pub subject: String,
+    /// Stable code of why a decision does not count.
+    pub code: String,
+    /// The caller's `iss`; with `asked`.
+    pub caller_issuer: String,
+    /// The caller's `sub`; with `asked`.
+    pub caller_subject: String,
+    /// Seats to be filled, as `group: number`; with `asked`.
+    pub seats: BTreeMap<String, u32>,
+    /// Until when it can be decided, or used; by the control log's clock.
+    pub until: String,
+    /// Place of the event in the control log. Where a crash made it told twice, both records have the same.
+    #[serde(with = "decimal")]
+    pub control_offset: u64,
+    /// The event's nonce in the control log; empty where there is no event there.
+    pub control_nonce: String,
 }
 
 /// A request was permitted and is about to be forwarded. Durable before anything goes upstream.

@@ -83,6 +83,7 @@ fn decision() -> Decision {
         reason: "not for \"you\"".into(),
         exempt_from: list("mask-cards"),
         faults: list("policy `night`: no such key"),
+        approval: Some(approval()),
     }
 }
 
@@ -170,7 +171,39 @@ fn events() -> Vec<Event> {
             reason: "a request under Art. 17 GDPR".into(),
             asked_by: "uid 1000".into(),
         }),
+        Event::Approval(Box::new(ApprovalEvent {
+            action: "asked".into(),
+            approval: approval(),
+            issuer: "https://idp.example".into(),
+            subject: "bob".into(),
+            code: "not_asked".into(),
+            caller_issuer: "https://idp.example".into(),
+            caller_subject: "alice".into(),
+            seats: BTreeMap::from([("security".to_owned(), 1)]),
+            until: "2026-11-22T05:37:41Z".into(),
+            control_offset: 9_007_199_254_740_993,
+            control_nonce: "n-1".into(),
+        })),
     ]
+}
+
+fn approval() -> Approval {
+    Approval {
+        id: "0194-a".into(),
+        state: "approved".into(),
+        request_sha256: "de".repeat(32),
+        binding_sha256: "ad".repeat(32),
+        asked_by_session: "session-0".into(),
+        reasons: list("an SSN in the prompt"),
+        votes: vec![ApprovalVote {
+            issuer: "https://idp.example".into(),
+            subject: "bob".into(),
+            groups: list("security"),
+            given: "approve".into(),
+            reason: "seen".into(),
+            time: "2026-11-22T05:28:41Z".into(),
+        }],
+    }
 }
 
 fn samples() -> String {

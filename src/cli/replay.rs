@@ -400,6 +400,7 @@ impl Stage {
             reason,
             exempt_from,
             faults,
+            approval,
         } = first.decision;
         let verdict = match verdict.as_str() {
             "allow" => self.paint.good("allow"),
@@ -434,6 +435,21 @@ impl Stage {
         }
         for fault in faults {
             text += &format!("  {}\n", one_line(fault));
+        }
+        if let Some(approval) = approval {
+            text += &format!(
+                "  approval {} {}\n",
+                one_line(&approval.id),
+                one_line(&approval.state)
+            );
+            for vote in &approval.votes {
+                let (who, at) = (one_line(&vote.subject), one_line(&vote.issuer));
+                let (given, time) = (one_line(&vote.given), one_line(&vote.time));
+                text += &format!(
+                    "    {given} by {who} at {at}, {time}: {}\n",
+                    one_line(&vote.reason)
+                );
+            }
         }
         text
     }

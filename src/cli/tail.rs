@@ -256,6 +256,17 @@ fn describe(event: &Event) -> String {
             pruned.chain, pruned.records, pruned.rule
         ),
         Event::Rotated(rotated) => format!("rotated to key {}", rotated.key),
+        Event::Approval(event) => {
+            let by = match event.subject.as_str() {
+                "" => String::new(),
+                subject => format!(" by {subject} at {}", event.issuer),
+            };
+            let code = match event.code.as_str() {
+                "" => String::new(),
+                code => format!(" ({code})"),
+            };
+            format!("approval {} {}{by}{code}", event.approval.id, event.action)
+        }
     }
 }
 

@@ -30,6 +30,7 @@ mod media_type;
 mod notes;
 mod ollama;
 mod openai;
+mod references;
 mod request;
 mod selection;
 mod sse;
@@ -159,6 +160,10 @@ pub trait RequestBody: Send + fmt::Debug {
     fn texts(&self) -> Vec<Text<'_>>;
     /// Why parts of the body could not be scanned, such as `image_url`, each once; empty when all of it was.
     fn unscanned(&self) -> &[&'static str];
+    /// What the body refers to and does not hold, so that it could change later: kind and name.
+    fn references(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
     /// Says which of the body's fields are what. To be said before anything else is asked.
     fn select(&mut self, _selection: &Selection) {}
     /// Takes out of what [`rewrite`](Self::rewrite) returns each part that cannot be scanned.

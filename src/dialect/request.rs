@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{
     RequestBody, Selection, ShapeError, Text,
     json::{self, Document, Kind},
+    references::references,
     texts::{Fields, Mask, Said, Texts},
 };
 
@@ -132,6 +133,11 @@ impl RequestBody for Request {
 
     fn unscanned(&self) -> &[&'static str] {
         &self.texts.unscanned
+    }
+
+    fn references(&self) -> Vec<(&'static str, String)> {
+        // Read again rather than kept: few requests are ever asked.
+        Document::read(&self.text).map_or_else(|_| Vec::new(), |document| references(&document))
     }
 
     fn select(&mut self, selection: &Selection) {

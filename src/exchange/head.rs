@@ -19,6 +19,38 @@ use crate::{audit::record, mask};
 /// must arrive as plain text to be read.
 const DROPPED_HEADERS: [&str; 4] = ["accept-encoding", "cookie", "proxy-authorization", "prefer"];
 
+/// Fields that tell how a request travels and by which try, and nothing of what is asked for. Method, authority and path stand
+/// for themselves.
+const TRAVELS: [&str; 18] = [
+    ":method",
+    ":authority",
+    ":path",
+    ":scheme",
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "via",
+    "forwarded",
+    "user-agent",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "idempotency-key",
+];
+
+/// And their families: proxies' notes, tracing, and what SDKs count of their tries.
+const TRAVELS_PREFIXES: [&str; 5] = [
+    "x-forwarded-",
+    "x-envoy-",
+    "x-b3-",
+    "x-stainless-",
+    "x-datadog-",
+];
+
 /// Prefixes of headers that are ours alone, either way.
 pub(super) const OUR_PREFIXES: [&str; 2] = ["countersign-", "x-countersign-"];
 
@@ -138,6 +170,43 @@ impl Head {
         one(&self.headers, "content-type")
     }
 
+    /// Every field of the head.
+    pub(super) fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The caller's token, as it was when it was read first.
+    pub(super) fn token(&self) -> SecretString {
+        rules::token(&self.headers, self.connection.token_header).unwrap_or_default()
+    }
+
+    /// The connection this request belongs to under other rules.
+    pub(super) fn connection_under(&self, rules: &Rules) -> Option<Arc<Connection>> {
+        rules.connection(&self.authority, &self.path).cloned()
+    }
+
+    /// The fields that go upstream and may mean something there, in their order: all but those that only tell how the request
+    /// travels, which differ with every try.
+    pub(super) fn meaningful(&self) -> Vec<(&str, &[u8])> {
+        let lent = self.connection.credential.as_ref();
+        let lent = lent.map(|credential| credential.header.as_str());
+        let travels = |name: &str| {
+            TRAVELS.contains(&name)
+                || TRAVELS_PREFIXES
+                    .iter()
+                    .chain(&OUR_PREFIXES)
+                    .any(|prefix| name.starts_with(prefix))
+                || CREDENTIAL_HEADERS.contains(&name)
+                || DROPPED_HEADERS.contains(&name)
+                || name == self.connection.token_header
+                || lent == Some(name)
+        };
+        self.headers
+            .iter()
+            .filter(|(name, _)| !travels(name))
+            .collect()
+    }
+
     /// Whether the body is sent as it is.
     pub(super) fn is_unencoded(&self) -> bool {
         self.headers.is_unencoded()
@@ -215,7 +284,8 @@ impl Head {
         }
     }
 
-    fn target(&self) -> String {
+    /// Path and query as received.
+    pub(super) fn target(&self) -> String {
         match &self.query {
             Some(query) => format!("{}?{query}", self.path),
             None => self.path.clone(),

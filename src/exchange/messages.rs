@@ -1,12 +1,14 @@
 //! What an exchange is told and what it asks for. Bodies and tokens never show in `Debug`.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::Headers;
+use super::{Headers, Rules};
 use crate::{
+    approval::{Approval, Asked, Claimed, Id, State},
     audit::{Durability, record::Entry, seal::Frame},
     identity::{Principal, TokenError},
 };
@@ -27,6 +29,12 @@ pub enum Input {
     ResponseTrailers(Headers),
     /// The token was checked.
     Authenticated(Result<Arc<Principal>, TokenError>),
+    /// The approval is in the control log: this one, or that of the same request asked for before.
+    Asked(Result<Arc<Approval>, NotAsked>),
+    /// The approval was decided, or the time to wait for it is over.
+    Held(Held),
+    /// The approval is this exchange's to use, once; or it is not.
+    Claimed(Result<Arc<Approval>, NotClaimed>),
     /// The records of an [`Output::Record`] are durable, or could not be made so (with a stable code).
     Recorded(Result<(), &'static str>),
     /// [`RECORD_EVERY`](super::RECORD_EVERY) has passed.
@@ -37,11 +45,76 @@ pub enum Input {
     Shutdown,
 }
 
+/// Why an approval could not be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAsked {
+    /// As many are pending as may be.
+    TooMany,
+    /// The control log takes none now; a stable code.
+    Unavailable(&'static str),
+}
+
+/// What came of waiting for an approval.
+pub enum Held {
+    /// It was given. What was true when it was asked for may not be now: the rules in force and the caller's token, checked again.
+    Approved {
+        /// The approval.
+        approval: Arc<Approval>,
+        /// The rules in force now.
+        rules: Arc<Rules>,
+        /// The caller now.
+        principal: Result<Arc<Principal>, TokenError>,
+        /// Now, by the wall clock.
+        now: Timestamp,
+    },
+    /// It never will be given, or is used.
+    Over(Arc<Approval>, State),
+    /// It is not decided yet.
+    Pending(Arc<Approval>),
+    /// The control log cannot be followed now; a stable code.
+    Unavailable(&'static str),
+}
+
+impl Held {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Approved { .. } => "approved",
+            Self::Over(_, state) => state.name(),
+            Self::Pending(_) => "pending",
+            Self::Unavailable(code) => code,
+        }
+    }
+}
+
+/// Why an approval could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotClaimed {
+    /// It is in this state.
+    Over(State),
+    /// The control log did not say; a stable code.
+    Unavailable(&'static str),
+}
+
+/// What a caller whose request needs an approval is told of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ticket {
+    /// The approval, once it is known.
+    pub(super) id: Option<Id>,
+    /// Whether they would rather have a 202 than an error.
+    pub(super) respond_async: bool,
+}
+
 /// What should happen, in order.
 #[derive(Debug)]
 pub enum Output {
     /// Check this token and answer with [`Input::Authenticated`].
     Authenticate(SecretString),
+    /// Ask for this approval and answer with [`Input::Asked`].
+    Ask(Box<Asked>),
+    /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the token checked again.
+    Hold(Id, SecretString, Duration),
+    /// Claim the approval and answer with [`Input::Claimed`].
+    Claim(Claimed),
     /// Keep these sealed frames beside the log, then append these records, and answer with [`Input::Recorded`] once all are durable.
     /// Never asked for twice at once.
     Record(Vec<Entry>, Vec<Frame>, Durability),
@@ -171,6 +244,15 @@ impl fmt::Debug for Input {
             Self::Authenticated(result) => f
                 .debug_tuple("Authenticated")
                 .field(&result.as_ref().map(drop))
+                .finish(),
+            Self::Asked(result) => f
+                .debug_tuple("Asked")
+                .field(&result.as_ref().map(|approval| &approval.asked.id))
+                .finish(),
+            Self::Held(held) => f.debug_tuple("Held").field(&held.name()).finish(),
+            Self::Claimed(result) => f
+                .debug_tuple("Claimed")
+                .field(&result.as_ref().map(|approval| &approval.asked.id))
                 .finish(),
             Self::Recorded(result) => f.debug_tuple("Recorded").field(result).finish(),
             Self::Tick => f.write_str("Tick"),

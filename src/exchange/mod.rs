@@ -1,8 +1,11 @@
 //! One request and its answer: inputs in, outputs out, no IO and no clock.
 //!
 //! ```text
-//!  request   AwaitingHeaders -> AwaitingIdentity -> AwaitingBody -> AwaitingOpened -> Forwarded
-//!                    \_________________\_________________\___ AwaitingRefused -> refused
+//!  request   AwaitingHeaders -> AwaitingIdentity -> AwaitingBody ---------------------> AwaitingOpened -> Forwarded
+//!                    \_________________\_____________|   \_ AwaitingTicket             /
+//!                                                    |      AwaitingDecision          /
+//!                                                    |      AwaitingClaim ___________/
+//!                                                    \__________\_ refused
 //!  response  AwaitingHeaders -> Expected -> Flowing -> (Draining) -> Ended
 //! ```
 //!
@@ -13,30 +16,37 @@
 //!
 //! What it can miss: text inside content no detector can look into, where the connection lets that pass; the record says so.
 
+mod approval;
 mod budget;
 mod filter;
 mod head;
 mod headers;
 mod journal;
 mod messages;
+mod prefer;
 mod refusal;
 mod request;
 mod response;
 mod route;
 mod rules;
 mod sealing;
+mod view;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use self::{
+    approval::of_record,
     budget::{Admission, Budget},
     headers::Headers,
-    messages::{Answer, Attributes, Immediate, Input, Mutation, Output, Summary},
+    messages::{
+        Answer, Attributes, Held, Immediate, Input, Mutation, NotAsked, NotClaimed, Output, Summary,
+    },
     refusal::Refusal,
     request::COPIES,
     route::{HostPattern, Route, Territory},
@@ -45,7 +55,7 @@ pub use self::{
         Unscanned,
     },
 };
-use self::{journal::Journal, request::Request, response::Response};
+use self::{journal::Journal, messages::Ticket, request::Request, response::Response};
 use crate::{
     audit::{Durability, record::Entry, seal::Seed},
     dialect::ErrorShape,
@@ -75,8 +85,14 @@ pub struct Exchange {
     step: Option<Step>,
     /// How the exchange ends, once that is known.
     ending: Option<Ending>,
+    /// What the caller is told of the approval that is needed.
+    ticket: Option<Ticket>,
+    /// The instant by the wall clock when the exchange began, or when it was released.
+    now: Timestamp,
     /// Nobody waits for the rest any more: Envoy is gone, or our time is over.
     last_call: bool,
+    /// Why nobody waits for an approval any more.
+    unwanted: Option<Refusal>,
     over: bool,
 }
 
@@ -116,10 +132,10 @@ enum Ending {
 }
 
 impl Exchange {
-    /// An exchange under `rules`, known by `session`. From `seed`, which must be random and this session's alone, comes what its
+    /// An exchange under `rules`, known by `session`, that begins at `now`. From `seed`, which must be random and this session's alone, comes what its
     /// payload is sealed with; without one, requests that would be sealed are refused.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, session: String, seed: Option<Seed>) -> Self {
+    pub fn new(rules: Arc<Rules>, session: String, seed: Option<Seed>, now: Timestamp) -> Self {
         let share = rules.budget.share();
         Self {
             rules,
@@ -133,7 +149,10 @@ impl Exchange {
             answered: 0,
             step: None,
             ending: None,
+            ticket: None,
+            now,
             last_call: false,
+            unwanted: None,
             over: false,
         }
     }
@@ -197,6 +216,9 @@ impl Exchange {
             Input::ResponseHeaders(headers, end) => self.on_response_headers(&headers, end, out),
             Input::ResponseBody(bytes, end) => self.on_response_body(&bytes, end, out),
             Input::ResponseTrailers(trailers) => self.on_response_trailers(&trailers, out),
+            Input::Asked(result) => self.on_asked(result, out),
+            Input::Held(held) => self.on_held(held, out),
+            Input::Claimed(result) => self.on_claimed(result, out),
             Input::Recorded(result) => self.on_recorded(result, out),
             Input::Tick => self.record_delivered(out),
             Input::Gone => self.on_gone(out),
@@ -245,6 +267,9 @@ impl Exchange {
     fn on_gone(&mut self, out: &mut Vec<Output>) {
         match (&self.step, &self.request) {
             (None, Request::AwaitingBody(..)) => self.refuse(Refusal::CallerGone, None, out),
+            (None, request) if request.awaits_approval() => {
+                self.give_up(Refusal::CallerGone, out);
+            }
             _ => self.cut("cut_short", "stream_ended", out),
         }
     }
@@ -253,6 +278,9 @@ impl Exchange {
     fn on_shutdown(&mut self, out: &mut Vec<Output>) {
         if self.step.is_some() || self.journal.is_open() {
             return self.end(Ending::Refuse(Refusal::ShuttingDown), out);
+        }
+        if self.request.awaits_approval() {
+            return self.give_up(Refusal::ShuttingDown, out);
         }
         match self.response {
             Response::AwaitingHeaders => self.refuse(Refusal::ShuttingDown, None, out),
@@ -364,9 +392,10 @@ impl Exchange {
 
     /// Answers the caller with `refusal` in the model's stead and ends well: Envoy acts on it and closes the stream.
     fn tell(&mut self, refusal: &Refusal, out: &mut Vec<Output>) {
+        let status = self.status_of(refusal);
         let message = refusal.message();
         let shape = ErrorShape {
-            status: refusal.status(),
+            status,
             code: refusal.code(),
             message: &message,
         };
@@ -375,6 +404,7 @@ impl Exchange {
             None => crate::dialect::plain_error(&shape),
         };
         let mut headers = self.marks();
+        headers.extend(self.ticket_headers(refusal));
         headers.push(("content-type".into(), content_type.to_owned().into()));
         headers.extend(
             refusal
@@ -387,9 +417,9 @@ impl Exchange {
                 .map(|seconds| ("retry-after".into(), seconds.to_string().into())),
         );
         self.conclude("refused", refusal.code());
-        self.summary.status = refusal.status();
+        self.summary.status = status;
         let immediate = Immediate {
-            status: refusal.status(),
+            status,
             headers,
             body,
             code: refusal.code(),

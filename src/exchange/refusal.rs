@@ -36,6 +36,24 @@ pub enum Refusal {
     Unscannable(&'static str),
     /// Policy says no.
     Denied(Denial),
+    /// Somebody must approve the request, and has not yet.
+    ApprovalRequired,
+    /// Somebody said no.
+    ApprovalDenied,
+    /// Nobody said yes in time, or the request did not come in time afterwards.
+    ApprovalExpired,
+    /// The approval was stopped by its caller or an administrator.
+    ApprovalCancelled,
+    /// The approval was used by another request.
+    ApprovalUsed,
+    /// What would be forwarded is not what was approved.
+    ApprovalMismatch,
+    /// The caller has as many approvals pending as they may.
+    TooManyApprovals,
+    /// The request refers to what could change after it was approved: which kinds.
+    MutableContent(String),
+    /// The control log cannot be reached.
+    ApprovalsUnavailable(&'static str),
     /// Envoy chose a route or cluster that the connection's credential is not for.
     RouteNotAllowed,
     /// The detectors a policy obliges to could not be put to work.
@@ -72,13 +90,24 @@ impl Refusal {
             | Self::Shape(_)
             | Self::Unscannable(_) => 400,
             Self::BadToken(error) => error.challenge().status,
-            Self::Upgrade | Self::EndpointNotAllowed | Self::Denied(_) | Self::RouteNotAllowed => {
-                403
-            }
+            Self::Upgrade
+            | Self::EndpointNotAllowed
+            | Self::Denied(_)
+            | Self::RouteNotAllowed
+            | Self::ApprovalRequired
+            | Self::ApprovalDenied
+            | Self::ApprovalExpired
+            | Self::ApprovalCancelled
+            | Self::ApprovalUsed
+            | Self::ApprovalMismatch
+            | Self::MutableContent(_) => 403,
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
-            Self::TooManyStreams => 429,
-            Self::Overloaded | Self::AuditUnavailable(_) | Self::ShuttingDown => 503,
+            Self::TooManyStreams | Self::TooManyApprovals => 429,
+            Self::Overloaded
+            | Self::AuditUnavailable(_)
+            | Self::ApprovalsUnavailable(_)
+            | Self::ShuttingDown => 503,
             Self::Unmaskable => 500,
             Self::TimedOut => 504,
             // nginx's for the same; nobody is there to see it.
@@ -108,6 +137,15 @@ impl Refusal {
             Self::Denied(Denial::ByPolicy(_)) => "policy_denied",
             Self::Denied(Denial::ByDefault) => "no_policy_allows",
             Self::Denied(Denial::CannotEvaluate) => "policy_error",
+            Self::ApprovalRequired => "approval_required",
+            Self::ApprovalDenied => "approval_denied",
+            Self::ApprovalExpired => "approval_expired",
+            Self::ApprovalCancelled => "approval_cancelled",
+            Self::ApprovalUsed => "approval_used",
+            Self::ApprovalMismatch => "approval_mismatch",
+            Self::TooManyApprovals => "too_many_approvals",
+            Self::MutableContent(_) => "mutable_content",
+            Self::ApprovalsUnavailable(code) => code,
             Self::RouteNotAllowed => "route_not_allowed",
             Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
@@ -157,6 +195,25 @@ impl Refusal {
             Self::Denied(Denial::CannotEvaluate) => {
                 "A policy could not be evaluated, so the request is denied.".into()
             }
+            Self::ApprovalRequired => {
+                "A person must approve this request. Repeat the same request once it is approved; the header countersign-approval names it.".into()
+            }
+            Self::ApprovalDenied => "This request was not approved.".into(),
+            Self::ApprovalExpired => "Nobody approved this request in time; repeat it to ask anew.".into(),
+            Self::ApprovalCancelled => "The approval of this request was cancelled.".into(),
+            Self::ApprovalUsed => {
+                "The approval was used by the same request already; repeat it to ask anew.".into()
+            }
+            Self::ApprovalMismatch => {
+                "What would be forwarded now is not what was approved; repeat the request to ask anew.".into()
+            }
+            Self::TooManyApprovals => "Too many of your requests wait for an approval.".into(),
+            Self::MutableContent(kinds) => {
+                format!("A request that needs an approval must not refer to what could change afterwards: {kinds}.")
+            }
+            Self::ApprovalsUnavailable(_) => {
+                "Approvals cannot be asked for or checked now, so the request does not go on; try again shortly.".into()
+            }
             Self::RouteNotAllowed => {
                 "The route taken is not one this connection may lend its credential to.".into()
             }
@@ -201,7 +258,10 @@ impl Refusal {
             Self::TooManyStreams
             | Self::Overloaded
             | Self::AuditUnavailable(_)
+            | Self::ApprovalsUnavailable(_)
             | Self::ShuttingDown => Some(1),
+            Self::ApprovalRequired => Some(10),
+            Self::TooManyApprovals => Some(60),
             Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
             _ => None,
         }

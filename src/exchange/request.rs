@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     Answer, Attributes, Exchange, Mutation, Output, PIECE, Refusal, Step,
+    approval::{Claiming, Waiting},
     budget::{Full, Place},
     head::{Head, Target},
     headers::Headers,
@@ -17,8 +18,8 @@ use crate::{
     detect::{DetectorError, Entity},
     dialect::{Endpoint, NOT_SELECTED, RequestBody, ShapeError, Text},
     identity::{Principal, TokenError},
-    mask::{self, Plan},
-    policy::{self, Call, Outcome, Permit},
+    mask::{self, Operator, Plan},
+    policy::{self, Call, Obligations, Outcome, Permit},
 };
 
 /// How often a request's body is in memory while it is decided on: as received, as forwarded and as recorded. An answer
@@ -30,6 +31,9 @@ pub(super) enum Request {
     AwaitingHeaders,
     AwaitingIdentity(Box<Head>, Body),
     AwaitingBody(Box<Caller>, Body),
+    AwaitingTicket(Box<Waiting>),
+    AwaitingDecision(Box<Waiting>),
+    AwaitingClaim(Box<Claiming>),
     AwaitingOpened(Box<Forward>),
     /// Refused, told or about to be.
     Refused,
@@ -50,23 +54,48 @@ pub(super) struct Body {
 
 /// A known caller and what they call.
 pub(super) struct Caller {
-    head: Box<Head>,
-    principal: Arc<Principal>,
-    endpoint: Endpoint,
-    place: Place,
+    pub(super) head: Box<Head>,
+    pub(super) principal: Arc<Principal>,
+    pub(super) endpoint: Endpoint,
+    pub(super) place: Place,
 }
 
 /// A request ready to go. INVARIANT: made only together with the permit it holds.
 pub(super) struct Forward {
     permit: Permit,
+    parts: Parts,
+    place: Place,
+}
+
+/// What would go upstream.
+pub(super) struct Parts {
     head: Mutation,
     body: Masked,
     /// How the answer will be treated.
     response: Response,
-    place: Place,
 }
 
-/// What was read of a request that is refused, for its record.
+/// A request that policy has spoken on.
+pub(super) struct Weighed {
+    pub(super) leave: Leave,
+    pub(super) parts: Parts,
+    pub(super) read: Box<Read>,
+    pub(super) call: Call,
+    pub(super) findings: BTreeMap<Entity, u64>,
+    pub(super) risk: i64,
+    /// What it refers to outside its bytes, kind and name; looked for only where somebody must approve it.
+    pub(super) references: Vec<(&'static str, String)>,
+}
+
+/// What policy says of a request that it does not deny.
+pub(super) enum Leave {
+    /// It may go.
+    Permit(Permit),
+    /// Once it is approved.
+    Pending(policy::Pending),
+}
+
+/// What was read of a request, for its record.
 #[derive(Default)]
 pub(super) struct Read {
     decision: record::Decision,
@@ -78,12 +107,62 @@ pub(super) struct Read {
 /// Why a request is refused, and what was read of it.
 type Refused = (Refusal, Option<Box<Read>>);
 
+impl Forward {
+    pub(super) fn new(permit: Permit, parts: Parts, place: Place) -> Self {
+        Self {
+            permit,
+            parts,
+            place,
+        }
+    }
+}
+
+impl Parts {
+    /// The body as it would be forwarded.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body.bytes
+    }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        self.body.bytes.len() + self.response.memory()
+    }
+}
+
+impl Read {
+    /// The request as its record shows it; empty where it shows none.
+    pub(super) fn text(&self) -> &str {
+        &self.request.body
+    }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        self.request.body.len()
+    }
+
+    /// With the approval that it goes by, or that it is refused for want of.
+    pub(super) fn under(mut self: Box<Self>, approval: record::Approval) -> Box<Self> {
+        self.decision.approval = Some(approval);
+        self
+    }
+}
+
 impl Request {
+    /// Whether an approval is being asked for, waited for or claimed.
+    pub(super) fn awaits_approval(&self) -> bool {
+        matches!(
+            self,
+            Self::AwaitingTicket(_) | Self::AwaitingDecision(_) | Self::AwaitingClaim(_)
+        )
+    }
+
     /// Bytes of the body held.
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::AwaitingIdentity(_, body) | Self::AwaitingBody(_, body) => body.bytes.len(),
-            Self::AwaitingOpened(forward) => forward.body.bytes.len() + forward.response.memory(),
+            Self::AwaitingTicket(waiting) | Self::AwaitingDecision(waiting) => waiting.memory(),
+            Self::AwaitingClaim(claiming) => claiming.memory(),
+            Self::AwaitingOpened(forward) => forward.parts.memory(),
             Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
         }
     }
@@ -266,14 +345,19 @@ impl Exchange {
         if request.payload.is_empty() {
             request.payload = "omit".into();
         }
+        let verdict = if matches!(refusal, Refusal::ApprovalRequired) {
+            "hold"
+        } else {
+            "deny"
+        };
         let decision = record::Decision {
-            verdict: "deny".into(),
+            verdict: verdict.into(),
             policy_digest: self.rules.digest.clone(),
             code: refusal.code().into(),
             reason: refusal.message(),
             ..decision
         };
-        let status = refusal.status().into();
+        let status = self.status_of(&refusal).into();
         let entries = self
             .journal
             .refused(request, original.as_deref(), decision, status);
@@ -283,32 +367,54 @@ impl Exchange {
     fn decide_when_whole(&mut self, out: &mut Vec<Output>) {
         match std::mem::replace(&mut self.request, Request::Refused) {
             Request::AwaitingBody(caller, body) if body.whole => {
-                match self.decide(*caller, body.bytes.freeze()) {
-                    Ok((forward, read)) => self.open(forward, read, out),
-                    Err((refusal, read)) => self.refuse(refusal, read, out),
-                }
+                self.decide(*caller, body.bytes.freeze(), out);
             }
             unfinished => self.request = unfinished,
         }
     }
 
-    /// The whole request is here: what does policy say, and what would go upstream?
-    fn decide(&mut self, caller: Caller, received: Bytes) -> Result<(Forward, Box<Read>), Refused> {
+    /// The whole request is here: what does policy say?
+    fn decide(&mut self, caller: Caller, mut received: Bytes, out: &mut Vec<Output>) {
+        let weighed = match self.weigh(&caller, &mut received) {
+            Ok(weighed) => weighed,
+            Err((refusal, read)) => return self.refuse(refusal, read, out),
+        };
+        match weighed.leave {
+            Leave::Permit(permit) => {
+                let forward = Forward::new(permit, weighed.parts, caller.place);
+                self.open(forward, weighed.read, out);
+            }
+            Leave::Pending(_) => self.ask(caller, received, weighed, out),
+        }
+    }
+
+    /// What policy says of the request, and what would go upstream. Where it may have to be approved, `received` stays.
+    pub(super) fn weigh(
+        &mut self,
+        caller: &Caller,
+        received: &mut Bytes,
+    ) -> Result<Weighed, Refused> {
         let Caller {
             head,
             principal,
             endpoint,
-            place,
+            ..
         } = caller;
+        let endpoint = *endpoint;
         let connection = head.connection.clone();
         let length = received.len();
-        let copies = COPIES + usize::from(connection.seals());
+        let may_hold = connection.chain.most_owed().is_some();
+        let copies = COPIES + usize::from(connection.seals()) + usize::from(may_hold);
         if self.share.set(copies * length).is_err() {
             return Err((Refusal::Overloaded, None));
         }
         let original = connection.seals().then(|| received.clone());
-        let secrets = connection.secrets(&principal, &received);
-        let mut body = read(&head, endpoint, received).map_err(|refusal| (refusal, None))?;
+        let secrets = connection.secrets(principal, received);
+        let received = match may_hold {
+            true => received.clone(),
+            false => std::mem::take(received),
+        };
+        let mut body = read(head, endpoint, received).map_err(|refusal| (refusal, None))?;
         body.select(&connection.fields);
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
@@ -316,12 +422,16 @@ impl Exchange {
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
         let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
+        let call = call(head, endpoint, &*body, length);
+        let risk = self.rules.risk.score(&call, &findings);
         let verdict = connection.chain.evaluate(&policy::Request {
-            principal: &principal,
-            call: &call(&head, endpoint, &*body, length),
+            principal,
+            call: &call,
             findings: &findings,
             connection: &connection.name,
             dialect: connection.dialect.name(),
+            risk,
+            time: Some(self.rules.time_at(self.now)),
         });
         self.summary.faults.clone_from(&verdict.faults);
         let mut read = Box::new(Read {
@@ -334,39 +444,47 @@ impl Exchange {
             request: shown(&connection, &*body, &findings, clean, length),
             original,
         });
-        let prepared = match verdict.outcome {
-            Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
-            Outcome::Allow(_) if unscannable.is_some() => {
-                Err(Refusal::Unscannable(unscannable.unwrap_or_default()))
+        let (leave, mut references) = match verdict.outcome {
+            Outcome::Deny(denial) => return Err((Refusal::Denied(denial), Some(read))),
+            _ if unscannable.is_some() => {
+                let why = Refusal::Unscannable(unscannable.unwrap_or_default());
+                return Err((why, Some(read)));
             }
-            Outcome::Allow(permit) => prepare(&head, endpoint, &*body, &permit, &secrets, clean)
-                .map(|(head, body, response)| (permit, head, body, response)),
+            Outcome::Allow(permit) => (Leave::Permit(permit), Vec::new()),
+            Outcome::Hold(pending) => (Leave::Pending(pending), body.references()),
         };
-        let (permit, head, body, response) = match prepared {
-            Ok(prepared) => prepared,
+        references.sort_unstable();
+        references.dedup();
+        let obligations = match &leave {
+            Leave::Permit(permit) => permit.obligations(),
+            Leave::Pending(pending) => pending.obligations(),
+        };
+        let parts = match prepare(head, endpoint, &*body, obligations, &secrets, clean) {
+            Ok(parts) => parts,
             Err(refusal) => return Err((refusal, Some(read))),
         };
         // Stand-ins can be longer than what they stand for.
-        let held = length + body.bytes.len() + read.request.body.len() + response.memory();
+        let held = length + parts.memory() + read.memory();
         if self.share.set(held.max(copies * length)).is_err() {
             return Err((Refusal::Overloaded, Some(read)));
         }
         let request = &mut read.request;
-        request.masked.clone_from(&body.operators);
-        if request.body.as_bytes() == body.bytes {
-            request.forwarded_sha256 = crate::audit::sha256_hex(&body.bytes);
+        request.masked.clone_from(&parts.body.operators);
+        if request.body.as_bytes() == parts.body.bytes {
+            request.forwarded_sha256 = crate::audit::sha256_hex(&parts.body.bytes);
         }
-        let forward = Forward {
-            permit,
-            head,
-            body,
-            response,
-            place,
-        };
-        Ok((forward, read))
+        Ok(Weighed {
+            leave,
+            parts,
+            read,
+            call,
+            findings,
+            risk,
+            references,
+        })
     }
 
-    fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
+    pub(super) fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
         let decision = record::Decision {
             verdict: "allow".into(),
             policy_digest: self.rules.digest.clone(),
@@ -392,11 +510,14 @@ impl Exchange {
         };
         let Forward {
             permit,
+            parts,
+            place,
+        } = *forward;
+        let Parts {
             head,
             body,
             response,
-            place,
-        } = *forward;
+        } = parts;
         self.response = response;
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;
@@ -434,22 +555,26 @@ fn call(head: &Head, endpoint: Endpoint, body: &dyn RequestBody, length: usize) 
     }
 }
 
-/// What goes upstream under `permit`, and how its answer will be treated.
+/// What goes upstream under `obligations`, and how its answer will be treated.
 fn prepare(
     head: &Head,
     endpoint: Endpoint,
     body: &dyn RequestBody,
-    permit: &Permit,
+    obligations: &Obligations,
     secrets: &Secrets,
     clean: bool,
-) -> Result<(Mutation, Masked, Response), Refusal> {
+) -> Result<Parts, Refusal> {
     let connection = &head.connection;
     let mutation = head.mutation()?;
-    let masked = Masked::of(connection, permit, body, secrets, clean);
+    let masked = Masked::of(connection, &obligations.mask_request, body, secrets, clean);
     let masked = masked.map_err(|_| Refusal::Unmaskable)?;
-    let response = Response::expected(connection, endpoint, permit.obligations(), secrets)
+    let response = Response::expected(connection, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
-    Ok((mutation, masked, response))
+    Ok(Parts {
+        head: mutation,
+        body: masked,
+        response,
+    })
 }
 
 /// Why the request may not pass: something no detector can look into is in it. Where such parts are to be taken out,
@@ -475,12 +600,11 @@ struct Masked {
 impl Masked {
     fn of(
         connection: &Connection,
-        permit: &Permit,
+        obligations: &BTreeMap<Entity, Operator>,
         body: &dyn RequestBody,
         secrets: &Secrets,
         clean: bool,
     ) -> Result<Self, DetectorError> {
-        let obligations = &permit.obligations().mask_request;
         let mut plan = None;
         if !clean {
             plan = connection.request_plan(obligations, secrets)?;
@@ -579,7 +703,7 @@ fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
     counts
 }
 
-fn identity(principal: &Principal) -> record::Identity {
+pub(super) fn identity(principal: &Principal) -> record::Identity {
     record::Identity {
         issuer: principal.issuer.clone(),
         subject: principal.subject.clone(),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::{Timestamp, tz::TimeZone};
 use secrecy::SecretString;
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
     dialect::{Dialect, Selection},
     identity::{self, Principal, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
-    policy::Chain,
+    policy::{Chain, LocalTime, Risk},
 };
 
 /// Headers in which SDKs carry a caller's credential. All are removed before forwarding, whichever the token came in.
@@ -42,6 +43,23 @@ pub struct Rules {
     pub budget: Budget,
     /// The places all exchanges share.
     pub admission: Admission,
+    /// How risky a request is.
+    pub risk: Arc<Risk>,
+    /// Where it is what time, for conditions.
+    pub time_zone: TimeZone,
+    /// Bounds of waiting for approvals.
+    pub approvals: Approvals,
+}
+
+/// Bounds of waiting for approvals, and where a caller finds one again.
+#[derive(Clone, Debug)]
+pub struct Approvals {
+    /// Places of requests that are held; who finds none gets a ticket.
+    pub holds: Admission,
+    /// Approvals one caller may have pending.
+    pub most_pending: u32,
+    /// What stands before the path of our API; empty where that is not known.
+    pub public_url: String,
 }
 
 /// Bounds of one exchange, in bytes.
@@ -132,6 +150,11 @@ pub struct Credential {
 }
 
 impl Rules {
+    /// The time of day at `now`, as conditions see it.
+    pub(super) fn time_at(&self, now: Timestamp) -> LocalTime {
+        self.time_zone.to_datetime(now).into()
+    }
+
     /// The connection for `host` and `path`: the first that matches, in the configuration's order.
     #[must_use]
     pub fn connection(&self, host: &str, path: &str) -> Option<&Arc<Connection>> {

@@ -29,7 +29,12 @@ pub(super) async fn drive<B: Backing>(
     let began = backing.monotonic();
     backing.began();
     let mut driver = Driver {
-        exchange: Exchange::new(backing.rules(), backing.session(), backing.seed()),
+        exchange: Exchange::new(
+            backing.rules(),
+            backing.session(),
+            backing.seed(),
+            backing.now(),
+        ),
         backing,
         tasks,
         began,
@@ -65,7 +70,8 @@ struct Driver<B: Backing> {
     backing: Arc<B>,
     tasks: TaskTracker,
     began: Duration,
-    /// The one thing the exchange waits for besides Envoy: a token being checked, or a record being written.
+    /// The one thing the exchange waits for besides Envoy: a token being checked, an approval being decided, or a record being
+    /// written.
     waiting: Option<BoxFuture<'static, Input>>,
     outputs: Vec<Output>,
     /// Envoy did not take an answer in time.
@@ -151,6 +157,16 @@ impl<B: Backing> Driver<B> {
                 Output::Authenticate(token) => {
                     let checked = self.backing.authenticate(token);
                     self.waiting = Some(checked.map(Input::Authenticated).boxed());
+                }
+                Output::Ask(asked) => {
+                    self.waiting = Some(self.backing.ask(asked).map(Input::Asked).boxed());
+                }
+                Output::Hold(approval, token, patience) => {
+                    let held = self.backing.hold(approval, token, patience);
+                    self.waiting = Some(held.map(Input::Held).boxed());
+                }
+                Output::Claim(claimed) => {
+                    self.waiting = Some(self.backing.claim(claimed).map(Input::Claimed).boxed());
                 }
                 Output::Record(entries, sealed, durability) => {
                     let recorded = self.backing.record(entries, sealed, durability);

@@ -15,17 +15,19 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
     ProcessingRequest, external_processor_server::ExternalProcessor,
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    approval::{Approval, Asked, Claimed, Id},
     audit::{
         Durability,
         record::Entry,
         seal::{Frame, Seed},
     },
-    exchange::{Rules, Summary},
+    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
     identity::{Principal, TokenError},
 };
 
@@ -44,6 +46,19 @@ pub trait Backing: Send + Sync + 'static {
         &self,
         token: SecretString,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
+    /// The instant by the wall clock.
+    fn now(&self) -> Timestamp;
+    /// Asks for an approval, or joins the one that the same request has asked for.
+    fn ask(&self, asked: Box<Asked>) -> BoxFuture<'static, Result<Arc<Approval>, NotAsked>>;
+    /// Waits for a decision on an approval, at most so long; where it is yes, the token is checked again.
+    fn hold(
+        &self,
+        approval: Id,
+        token: SecretString,
+        patience: Duration,
+    ) -> BoxFuture<'static, Held>;
+    /// Claims an approval, before what it is for is forwarded.
+    fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>>;
     /// Makes sealed frames durable, then records, in order; a stable code where that failed.
     fn record(
         &self,

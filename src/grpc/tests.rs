@@ -156,6 +156,22 @@ impl Backing for Fake {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    fn ask(&self, _: Box<Asked>) -> BoxFuture<'static, Result<Arc<Approval>, NotAsked>> {
+        futures::future::pending().boxed()
+    }
+
+    fn hold(&self, _: Id, _: SecretString, _: Duration) -> BoxFuture<'static, Held> {
+        futures::future::pending().boxed()
+    }
+
+    fn claim(&self, _: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {
+        futures::future::pending().boxed()
+    }
+
     fn record(
         &self,
         entries: Vec<Entry>,

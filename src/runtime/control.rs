@@ -98,7 +98,13 @@ struct Shared {
 
 enum Backend {
     /// The thread that owns the files.
-    Local(mpsc::Sender<Job>),
+    Local(mpsc::Sender<Command>),
+}
+
+enum Command {
+    Append(Job),
+    /// The last: told once the files are let go of.
+    Stop(oneshot::Sender<()>),
 }
 
 /// What is to be appended, and whom to tell what became of it.
@@ -177,12 +183,21 @@ impl Control {
         };
         let (reply, fate) = oneshot::channel();
         let Backend::Local(jobs) = &self.0.backend;
-        jobs.send(Job { envelope, reply })
+        jobs.send(Command::Append(Job { envelope, reply }))
             .map_err(|_| ControlError::Unreachable)?;
         match tokio::time::timeout(WITHIN, fate).await {
             Ok(Ok(fate)) => fate,
             Ok(Err(_)) => Err(ControlError::Unreachable),
             Err(_) => Err(ControlError::Unknown),
+        }
+    }
+
+    /// Lets go of the log; nothing can be appended any more, through whatever handle.
+    pub async fn close(self) {
+        let (reply, closed) = oneshot::channel();
+        let Backend::Local(jobs) = &self.0.backend;
+        if jobs.send(Command::Stop(reply)).is_ok() {
+            let _ = closed.await;
         }
     }
 
@@ -348,19 +363,32 @@ impl Folded {
 }
 
 /// The thread that owns the files: what comes together is written together, then folded, then told.
-fn write(mut log: ControlLog, queue: &mpsc::Receiver<Job>, shared: &std::sync::Weak<Shared>) {
-    while let Ok(first) = queue.recv() {
-        let mut jobs = vec![first];
-        while jobs.len() < MAX_BATCH
-            && let Ok(next) = queue.try_recv()
-        {
-            jobs.push(next);
+fn write(mut log: ControlLog, queue: &mpsc::Receiver<Command>, shared: &std::sync::Weak<Shared>) {
+    let mut stopped = None;
+    while stopped.is_none()
+        && let Ok(first) = queue.recv()
+    {
+        let (mut jobs, mut next) = (Vec::new(), Some(first));
+        while let Some(command) = next.take() {
+            match command {
+                Command::Append(job) => jobs.push(job),
+                Command::Stop(reply) => {
+                    stopped = Some(reply);
+                    break;
+                }
+            }
+            if jobs.len() < MAX_BATCH {
+                next = queue.try_recv().ok();
+            }
         }
         let Some(shared) = shared.upgrade() else {
-            return;
+            break;
         };
         // Nobody may wait any more; then nobody is sure that it counts, and it need not.
         jobs.retain(|job| !job.reply.is_closed());
+        if jobs.is_empty() {
+            continue;
+        }
         let events: Vec<Vec<u8>> = jobs.iter().map(|job| job.envelope.to_bytes()).collect();
         let placed = log.append(shared.clock.now(), events.iter().map(Vec::as_slice));
         let placed = match placed {
@@ -380,6 +408,11 @@ fn write(mut log: ControlLog, queue: &mpsc::Receiver<Job>, shared: &std::sync::W
             };
             let _ = job.reply.send(fate);
         }
+    }
+    // Whoever is told may open the files again.
+    drop(log);
+    if let Some(reply) = stopped {
+        let _ = reply.send(());
     }
 }
 

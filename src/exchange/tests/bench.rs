@@ -1,14 +1,23 @@
 //! Drives an exchange by a script, plays Envoy, the authenticator and the ledger, and checks every promise after every
 //! step.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 pub(super) use super::rules::LENT;
 use super::{
     super::{journal::RECORD_EACH, *},
     rules::principal,
+};
+use crate::approval::{
+    self, Approval, Approver, Asked, Claimed, Decided, Fate, Given, Id, Ignored, Party, Placed,
+    Register, State,
 };
 use crate::audit::{
     record::{Closed, Delivered, Event, Opened, Refused},
@@ -64,6 +73,13 @@ pub(super) struct Bench {
     failed: bool,
     /// Whether nobody else uses its rules.
     alone: bool,
+    session: String,
+    /// The control log that its approvals are in.
+    pub(super) office: Arc<Mutex<Office>>,
+    asking: Option<Box<Asked>>,
+    claiming: Option<Claimed>,
+    /// What it waits for, with which token, and how long.
+    pub(super) holding: Option<(Id, String, Duration)>,
     asked: Vec<Event>,
     /// Bytes of bodies in what was said last.
     said_bytes: usize,
@@ -71,6 +87,85 @@ pub(super) struct Bench {
     pub(super) hidden: Vec<&'static str>,
     pub(super) seen: Seen,
     now: Duration,
+}
+
+/// The instant every exchange begins at.
+pub(super) const NOON: Timestamp = Timestamp::constant(1_772_366_400, 0);
+
+/// A control log in memory.
+pub(super) struct Office {
+    pub(super) register: Register,
+    pub(super) now: Timestamp,
+    pub(super) reachable: bool,
+    offset: u64,
+}
+
+impl Default for Office {
+    fn default() -> Self {
+        Self {
+            register: Register::default(),
+            now: NOON,
+            reachable: true,
+            offset: 0,
+        }
+    }
+}
+
+impl Office {
+    pub(super) fn append(&mut self, event: &approval::Event) -> Fate {
+        self.offset += 1;
+        let placed = Placed {
+            offset: self.offset,
+            at: self.now,
+        };
+        self.register.apply(placed, event)
+    }
+
+    fn ask(&mut self, asked: Box<Asked>) -> Result<Arc<Approval>, NotAsked> {
+        if !self.reachable {
+            return Err(NotAsked::Unavailable("approvals_unavailable"));
+        }
+        match self.append(&approval::Event::Asked(asked)) {
+            Fate::Counts(approval) | Fate::Joins(approval) => Ok(approval),
+            Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
+            Fate::Ignored(why) => panic!("{why}"),
+        }
+    }
+
+    fn claim(&mut self, claimed: Claimed) -> Result<Arc<Approval>, NotClaimed> {
+        if !self.reachable {
+            return Err(NotClaimed::Unavailable("approvals_unavailable"));
+        }
+        match self.append(&approval::Event::Claimed(claimed)) {
+            Fate::Counts(approval) => Ok(approval),
+            Fate::Ignored(Ignored::Over(state)) => Err(NotClaimed::Over(state)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The only approval there is, decided by `who` of `group`.
+    pub(super) fn decide(&mut self, who: &str, group: &str, given: Given) -> Fate {
+        let approval = self.only();
+        self.append(&approval::Event::Decided(Box::new(Decided {
+            id: approval.asked.id.clone(),
+            binding: approval.binding,
+            given,
+            by: Approver {
+                who: Party {
+                    issuer: "https://idp.example".into(),
+                    subject: who.into(),
+                    also: std::collections::BTreeSet::new(),
+                },
+                groups: std::collections::BTreeSet::from([group.to_owned()]),
+            },
+            reason: "looked at it".into(),
+        })))
+    }
+
+    pub(super) fn only(&self) -> Arc<Approval> {
+        assert_eq!(self.register.iter().count(), 1);
+        self.register.iter().next().unwrap().clone()
+    }
 }
 
 impl Bench {
@@ -97,14 +192,14 @@ impl Bench {
     /// One exchange without anything to seal with.
     pub(super) fn without_a_seed() -> Self {
         let mut bench = Self::new();
-        bench.exchange = Exchange::new(bench.rules.clone(), "session-1".into(), None);
+        bench.exchange = Exchange::new(bench.rules.clone(), "session-1".into(), None, NOON);
         bench
     }
 
     /// One more exchange under the same rules.
     pub(super) fn under(rules: Arc<Rules>) -> Self {
         Self {
-            exchange: Exchange::new(rules.clone(), "session-1".into(), Some(Seed([7; 32]))),
+            exchange: Exchange::new(rules.clone(), "session-1".into(), Some(Seed([7; 32])), NOON),
             rules,
             ledger: Ledger::Durable,
             slow_authenticator: false,
@@ -112,12 +207,55 @@ impl Bench {
             writing: None,
             failed: false,
             alone: false,
+            session: "session-1".into(),
+            office: Arc::default(),
+            asking: None,
+            claiming: None,
+            holding: None,
             asked: Vec::new(),
             said_bytes: 0,
             hidden: vec![SSN, CARD],
             seen: Seen::default(),
             now: Duration::ZERO,
         }
+    }
+
+    /// One more exchange after this one: the same rules, the same control log.
+    pub(super) fn next(&self) -> Self {
+        let mut next = Self::under(self.rules.clone());
+        let number = self.session.trim_start_matches("session-").parse::<u32>();
+        next.session = format!("session-{}", number.unwrap() + 1);
+        let (rules, session) = (self.rules.clone(), next.session.clone());
+        next.exchange = Exchange::new(rules, session, Some(Seed([7; 32])), NOON);
+        next.office = self.office.clone();
+        next
+    }
+
+    /// Looks again at the approval that is waited for, as if it had changed or the time to wait were over.
+    pub(super) fn look(&mut self) -> &mut Self {
+        let rules = self.rules.clone();
+        self.look_under(rules)
+    }
+
+    /// As [`look`](Self::look), and other rules are in force now.
+    pub(super) fn look_under(&mut self, rules: Arc<Rules>) -> &mut Self {
+        let (id, token, _) = self.holding.take().expect("nothing is waited for");
+        let held = {
+            let office = self.office.lock().unwrap();
+            let approval = office.register.approval(&id).unwrap().clone();
+            match approval.state_at(office.now) {
+                _ if !office.reachable => Held::Unavailable("approvals_unavailable"),
+                State::Pending => Held::Pending(approval),
+                State::Approved => Held::Approved {
+                    approval,
+                    rules,
+                    principal: principal(&token),
+                    now: office.now,
+                },
+                state => Held::Over(approval, state),
+            }
+        };
+        self.handle(Input::Held(held))
     }
 
     /// The caller asks for a chat completion with this body.
@@ -212,6 +350,14 @@ impl Bench {
         if !self.slow_authenticator && self.is_authenticating() && self.seen.end.is_none() {
             self.authenticated();
         }
+        if let Some(asked) = self.asking.take() {
+            let asked = self.office.lock().unwrap().ask(asked);
+            self.handle(Input::Asked(asked));
+        }
+        if let Some(claimed) = self.claiming.take() {
+            let claimed = self.office.lock().unwrap().claim(claimed);
+            self.handle(Input::Claimed(claimed));
+        }
         if self.is_recording() {
             match self.ledger {
                 Ledger::Durable => _ = self.durable(),
@@ -239,7 +385,7 @@ impl Bench {
                 assert!(self.writing.is_none(), "two records at once, upon {after}");
                 assert!(!entries.is_empty(), "an empty record");
                 for entry in &entries {
-                    assert_eq!(entry.session, "session-1");
+                    assert_eq!(entry.session, self.session);
                     let json = serde_json::to_string(entry).unwrap();
                     assert!(json.len() < 256 << 10, "a record of {} bytes", json.len());
                     for hidden in [SSN, CARD, LENT, "token-of-"] {
@@ -248,6 +394,20 @@ impl Bench {
                     self.asked.push(entry.event.clone());
                 }
                 self.writing = Some(entries);
+            }
+            Output::Ask(asked) => {
+                let told = serde_json::to_string(&asked).unwrap();
+                for hidden in [SSN, CARD, LENT, "token-of-"] {
+                    assert!(!told.contains(hidden), "{hidden} is shown to approvers: {told}");
+                }
+                assert!(self.asking.replace(asked).is_none(), "asked twice at once");
+            }
+            Output::Hold(id, token, patience) => {
+                assert!(self.holding.is_none(), "waits twice at once");
+                self.holding = Some((id, token.expose_secret().to_owned(), patience));
+            }
+            Output::Claim(claimed) => {
+                assert!(self.claiming.replace(claimed).is_none(), "claimed twice at once");
             }
             Output::Answer(answer) => self.tell(answer, after),
             Output::Finished => seen.end = Some(End::Finished),
@@ -318,7 +478,7 @@ impl Bench {
                     opened, asked_to_close,
                     "refused what was opened without closing it"
                 );
-                assert!((400..600).contains(&immediate.status));
+                assert!((400..600).contains(&immediate.status) || immediate.status == 202);
                 assert!(!immediate.code.is_empty());
                 let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
                 assert_eq!(error["error"]["code"], immediate.code);

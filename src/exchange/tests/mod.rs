@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+mod approvals;
 mod bench;
 mod dialects;
 mod order;

@@ -61,6 +61,19 @@ connections:
     endpoints: [chat_completions]
     policies: [mask-personal, allow-staff]
     payload: masked+sealed
+  - name: held
+    match: { hosts: [held.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
+    policies: [ask-for-ssn, mask-personal, allow-staff]
+  - name: deferred
+    match: { hosts: [deferred.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [ask-always, allow-staff]
+    unscanned: allow
   - name: odd
     match: { hosts: [odd.example], path_prefix: /v1/ }
     dialect: openai
@@ -77,6 +90,12 @@ policies:
   - name: block-interns
     when: '"interns" in principal.groups'
     then: { deny: { reason: interns may not use this model } }
+  - name: ask-for-ssn
+    when: "'US_SSN' in findings"
+    then: { require_approval: { approvers: [{ group: security }], expires: 10m, wait: hold, max_hold: 45s, reasons: [an SSN in the prompt], break_glass: [incident] } }
+  - name: ask-always
+    when: "true"
+    then: { require_approval: { approvers: [{ group: security }, { group: legal }], expires: 5m, wait: caller, max_hold: 45s, reasons: [everything is looked at] } }
   - name: cleared-only
     when: principal.claims.level > 3
     then: { deny: { reason: too cleared } }
@@ -101,6 +120,7 @@ policies:
     then: allow
 detectors: [{ entity: TICKET, json_path: $.labels.ticket }, { entity: SEEN, json_path: $..modelVersion.seen }]
 audit: { dir: /tmp/unused }
+approvals: { dir: /tmp/unused-control, max_holds: 2, max_holds_per_principal: 1, max_pending_per_principal: 2, public_url: "https://gateway.example" }
 masking: { file: "MASK" }
 sealing: { auditors: ["AUDITOR"] }
 "#;

@@ -130,7 +130,7 @@ async fn a_restart_knows_what_was_decided_and_what_is_not_on_record() {
         .await
         .unwrap();
     control.append(claimed(&approval, "s1")).await.unwrap();
-    drop(control);
+    control.close().await;
     let control = Control::open(dir.path(), "a", clock().0).unwrap();
     assert_eq!(
         control.approval(&approval.asked.id).unwrap().state,
@@ -157,7 +157,7 @@ async fn a_restart_knows_what_was_decided_and_what_is_not_on_record() {
     assert_eq!(twice, Fate::Ignored(Ignored::Over(State::Consumed)));
     // Events of another replica are for that one to record.
     control.recorded(2);
-    drop(control);
+    control.close().await;
     let other = Control::open(dir.path(), "b", clock().0).unwrap();
     assert_eq!(other.unrecorded(), 0);
 }
