@@ -108,6 +108,7 @@ impl Refusal {
             Self::Denied(Denial::ByPolicy(_)) => "policy_denied",
             Self::Denied(Denial::ByDefault) => "no_policy_allows",
             Self::Denied(Denial::CannotEvaluate) => "policy_error",
+            Self::Denied(Denial::NotApproved) => "approval_insufficient",
             Self::RouteNotAllowed => "route_not_allowed",
             Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
@@ -156,6 +157,9 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
             Self::Denied(Denial::CannotEvaluate) => {
                 "A policy could not be evaluated, so the request is denied.".into()
+            }
+            Self::Denied(Denial::NotApproved) => {
+                "The policies ask for more approval than this request has.".into()
             }
             Self::RouteNotAllowed => {
                 "The route taken is not one this connection may lend its credential to.".into()

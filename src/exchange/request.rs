@@ -316,12 +316,15 @@ impl Exchange {
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
         let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
+        let call = call(&head, endpoint, &*body, length);
         let verdict = connection.chain.evaluate(&policy::Request {
             principal: &principal,
-            call: &call(&head, endpoint, &*body, length),
+            call: &call,
             findings: &findings,
             connection: &connection.name,
             dialect: connection.dialect.name(),
+            risk: self.rules.risk.score(&call, &findings),
+            time: None,
         });
         self.summary.faults.clone_from(&verdict.faults);
         let mut read = Box::new(Read {
@@ -336,6 +339,7 @@ impl Exchange {
         });
         let prepared = match verdict.outcome {
             Outcome::Deny(denial) => Err(Refusal::Denied(denial)),
+            Outcome::Hold(_) => Err(Refusal::Denied(policy::Denial::NotApproved)),
             Outcome::Allow(_) if unscannable.is_some() => {
                 Err(Refusal::Unscannable(unscannable.unwrap_or_default()))
             }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
     dialect::{Dialect, Selection},
     identity::{self, Principal, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
-    policy::Chain,
+    policy::{Chain, Risk},
 };
 
 /// Headers in which SDKs carry a caller's credential. All are removed before forwarding, whichever the token came in.
@@ -42,6 +43,10 @@ pub struct Rules {
     pub budget: Budget,
     /// The places all exchanges share.
     pub admission: Admission,
+    /// What a request's risk is made of.
+    pub risk: Arc<Risk>,
+    /// Where conditions take their time of day from.
+    pub time_zone: TimeZone,
 }
 
 /// Bounds of one exchange, in bytes.

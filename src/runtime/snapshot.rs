@@ -146,6 +146,8 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             || Admission::new(all, each),
             |rules| rules.admission.with_caps(all, each),
         ),
+        risk: Arc::default(),
+        time_zone: jiff::tz::TimeZone::UTC,
     })
 }
 
