@@ -1,12 +1,13 @@
 //! The house put together: handles built, servers started, configuration followed, all of it drained on a signal.
 
+mod api;
 mod approvals;
 mod erase;
 mod live;
 mod reload;
 mod socket;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
@@ -25,7 +26,7 @@ use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
     http,
-    kafka::{KafkaOptions, sealed::SealedPublisher},
+    kafka::{KafkaOptions, control::ControlOptions, sealed::SealedPublisher},
     keys::secret::SecretSource,
     runtime::{
         clock::Clock,
@@ -33,7 +34,7 @@ use crate::{
         ledger::{Ledger, LedgerOptions, holders::Webhook, retention::Retention},
         seals::Seals,
     },
-    store::sealed::sealed_dir,
+    store::{keyfile, layout, sealed::sealed_dir},
 };
 
 /// How long requests in flight may go on after a signal to stop.
@@ -208,11 +209,38 @@ async fn open_control(config: &Config) -> anyhow::Result<Option<Control>> {
         return Ok(None);
     };
     let (dir, replica) = (approvals.dir.clone(), replica(&config.audit));
-    let opening = tokio::task::spawn_blocking(move || {
-        Control::open(&dir, &replica, Clock::system())
-            .with_context(|| format!("the control log in `{}` cannot be used", dir.display()))
+    let shared = match (&approvals.kafka, &config.audit.kafka) {
+        (Some(shared), Some(kafka)) => Some(control_options(shared, kafka_options(kafka)?, &replica)?),
+        _ => None,
+    };
+    let opening = tokio::task::spawn_blocking(move || match shared {
+        Some(options) => {
+            layout::create_private(&dir)?;
+            Control::join(&options, &dir, Clock::system())
+                .context("the control log on Kafka cannot be used")
+        }
+        None => Control::open(&dir, &replica, Clock::system())
+            .with_context(|| format!("the control log in `{}` cannot be used", dir.display())),
     });
     opening.await?.map(Some)
+}
+
+fn control_options(
+    shared: &config::ControlKafka,
+    kafka: KafkaOptions,
+    replica: &str,
+) -> anyhow::Result<ControlOptions> {
+    let certificate = std::fs::read_to_string(&shared.certificate)
+        .with_context(|| format!("cannot read `{}`", shared.certificate.display()))?;
+    Ok(ControlOptions {
+        kafka,
+        topic: shared.topic.clone(),
+        root: shared.root.clone(),
+        key: keyfile::load(&shared.key)?,
+        certificate,
+        replica: replica.to_owned(),
+        dev: shared.dev,
+    })
 }
 
 /// Where sealed payloads are kept; under the ledger's lock, so open that first.

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -70,7 +70,7 @@ pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience:
         match approval.state_at(now) {
             State::Pending => {}
             State::Approved => {
-                let principal = live.check(token.expose_secret()).await;
+                let principal = live.check(token).await;
                 let rules = live.rules_in_force();
                 return Held::Approved {
                     approval,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::approvals;
+use super::{api::Desk, approvals};
 use crate::{
     approval::{Approval, Asked, Claimed, Id},
     audit::{
@@ -50,6 +50,7 @@ const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct Live {
     rules: ArcSwap<Rules>,
     authenticator: ArcSwap<Authenticator>,
+    desk: ArcSwap<Desk>,
     ledger: Ledger,
     /// `None` where nothing was to be sealed when the program started.
     seals: Option<Seals>,
@@ -69,6 +70,7 @@ pub(super) struct Prepared {
     rules: Arc<Rules>,
     /// `None` keeps the one there is.
     authenticator: Option<Arc<Authenticator>>,
+    desk: Arc<Desk>,
 }
 
 impl Live {
@@ -83,6 +85,7 @@ impl Live {
         Ok(Arc::new_cyclic(|itself| Self {
             rules,
             authenticator,
+            desk: ArcSwap::from_pointee(Desk::of(config)),
             ledger,
             seals,
             control,
@@ -111,9 +114,12 @@ impl Live {
     }
 
     /// Checks a token as it counts now.
-    pub(super) async fn check(&self, token: &str) -> Result<Arc<Principal>, TokenError> {
-        let authenticator = self.authenticator.load_full();
-        authenticator.authenticate(token, self.clock.now()).await
+    pub(super) async fn check(&self, token: SecretString) -> Result<Arc<Principal>, TokenError> {
+        Backing::authenticate(self, token).await
+    }
+
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.load_full()
     }
 
     /// Something happened to an approval, and is on record.
@@ -149,6 +155,7 @@ impl Live {
         Ok(Prepared {
             rules: Arc::new(rules),
             authenticator,
+            desk: Arc::new(Desk::of(config)),
         })
     }
 
@@ -157,6 +164,7 @@ impl Live {
         if let Some(authenticator) = prepared.authenticator {
             self.authenticator.store(authenticator);
         }
+        self.desk.store(prepared.desk);
         self.rules.store(prepared.rules);
     }
 
@@ -391,6 +399,7 @@ impl Probe for Live {
         if let Some(control) = &self.control {
             metrics.set("approvals", "pending", control.pending().into());
             metrics.set("approvals", "unrecorded", control.unrecorded() as u64);
+            metrics.set("approvals", "forged", control.forged());
         }
         if let Some(seals) = &self.seals {
             metrics.set("sealed", "bytes", seals.bytes());

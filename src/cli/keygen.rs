@@ -1,11 +1,15 @@
 //! `countersign keygen`: keys, each in a file of its own.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use jiff::SignedDuration;
 
-use crate::store::keyfile;
+use crate::{approval::signed::Certificate, runtime::clock::Clock, store::keyfile};
 
 /// Draw a key and write it to a file of mode 0600, with its public half beside it where it has one.
 #[derive(Args, Debug)]
@@ -38,6 +42,31 @@ enum Kind {
         #[arg(long, default_value = "auditor")]
         name: String,
     },
+    /// The root that certifies which replicas may write to a control log they share. Its public half goes into every replica's
+    /// `approvals.kafka.root`; the key itself is best kept where no gateway runs.
+    ControlRoot {
+        /// The file to write; it must not exist. The public half goes to `<FILE>.pub`.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The root's name.
+        #[arg(long, default_value = "countersign/control")]
+        name: String,
+    },
+    /// The key with which one replica writes to a control log it shares, and the root's certificate for it.
+    Control {
+        /// The file to write; it must not exist. The certificate goes to `<FILE>.certificate`.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The root's key.
+        #[arg(long, value_name = "ROOT")]
+        root: PathBuf,
+        /// The replica, as its `audit.replica` names it.
+        #[arg(long, value_name = "NAME")]
+        replica: String,
+        /// Days until the certificate counts no more.
+        #[arg(long, default_value_t = 398, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+    },
     /// The key that the masking operators hash, tokenize and vault use: 256 random bits.
     Masking {
         /// The file to write; it must not exist. There is no public half.
@@ -67,6 +96,13 @@ pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
             );
             return Ok(ExitCode::SUCCESS);
         }
+        Kind::ControlRoot { out, name } => (out, name, None),
+        Kind::Control {
+            out,
+            root,
+            replica,
+            days,
+        } => return control(&out, &root, &replica, days),
         Kind::Masking { out } => {
             keyfile::create_secret(&out).context("no key was made")?;
             eprintln!("wrote {} (keep it secret)", out.display());
@@ -88,5 +124,29 @@ pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
         let file = keyfile::introductions_path(&out);
         eprintln!("and {}: keep it beside the key", file.display());
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A replica's key and the root's certificate for it.
+fn control(out: &Path, root: &Path, replica: &str, days: u32) -> anyhow::Result<ExitCode> {
+    let root = keyfile::load(root).context("the root's key cannot be used")?;
+    let key = keyfile::create(out, replica).context("no key was made")?;
+    let until = Clock::system().now() + SignedDuration::from_hours(24 * i64::from(days));
+    let certificate = Certificate {
+        replica: replica.to_owned(),
+        key: key.verifier().to_string(),
+        until,
+    };
+    let mut path = out.as_os_str().to_owned();
+    path.push(".certificate");
+    let path = PathBuf::from(path);
+    std::fs::write(&path, root.sign(&certificate.text()))
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    println!("{}", root.verifier());
+    eprintln!(
+        "wrote {} (keep it secret) and {}, which counts until {until}; `approvals.kafka.root` is the line above",
+        out.display(),
+        path.display()
+    );
     Ok(ExitCode::SUCCESS)
 }

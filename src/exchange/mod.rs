@@ -51,8 +51,8 @@ pub use self::{
     request::COPIES,
     route::{HostPattern, Route, Territory},
     rules::{
-        CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules, SESSION_HEADER,
-        Unscanned,
+        Approvals, CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules,
+        SESSION_HEADER, Unscanned,
     },
 };
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};

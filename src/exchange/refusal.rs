@@ -137,6 +137,7 @@ impl Refusal {
             Self::Denied(Denial::ByPolicy(_)) => "policy_denied",
             Self::Denied(Denial::ByDefault) => "no_policy_allows",
             Self::Denied(Denial::CannotEvaluate) => "policy_error",
+            Self::Denied(Denial::NotApproved) => "approval_insufficient",
             Self::ApprovalRequired => "approval_required",
             Self::ApprovalDenied => "approval_denied",
             Self::ApprovalExpired => "approval_expired",
@@ -194,6 +195,9 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
             Self::Denied(Denial::CannotEvaluate) => {
                 "A policy could not be evaluated, so the request is denied.".into()
+            }
+            Self::Denied(Denial::NotApproved) => {
+                "The policies ask for more approval than this request has.".into()
             }
             Self::ApprovalRequired => {
                 "A person must approve this request. Repeat the same request once it is approved; the header countersign-approval names it.".into()

@@ -72,8 +72,8 @@ pub struct ControlOptions {
 pub trait Sink: Send + Sync + 'static {
     /// The next event.
     fn take(&self, placed: Placed, bytes: &[u8]);
-    /// All that was taken so far counts for nothing: the log is read from its beginning.
-    fn reset(&self);
+    /// All that was taken so far counts for nothing: the log, which ends at this place now, is read from its beginning.
+    fn reset(&self, end: u64);
     /// Whether all that was in the log when it was last looked has been taken.
     fn current(&self, current: bool);
     /// A message at this place was signed by nobody who counts.
@@ -109,7 +109,6 @@ pub enum ControlTopicError {
 }
 
 /// A handle to the topic; dropping the last one ends the thread.
-#[derive(Debug)]
 pub struct ControlTopic {
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     topic: String,
@@ -118,12 +117,24 @@ pub struct ControlTopic {
     stop: Arc<AtomicBool>,
 }
 
+impl std::fmt::Debug for ControlTopic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlTopic")
+            .field("topic", &self.topic)
+            .finish_non_exhaustive()
+    }
+}
+
 impl ControlTopic {
     /// Checks the topic and follows it from its beginning, telling `sink`. Blocks on the network.
     ///
     /// # Errors
     /// [`ControlTopicError`].
-    pub fn open(options: &ControlOptions, now: Timestamp, sink: Arc<dyn Sink>) -> Result<Self, ControlTopicError> {
+    pub fn open(
+        options: &ControlOptions,
+        now: Timestamp,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self, ControlTopicError> {
         check_certificate(options, now)?;
         let mut config = ClientConfig::new();
         for (name, value) in &options.kafka.extra {
@@ -153,7 +164,7 @@ impl ControlTopic {
             root: options.root.clone(),
             next: 0,
             end: 0,
-            look_at: now(),
+            look_at: instant(),
             known: BTreeMap::new(),
             sink,
         };
@@ -183,9 +194,9 @@ impl ControlTopic {
             value: Some(&self.certificate),
         };
         let headers = OwnedHeaders::new().insert(certificate);
-        let record: BaseRecord<'_, str, str> = BaseRecord::to(&self.topic)
+        let record: BaseRecord<'_, String, String> = BaseRecord::to(&self.topic)
             .partition(0)
-            .key(envelope.nonce.as_str())
+            .key(&envelope.nonce)
             .payload(&message)
             .headers(headers);
         self.producer.send(record).map_err(|(error, _)| error)
@@ -204,8 +215,8 @@ fn check_certificate(options: &ControlOptions, now: Timestamp) -> Result<(), Con
     let root = std::slice::from_ref(&options.root);
     let text = note::open(&options.certificate, root)
         .map_err(|_| ControlTopicError::Certificate("it is not signed by the pinned root"))?;
-    let certificate = Certificate::read(text)
-        .ok_or(ControlTopicError::Certificate("it is no certificate"))?;
+    let certificate =
+        Certificate::read(text).ok_or(ControlTopicError::Certificate("it is no certificate"))?;
     if certificate.replica != options.replica {
         return Err(ControlTopicError::Certificate("it is for another replica"));
     }
@@ -226,11 +237,20 @@ fn check_topic(
     let topic = &options.topic;
     let shape = || -> Result<Option<(usize, usize)>, KafkaError> {
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-        Ok(found.filter(|found| !found.partitions().is_empty()).map(|found| {
-            let replicas = found.partitions().iter().map(|part| part.replicas().len()).min();
-            (found.partitions().len(), replicas.unwrap_or(0))
-        }))
+        let found = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic && found.error().is_none());
+        Ok(found
+            .filter(|found| !found.partitions().is_empty())
+            .map(|found| {
+                let replicas = found
+                    .partitions()
+                    .iter()
+                    .map(|part| part.replicas().len())
+                    .min();
+                (found.partitions().len(), replicas.unwrap_or(0))
+            }))
     };
     let admin: AdminClient<DefaultClientContext> = config.create()?;
     let mut found = shape()?;
@@ -238,8 +258,14 @@ fn check_topic(
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
             .set("cleanup.policy", "delete")
             .set("message.timestamp.type", "LogAppendTime");
-        let made = futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new().request_timeout(Some(ANSWER))))?;
-        tracing::info!(topic, ?made, "made the control topic, as it is for development");
+        let made = futures::executor::block_on(
+            admin.create_topics([&new], &AdminOptions::new().request_timeout(Some(ANSWER))),
+        )?;
+        tracing::info!(
+            topic,
+            ?made,
+            "made the control topic, as it is for development"
+        );
         // The brokers tell one another of it in their own time.
         for _ in 0..50 {
             found = shape()?;
@@ -254,7 +280,10 @@ fn check_topic(
         [&ResourceSpecifier::Topic(topic)],
         &AdminOptions::new().request_timeout(Some(ANSWER)),
     ))?;
-    let entries = described.into_iter().flatten().flat_map(|resource| resource.entries);
+    let entries = described
+        .into_iter()
+        .flatten()
+        .flat_map(|resource| resource.entries);
     let settings: BTreeMap<String, String> = entries
         .filter_map(|entry| Some((entry.name, entry.value?)))
         .collect();
@@ -270,17 +299,27 @@ fn check_topic(
 }
 
 /// What is wrong with a topic of this shape and these settings.
-fn unfit(partitions: usize, replicas: usize, settings: &BTreeMap<String, String>, dev: bool) -> Vec<String> {
+fn unfit(
+    partitions: usize,
+    replicas: usize,
+    settings: &BTreeMap<String, String>,
+    dev: bool,
+) -> Vec<String> {
     let mut faults = Vec::new();
     let is = |name: &str| settings.get(name).map_or("", String::as_str);
     if partitions != 1 {
-        faults.push(format!("it has {partitions} partitions and not 1, so it has no one order"));
+        faults.push(format!(
+            "it has {partitions} partitions and not 1, so it has no one order"
+        ));
     }
     if is("cleanup.policy") != "delete" {
         faults.push("`cleanup.policy` is not `delete`, so events vanish".to_owned());
     }
     if is("message.timestamp.type") != "LogAppendTime" {
-        faults.push("`message.timestamp.type` is not `LogAppendTime`, so deadlines are whoever's".to_owned());
+        faults.push(
+            "`message.timestamp.type` is not `LogAppendTime`, so deadlines are whoever's"
+                .to_owned(),
+        );
     }
     let retention: i64 = is("retention.ms").parse().unwrap_or(0);
     if retention != -1 && u64::try_from(retention).unwrap_or(0) < BACK.as_millis() as u64 {
@@ -290,7 +329,9 @@ fn unfit(partitions: usize, replicas: usize, settings: &BTreeMap<String, String>
         return faults;
     }
     if replicas < 3 {
-        faults.push(format!("it has {replicas} replicas and not 3 (or say `dev: true`)"));
+        faults.push(format!(
+            "it has {replicas} replicas and not 3 (or say `dev: true`)"
+        ));
     }
     if is("min.insync.replicas").parse::<u32>().unwrap_or(0) < 2 {
         faults.push("`min.insync.replicas` is below 2 (or say `dev: true`)".to_owned());
@@ -327,9 +368,15 @@ impl Follower {
         let back = i64::try_from(BACK.as_millis()).unwrap_or(i64::MAX);
         let now = wall().as_millisecond();
         let mut from = TopicPartitionList::new();
-        from.add_partition_offset(&self.topic, 0, Offset::Offset(now.saturating_sub(back).max(0)))?;
+        from.add_partition_offset(
+            &self.topic,
+            0,
+            Offset::Offset(now.saturating_sub(back).max(0)),
+        )?;
         let found = self.consumer.offsets_for_times(from, ANSWER)?;
-        let first = found.find_partition(&self.topic, 0).map(|partition| partition.offset());
+        let first = found
+            .find_partition(&self.topic, 0)
+            .map(|partition| partition.offset());
         let first = match first {
             Some(Offset::Offset(offset)) => offset.max(low),
             _ => high,
@@ -338,7 +385,7 @@ impl Follower {
         assigned.add_partition_offset(&self.topic, 0, Offset::Offset(first))?;
         self.consumer.assign(&assigned)?;
         (self.next, self.end) = (first, high);
-        self.sink.reset();
+        self.sink.reset(u64::try_from(high).unwrap_or(0));
         Ok(())
     }
 
@@ -352,7 +399,10 @@ impl Follower {
                     self.message(&message);
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OffsetOutOfRange))) => {
-                    tracing::error!(topic = self.topic, "the control topic is not the one it was; reading it anew");
+                    tracing::error!(
+                        topic = self.topic,
+                        "the control topic is not the one it was; reading it anew"
+                    );
                     broken = true;
                 }
                 Some(Err(error)) => {
@@ -360,10 +410,10 @@ impl Follower {
                 }
                 None => {}
             }
-            let due = now() >= self.look_at;
+            let due = instant() >= self.look_at;
             if due || broken {
                 broken = !self.look(broken);
-                self.look_at = now() + LOOK;
+                self.look_at = instant() + LOOK;
             }
             if !broken {
                 self.sink.current(self.next >= self.end);
@@ -398,15 +448,21 @@ impl Follower {
 
     fn message(&mut self, message: &rdkafka::message::OwnedMessage) {
         let offset = u64::try_from(message.offset()).unwrap_or(0);
-        let at = message.timestamp().to_millis().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let at = message
+            .timestamp()
+            .to_millis()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let event = at.and_then(|at| {
-            let note = message.payload().and_then(|bytes| std::str::from_utf8(bytes).ok())?;
+            let note = message
+                .payload()
+                .and_then(|bytes| std::str::from_utf8(bytes).ok())?;
             let certificate = self.certificate(message)?;
             let key: VerifierKey = certificate.key.parse().ok()?;
             let text = note::open(note, &[key]).ok()?;
             let bytes = event_in(text)?;
             // A replica speaks for itself, and only as long as it may.
-            let speaks = Envelope::read(bytes).map_or(true, |envelope| envelope.replica == certificate.replica);
+            let speaks = Envelope::read(bytes)
+                .map_or(true, |envelope| envelope.replica == certificate.replica);
             (speaks && at <= certificate.until).then(|| (at, bytes.to_vec()))
         });
         match event {
@@ -418,7 +474,9 @@ impl Follower {
     /// The certificate that a message carries, where the root has signed it.
     fn certificate(&mut self, message: &rdkafka::message::OwnedMessage) -> Option<Certificate> {
         let headers = message.headers()?;
-        let header = headers.iter().find(|header| header.key == CERTIFICATE_HEADER)?;
+        let header = headers
+            .iter()
+            .find(|header| header.key == CERTIFICATE_HEADER)?;
         let text = std::str::from_utf8(header.value?).ok()?;
         if let Some(known) = self.known.get(text) {
             return known.clone();
@@ -433,12 +491,18 @@ impl Follower {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a thread of its own, which no test paces")]
-fn now() -> Instant {
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, which no test paces"
+)]
+fn instant() -> Instant {
     Instant::now()
 }
 
-#[allow(clippy::disallowed_methods, reason = "how far back to read is asked for by the time of day")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how far back to read is asked for by the time of day"
+)]
 fn wall() -> Timestamp {
     Timestamp::now()
 }
@@ -456,7 +520,8 @@ mod tests {
             ("unclean.leader.election.enable", "false"),
         ];
         let all = good.iter().chain(changed);
-        all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -472,14 +537,22 @@ mod tests {
             (1, ("retention.ms", "3600000")),
             (1, ("retention.ms", "nonsense")),
         ] {
-            assert_eq!(unfit(partitions, 3, &settings(&[changed]), true).len(), 1, "{changed:?}");
+            assert_eq!(
+                unfit(partitions, 3, &settings(&[changed]), true).len(),
+                1,
+                "{changed:?}"
+            );
         }
         for (replicas, changed) in [
             (1, ("cleanup.policy", "delete")),
             (3, ("min.insync.replicas", "1")),
             (3, ("unclean.leader.election.enable", "true")),
         ] {
-            assert_eq!(unfit(1, replicas, &settings(&[changed]), false).len(), 1, "{changed:?}");
+            assert_eq!(
+                unfit(1, replicas, &settings(&[changed]), false).len(),
+                1,
+                "{changed:?}"
+            );
             assert!(unfit(1, replicas, &settings(&[changed]), true).is_empty());
         }
         assert_eq!(unfit(0, 0, &BTreeMap::new(), false).len(), 6);
@@ -511,10 +584,20 @@ mod tests {
         };
         assert!(check(&certificate, &root, now));
         assert!(!check(&certificate, &key, now), "signed by itself");
-        assert!(!check(&certificate, &root, "2028-01-01T00:00:00Z".parse().unwrap()));
-        let other = Certificate { replica: "b".into(), ..certificate.clone() };
+        assert!(!check(
+            &certificate,
+            &root,
+            "2028-01-01T00:00:00Z".parse().unwrap()
+        ));
+        let other = Certificate {
+            replica: "b".into(),
+            ..certificate.clone()
+        };
         assert!(!check(&other, &root, now));
-        let other = Certificate { key: root.verifier().to_string(), ..certificate };
+        let other = Certificate {
+            key: root.verifier().to_string(),
+            ..certificate
+        };
         assert!(!check(&other, &root, now));
     }
 }

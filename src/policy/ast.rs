@@ -1,5 +1,7 @@
 //! Walking and rewriting syntax trees.
 
+use std::collections::BTreeSet;
+
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
 use super::{expression::MAX_DEPTH, vocabulary};
@@ -53,13 +55,18 @@ pub(super) fn for_each_child<'e>(expr: &'e IdedExpr, visit: &mut dyn FnMut(&'e I
     }
 }
 
-pub(super) fn names_variable(expr: &IdedExpr) -> bool {
+/// Adds the variables that an expression names.
+pub(super) fn variables(expr: &IdedExpr, named: &mut BTreeSet<&'static str>) {
     if let Expr::Ident(name) = &expr.expr {
-        return vocabulary::VARIABLES.contains(&name.as_str());
+        named.extend(vocabulary::VARIABLES.iter().filter(|known| *known == name));
     }
-    let mut found = false;
-    for_each_child(expr, &mut |child| found = found || names_variable(child));
-    found
+    for_each_child(expr, &mut |child| variables(child, named));
+}
+
+pub(super) fn names_variable(expr: &IdedExpr) -> bool {
+    let mut named = BTreeSet::new();
+    variables(expr, &mut named);
+    !named.is_empty()
 }
 
 pub(super) fn names_anything(expr: &IdedExpr) -> bool {

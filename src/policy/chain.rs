@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Denial, Obligations, Outcome, Permit, Request, Verdict,
+    ApprovalRule, Denial, Obligations, Outcome, Pending, Permit, Request, Verdict, digest,
     expression::{self, Expression},
     pattern::Patterns,
     vocabulary,
@@ -33,6 +33,9 @@ pub enum Effect {
     Deny(String),
     /// The call owes masking, should it be allowed further down. Does not end the chain.
     Mask(Masking),
+    /// The call owes an approval, should it be allowed further down. Does not end the chain. Several add up:
+    /// [`ApprovalRule::add`].
+    RequireApproval(ApprovalRule),
 }
 
 /// What a policy masks, and for whom it does not.
@@ -47,10 +50,20 @@ pub struct Masking {
 }
 
 /// The policies of one connection, in order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Chain {
     policies: Vec<Arc<Policy>>,
     patterns: Arc<Patterns>,
+    /// What its conditions depend on.
+    variables: BTreeSet<&'static str>,
+    digest: [u8; 32],
+}
+
+/// The empty chain, which denies.
+impl Default for Chain {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Chain {
@@ -61,10 +74,20 @@ impl Chain {
             .iter()
             .flat_map(|policy| policy.when.patterns().clone())
             .collect();
+        let variables = policies.iter().flat_map(|policy| policy.when.variables());
         Self {
-            policies,
             patterns: Arc::new(patterns),
+            variables: variables.copied().collect(),
+            digest: digest::of(&policies),
+            policies,
         }
+    }
+
+    /// SHA-256 over what the chain means: each policy's name, condition and effect, in order. Equal for chains that decide
+    /// alike by the same words, whatever else the configuration says.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// The policies in order.
@@ -76,13 +99,15 @@ impl Chain {
     /// Decides on `request`.
     ///
     /// In order: a condition that does not hold is passed over; a mask adds its obligations unless the caller is
-    /// exempt; allow and deny end the chain; its end denies. Where two masks oblige the same entity, the operator of
-    /// the first in the chain stands. A condition that cannot be evaluated denies at once.
+    /// exempt, and a required approval is added to what must be approved; allow and deny end the chain; its end denies.
+    /// Where two masks oblige the same entity, the operator of the first in the chain stands. A condition that cannot be
+    /// evaluated denies at once.
     #[must_use]
     pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
         let mut context = expression::context(&self.patterns);
-        vocabulary::bind(&mut context, request);
+        vocabulary::bind(&mut context, request, &self.variables);
         let mut obligations = Obligations::default();
+        let mut approval: Option<ApprovalRule> = None;
         let mut decided_by = Vec::new();
         let mut exempt_from = Vec::new();
         for policy in &self.policies {
@@ -113,7 +138,18 @@ impl Chain {
                     masking.oblige(&mut obligations);
                     continue;
                 }
-                Effect::Allow => Outcome::Allow(Permit { obligations }),
+                Effect::RequireApproval(rule) => {
+                    decided_by.push(policy.name.clone());
+                    match &mut approval {
+                        Some(owed) => owed.add(rule),
+                        None => approval = Some(rule.clone()),
+                    }
+                    continue;
+                }
+                Effect::Allow => match approval {
+                    None => Outcome::Allow(Permit { obligations }),
+                    Some(rule) => Outcome::Hold(Pending::new(obligations, rule)),
+                },
                 Effect::Deny(reason) => Outcome::Deny(Denial::ByPolicy(reason.clone())),
             };
             decided_by.push(policy.name.clone());
@@ -136,7 +172,8 @@ impl Chain {
     #[must_use]
     pub fn ends_at(&self) -> Option<usize> {
         self.policies.iter().position(|policy| {
-            policy.when.constant() == Some(true) && !matches!(policy.then, Effect::Mask(_))
+            policy.when.constant() == Some(true)
+                && matches!(policy.then, Effect::Allow | Effect::Deny(_))
         })
     }
 
@@ -145,11 +182,26 @@ impl Chain {
     pub fn needs_key(&self) -> bool {
         self.policies.iter().any(|policy| match &policy.then {
             Effect::Mask(masking) => masking.needs_key(),
-            Effect::Allow | Effect::Deny(_) => false,
+            Effect::Allow | Effect::Deny(_) | Effect::RequireApproval(_) => false,
         })
     }
 
-    /// Whether any request could be allowed.
+    /// The most that a request could owe: every approval it asks for, added up. `None` where it asks for none.
+    #[must_use]
+    pub fn most_owed(&self) -> Option<ApprovalRule> {
+        let mut rules = self
+            .policies
+            .iter()
+            .filter_map(|policy| match &policy.then {
+                Effect::RequireApproval(rule) => Some(rule),
+                _ => None,
+            });
+        let mut most = rules.next()?.clone();
+        rules.for_each(|rule| most.add(rule));
+        Some(most)
+    }
+
+    /// Whether any request could be allowed, be it once it is approved.
     #[must_use]
     pub fn can_allow(&self) -> bool {
         let reached = self.ends_at().map_or(self.policies.len(), |last| last + 1);

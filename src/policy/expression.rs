@@ -5,7 +5,7 @@
 //! holds: a claim that is absent or of another type.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
@@ -16,8 +16,8 @@ use cel::{
 };
 
 use super::{
-    Call, Request,
-    ast::{TreeSize, for_each_child, names_anything, names_variable},
+    Call, LocalTime, Request,
+    ast::{self, TreeSize, for_each_child, names_anything, names_variable},
     pattern::Patterns,
     types::{self, Checker},
     vocabulary::{self, Vocabulary},
@@ -35,7 +35,7 @@ pub const MAX_NESTING: usize = 12;
 /// Most operators, dots and opening brackets in an expression: each may nest one level deeper while it is parsed.
 const MAX_OPERATORS: usize = 400;
 
-/// A condition over `principal`, `request`, `findings` and `connection` that yields a bool.
+/// A condition over `principal`, `request`, `findings`, `connection`, `risk` and `time` that yields a bool.
 #[derive(Clone, Debug)]
 pub struct Expression {
     text: String,
@@ -43,6 +43,8 @@ pub struct Expression {
     constant: Option<bool>,
     unguarded: Option<String>,
     patterns: Patterns,
+    /// The variables its value depends on.
+    variables: BTreeSet<&'static str>,
 }
 
 /// What is wrong with an expression, and where in it.
@@ -99,12 +101,17 @@ impl Expression {
             return Err(vec![placed(fault, text, &source)]);
         }
         let constant = constant(&tree, &nothing);
+        let mut variables = BTreeSet::new();
+        if constant.is_none() {
+            ast::variables(&tree, &mut variables);
+        }
         let mut expression = Self {
             text: text.to_owned(),
             tree,
             constant,
             unguarded: None,
             patterns,
+            variables,
         };
         expression.unguarded = expression.unguarded_claim(vocabulary);
         Ok(expression)
@@ -132,6 +139,10 @@ impl Expression {
 
     pub(super) fn patterns(&self) -> &Patterns {
         &self.patterns
+    }
+
+    pub(super) fn variables(&self) -> &BTreeSet<&'static str> {
+        &self.variables
     }
 
     /// Whether the condition holds. The error is worded for the log and carries nothing of the caller's.
@@ -162,8 +173,10 @@ impl Expression {
                 findings: &findings,
                 connection: "",
                 dialect: "",
+                risk: 0,
+                time: Some(LocalTime::default()),
             };
-            vocabulary::bind(&mut context, &request);
+            vocabulary::bind(&mut context, &request, &self.variables);
             match Value::resolve(&self.tree, &context) {
                 Err(ExecutionError::NoSuchKey(claim)) => {
                     vocabulary.claims.get(claim.as_str()).cloned()

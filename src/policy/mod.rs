@@ -1,15 +1,19 @@
 //! Who may do what: an ordered chain of policies per connection, evaluated to a verdict.
 //!
 //! Promises: default deny, so a chain that reaches its end has denied; a condition that cannot be evaluated denies; a
-//! verdict names every policy that had a part in it; what a condition costs is bounded when it is loaded.
+//! verdict names every policy that had a part in it; where a policy asks for an approval there is no permit before
+//! [`Pending::released`] sees one that was asked for at least as much; what a condition costs is bounded when it is loaded.
 //! Never: looks at a clock, keeps state between requests, lets a caller's value into a fault's text.
 //! Can miss: it decides on what the dialect read and the detectors found; what they cannot see, no condition can ask for.
 
 mod ast;
 mod chain;
+mod digest;
 mod expression;
 mod nearest;
 mod pattern;
+mod pending;
+mod risk;
 mod types;
 mod vocabulary;
 
@@ -21,6 +25,8 @@ use std::collections::BTreeMap;
 pub use chain::{Chain, Effect, Masking, Policy};
 pub use expression::{Expression, ExpressionFault, MAX_CHARS, MAX_DEPTH, MAX_NESTING, MAX_NODES};
 pub(crate) use nearest::nearest;
+pub use pending::{ApprovalRule, Pending};
+pub use risk::{MAX_COUNTED, ModelPattern, Risk};
 pub use vocabulary::Vocabulary;
 
 use crate::{detect::Entity, identity::Principal, mask::Operator};
@@ -38,6 +44,41 @@ pub struct Request<'a> {
     pub connection: &'a str,
     /// Name of that connection's dialect, such as `openai`.
     pub dialect: &'a str,
+    /// The request's score, as [`Risk::score`] gives it.
+    pub risk: i64,
+    /// The time of day where the policies' author lives. Where it is not known, a condition that asks for it denies.
+    pub time: Option<LocalTime>,
+}
+
+/// A time of day and of the week, without a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// 0 to 23.
+    pub hour: i8,
+    /// 0 to 59.
+    pub minute: i8,
+    /// 1 to 7, from Monday (ISO 8601).
+    pub weekday: i8,
+}
+
+impl Default for LocalTime {
+    fn default() -> Self {
+        Self {
+            hour: 0,
+            minute: 0,
+            weekday: 1,
+        }
+    }
+}
+
+impl From<jiff::civil::DateTime> for LocalTime {
+    fn from(at: jiff::civil::DateTime) -> Self {
+        Self {
+            hour: at.hour(),
+            minute: at.minute(),
+            weekday: at.weekday().to_monday_one_offset(),
+        }
+    }
 }
 
 /// The call itself: endpoint, model and size, read from what will be forwarded.
@@ -64,7 +105,7 @@ pub struct Call {
 /// What a chain decided, and why.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Allow with obligations, or deny.
+    /// Allow with obligations, hold, or deny.
     pub outcome: Outcome,
     /// Names of the policies that decided or added an obligation, in chain order.
     pub decided_by: Vec<String>,
@@ -74,11 +115,13 @@ pub struct Verdict {
     pub faults: Vec<String>,
 }
 
-/// The two ends of a chain.
+/// The ends of a chain.
 #[derive(Debug)]
 pub enum Outcome {
     /// The call may go on under the permit's obligations.
     Allow(Permit),
+    /// The call may go on under obligations once it is approved.
+    Hold(Pending),
     /// The call is refused.
     Deny(Denial),
 }
@@ -115,4 +158,6 @@ pub enum Denial {
     ByDefault,
     /// An expression could not be evaluated.
     CannotEvaluate,
+    /// The policies ask for more than what the request was approved under.
+    NotApproved,
 }

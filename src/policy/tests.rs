@@ -8,6 +8,9 @@ use std::{
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
+mod approvals;
+mod risk;
+
 use super::*;
 use crate::identity::{AuthMethod, Principal};
 
@@ -52,6 +55,8 @@ struct Case {
     principal: Principal,
     call: Call,
     findings: BTreeMap<Entity, u64>,
+    risk: i64,
+    time: Option<LocalTime>,
 }
 
 impl Case {
@@ -82,6 +87,8 @@ impl Case {
             principal,
             call,
             findings: BTreeMap::new(),
+            risk: 0,
+            time: Some(LocalTime::default()),
         }
     }
 
@@ -107,6 +114,8 @@ impl Case {
             findings: &self.findings,
             connection: "openai",
             dialect: "openai",
+            risk: self.risk,
+            time: self.time,
         }
     }
 
@@ -116,6 +125,7 @@ impl Case {
         let verdict = chain.evaluate(&self.request());
         match verdict.outcome {
             Outcome::Allow(_) => Ok(true),
+            Outcome::Hold(_) => Err("held".to_owned()),
             Outcome::Deny(Denial::ByDefault) => Ok(false),
             Outcome::Deny(_) => Err(verdict.faults.join("; ")),
         }
@@ -174,6 +184,26 @@ fn told(verdict: &Verdict) -> String {
                 side(mask_response)
             )
         }
+        Outcome::Hold(pending) => {
+            let requirement = pending.requirement();
+            let seats: Vec<_> = requirement.seats().collect();
+            let Obligations { mask_request, .. } = pending.obligations();
+            let masked: Vec<_> = mask_request.keys().map(|entity| &**entity).collect();
+            format!(
+                "hold for {} in {} ms, {:?} {:?}{}, request[{}]",
+                seats.join("+"),
+                requirement.expires_ms,
+                pending.wait(),
+                pending.max_hold(),
+                if pending.allows_mutable() {
+                    " mutable"
+                } else {
+                    ""
+                },
+                masked.join(",")
+            )
+        }
+        Outcome::Deny(Denial::NotApproved) => "deny: not approved".to_owned(),
         Outcome::Deny(Denial::ByPolicy(reason)) => format!("deny: {reason}"),
         Outcome::Deny(Denial::ByDefault) => "deny by default".to_owned(),
         Outcome::Deny(Denial::CannotEvaluate) => "deny: cannot evaluate".to_owned(),
@@ -460,8 +490,83 @@ fn what_was_not_found_counts_zero_and_is_not_in_findings() {
 }
 
 #[test]
+fn the_time_is_what_the_request_was_given() {
+    let mut case = Case::new();
+    case.risk = 40;
+    case.time = Some(LocalTime {
+        hour: 22,
+        minute: 5,
+        weekday: 7,
+    });
+    for (when, expected) in [
+        (
+            "time.weekday == 7 && time.hour == 22 && time.minute == 5",
+            true,
+        ),
+        ("time.hour < 8 || time.hour >= 18 || time.weekday > 5", true),
+        ("time[\"hour\"] * 60 + time.minute == 1325", true),
+        ("\"hour\" in time && has(time.weekday)", true),
+        ("risk >= 40 && risk < 41", true),
+        ("risk > 40", false),
+        ("findings.US_SSN > 0 ? risk > 10 : risk > 50", false),
+    ] {
+        assert_eq!(case.holds(when), Ok(expected), "{when}");
+    }
+    // Not knowing the time is no reason to let something pass, in whichever way it is asked for.
+    case.time = None;
+    for when in [
+        "time.hour < 8",
+        "!(time.hour < 8)",
+        "time.weekday in [6, 7]",
+    ] {
+        assert!(case.holds(when).is_err(), "{when}");
+    }
+    assert_eq!(case.holds("risk == 40"), Ok(true));
+}
+
+#[test]
+fn a_date_is_cut_to_what_conditions_may_know() {
+    for (date, hour, minute, weekday) in [
+        ((2026, 3, 1, 23, 59), 23, 59, 7),
+        ((2026, 3, 2, 0, 0), 0, 0, 1),
+        ((2024, 2, 29, 12, 30), 12, 30, 4),
+    ] {
+        let (year, month, day, h, m) = date;
+        let at = jiff::civil::date(year, month, day).at(h, m, 59, 0);
+        let expected = LocalTime {
+            hour,
+            minute,
+            weekday,
+        };
+        assert_eq!(LocalTime::from(at), expected);
+    }
+}
+
+#[test]
 fn faults_of_expressions() {
     for (when, expected) in [
+        (
+            "time.hours > 3",
+            vec!["1:5 `time` has no field `hours` (hour)"],
+        ),
+        (
+            "time > 3",
+            vec!["1:6 `>` cannot be applied to a map and a int"],
+        ),
+        (
+            "risk",
+            vec!["1:1 the condition must be a bool, and this is a int"],
+        ),
+        ("risk.score > 3", vec!["1:5 a int has no field `score`"]),
+        ("rsk > 3", vec!["1:1 unknown variable `rsk` (risk)"]),
+        (
+            "time.hour == \"8\"",
+            vec!["1:11 a int is never equal to a string"],
+        ),
+        (
+            "principal.groups.exists(time, true)",
+            vec!["1:24 the loop variable `time` hides the variable of that name"],
+        ),
         ("", vec!["1:1 the expression is empty"]),
         (
             "request.model ==",

@@ -11,7 +11,7 @@ use cel::{
     objects::{Key, Map},
 };
 
-use super::Request;
+use super::{Call, Request};
 use crate::{
     detect::Entity,
     identity::{AuthMethod, Principal},
@@ -51,10 +51,18 @@ pub(super) enum Record {
     Principal,
     Request,
     Connection,
+    Time,
 }
 
 /// The variables an expression starts from.
-pub(super) const VARIABLES: [&str; 4] = ["principal", "request", "findings", "connection"];
+pub(super) const VARIABLES: [&str; 6] = [
+    "principal",
+    "request",
+    "findings",
+    "connection",
+    "risk",
+    "time",
+];
 
 /// The type of the variable `name`.
 pub(super) fn variable(name: &str) -> Option<Type> {
@@ -63,6 +71,8 @@ pub(super) fn variable(name: &str) -> Option<Type> {
         "request" => Type::Record(Record::Request),
         "findings" => Type::Findings,
         "connection" => Type::Record(Record::Connection),
+        "risk" => Type::Int,
+        "time" => Type::Record(Record::Time),
         _ => return None,
     })
 }
@@ -73,6 +83,7 @@ impl Record {
             Record::Principal => "principal",
             Record::Request => "request",
             Record::Connection => "connection",
+            Record::Time => "time",
         }
     }
 
@@ -90,6 +101,7 @@ impl Record {
                 "body_bytes",
             ],
             Record::Connection => &["name", "dialect"],
+            Record::Time => &["hour", "minute", "weekday"],
         }
     }
 
@@ -99,6 +111,7 @@ impl Record {
             (Record::Principal, "claims") => Type::Claims,
             (Record::Request, "stream" | "tools") => Type::Bool,
             (Record::Request, "body_bytes") => Type::Int,
+            (Record::Time, "hour" | "minute" | "weekday") => Type::Int,
             (record, name) if record.fields().contains(&name) => Type::String,
             _ => return None,
         })
@@ -122,59 +135,72 @@ impl fmt::Display for Type {
     }
 }
 
-/// Puts the request's values into `context`. `findings` holds what was found at least once.
-pub(super) fn bind(context: &mut Context<'_, '_>, request: &Request<'_>) {
-    let Principal {
-        issuer,
-        subject,
-        groups,
-        claims,
-        ..
-    } = request.principal;
-    let groups = groups.iter().map(text).collect::<Vec<_>>();
-    let claims = map(claims
-        .iter()
-        .map(|(name, value)| (name.as_str(), json(value))));
-    let call = request.call;
-    let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
-    let found = request.findings.iter().filter(|(_, count)| **count > 0);
-    let findings = found.map(|(entity, count)| {
-        (
-            &**entity,
-            Value::Int(i64::try_from(*count).unwrap_or(i64::MAX)),
-        )
-    });
+/// Puts the values of `variables` for `request` into `context`; what no condition names costs nothing. `findings` holds what
+/// was found at least once. Where the time is not known, there is no `time`: a condition that asks for it denies.
+pub(super) fn bind(
+    context: &mut Context<'_, '_>,
+    request: &Request<'_>,
+    variables: &BTreeSet<&'static str>,
+) {
+    for name in variables {
+        if let Some(value) = value(name, request) {
+            context.add_variable_from_value(*name, value);
+        }
+    }
+}
 
-    context.add_variable_from_value(
-        "principal",
-        map([
-            ("issuer", text(issuer)),
-            ("subject", text(subject)),
-            ("groups", Value::List(groups.into())),
-            ("claims", claims),
-        ]),
-    );
-    context.add_variable_from_value(
-        "request",
-        map([
-            ("method", text(&call.method)),
-            ("authority", text(&call.authority)),
-            ("path", text(&call.path)),
-            ("endpoint", text(&call.endpoint)),
-            ("model", text(&call.model)),
-            ("stream", Value::Bool(call.stream)),
-            ("tools", Value::Bool(call.tools)),
-            ("body_bytes", Value::Int(body_bytes)),
-        ]),
-    );
-    context.add_variable_from_value("findings", map(findings));
-    context.add_variable_from_value(
-        "connection",
-        map([
+fn value(variable: &str, request: &Request<'_>) -> Option<Value> {
+    Some(match variable {
+        "principal" => principal(request.principal),
+        "request" => call(request.call),
+        "findings" => {
+            let found = request.findings.iter().filter(|(_, count)| **count > 0);
+            let count = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
+            map(found.map(|(entity, found)| (&**entity, count(*found))))
+        }
+        "connection" => map([
             ("name", text(request.connection)),
             ("dialect", text(request.dialect)),
         ]),
-    );
+        "risk" => Value::Int(request.risk),
+        "time" => {
+            let time = request.time?;
+            map([
+                ("hour", Value::Int(time.hour.into())),
+                ("minute", Value::Int(time.minute.into())),
+                ("weekday", Value::Int(time.weekday.into())),
+            ])
+        }
+        _ => return None,
+    })
+}
+
+fn principal(principal: &Principal) -> Value {
+    let groups: Vec<_> = principal.groups.iter().map(text).collect();
+    let claims = principal.claims.iter();
+    map([
+        ("issuer", text(&principal.issuer)),
+        ("subject", text(&principal.subject)),
+        ("groups", Value::List(groups.into())),
+        (
+            "claims",
+            map(claims.map(|(name, value)| (name.as_str(), json(value)))),
+        ),
+    ])
+}
+
+fn call(call: &Call) -> Value {
+    let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
+    map([
+        ("method", text(&call.method)),
+        ("authority", text(&call.authority)),
+        ("path", text(&call.path)),
+        ("endpoint", text(&call.endpoint)),
+        ("model", text(&call.model)),
+        ("stream", Value::Bool(call.stream)),
+        ("tools", Value::Bool(call.tools)),
+        ("body_bytes", Value::Int(body_bytes)),
+    ])
 }
 
 fn text(text: impl AsRef<str>) -> Value {

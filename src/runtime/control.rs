@@ -15,7 +15,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc},
     thread,
     time::Duration,
 };
@@ -28,6 +28,7 @@ use crate::{
         Approval, Digest, Envelope, Event, Fate, Id, MAX_APPROVALS, Placed, Register, State,
         Unreadable,
     },
+    kafka::control::{ControlOptions, ControlTopic, ControlTopicError, Sink},
     runtime::clock::Clock,
     store::{StoreError, control::ControlLog},
 };
@@ -99,12 +100,23 @@ struct Shared {
 enum Backend {
     /// The thread that owns the files.
     Local(mpsc::Sender<Command>),
+    /// A topic that other replicas write to as well; there from when it was opened.
+    Topic(OnceLock<ControlTopic>),
 }
 
 enum Command {
     Append(Job),
     /// The last: told once the files are let go of.
     Stop(oneshot::Sender<()>),
+}
+
+/// Whoever waits for an event to come back; waits no more when dropped.
+struct Waits<'s>(&'s Shared, String);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.folded().awaited.remove(&self.1);
+    }
 }
 
 /// What is to be appended, and whom to tell what became of it.
@@ -118,6 +130,10 @@ struct Folded {
     register: Register,
     /// Whoever waits for an approval to change. An entry goes with the last who waits.
     watched: HashMap<Id, watch::Sender<Arc<Approval>>>,
+    /// Whoever waits for an event to come back, by its nonce. Bounded by who asks.
+    awaited: HashMap<String, oneshot::Sender<Result<Fate, ControlError>>>,
+    /// Messages that nobody who counts has signed.
+    forged: u64,
     /// Own events that count and are not on record yet, in the log's order.
     unrecorded: VecDeque<Happened>,
     /// Events before this place are on record.
@@ -164,6 +180,43 @@ impl Control {
         Ok(Self(shared))
     }
 
+    /// Opens the control log that several replicas share; until all that is in it is folded it is unreachable. Blocks on the network.
+    ///
+    /// # Errors
+    /// [`ControlTopicError`].
+    pub fn join(
+        options: &ControlOptions,
+        dir: &Path,
+        clock: Clock,
+    ) -> Result<Self, ControlTopicError> {
+        let recorded = dir.join("recorded");
+        let folded = Folded {
+            recorded_to: read_cursor(&recorded),
+            trouble: Some(ControlError::Unreachable),
+            ..Folded::default()
+        };
+        let now = clock.now();
+        let shared = Arc::new(Shared {
+            folded: Mutex::new(folded),
+            backend: Backend::Topic(OnceLock::new()),
+            replica: options.replica.clone(),
+            clock,
+            happened: Notify::new(),
+            recorded,
+        });
+        let topic = ControlTopic::open(options, now, Arc::new(Followed(Arc::downgrade(&shared))))?;
+        if let Backend::Topic(place) = &shared.backend {
+            let _ = place.set(topic);
+        }
+        Ok(Self(shared))
+    }
+
+    /// Messages in the log that nobody who counts has signed.
+    #[must_use]
+    pub fn forged(&self) -> u64 {
+        self.0.folded().forged
+    }
+
     /// Appends `event` and tells what became of it.
     ///
     /// # Errors
@@ -182,9 +235,24 @@ impl Control {
             event,
         };
         let (reply, fate) = oneshot::channel();
-        let Backend::Local(jobs) = &self.0.backend;
-        jobs.send(Command::Append(Job { envelope, reply }))
-            .map_err(|_| ControlError::Unreachable)?;
+        let _waits = match &self.0.backend {
+            Backend::Local(jobs) => {
+                jobs.send(Command::Append(Job { envelope, reply }))
+                    .map_err(|_| ControlError::Unreachable)?;
+                None
+            }
+            Backend::Topic(topic) => {
+                let topic = topic.get().ok_or(ControlError::Unreachable)?;
+                let nonce = envelope.nonce.clone();
+                // Before it is sent: it may come back at once.
+                self.0.folded().awaited.insert(nonce.clone(), reply);
+                let waits = Waits(&self.0, nonce);
+                topic
+                    .send(&envelope)
+                    .map_err(|_| ControlError::Unreachable)?;
+                Some(waits)
+            }
+        };
         match tokio::time::timeout(WITHIN, fate).await {
             Ok(Ok(fate)) => fate,
             Ok(Err(_)) => Err(ControlError::Unreachable),
@@ -195,7 +263,9 @@ impl Control {
     /// Lets go of the log; nothing can be appended any more, through whatever handle.
     pub async fn close(self) {
         let (reply, closed) = oneshot::channel();
-        let Backend::Local(jobs) = &self.0.backend;
+        let Backend::Local(jobs) = &self.0.backend else {
+            return;
+        };
         if jobs.send(Command::Stop(reply)).is_ok() {
             let _ = closed.await;
         }
@@ -222,12 +292,9 @@ impl Control {
         self.0.folded().register.for_request(request, now).cloned()
     }
 
-    /// All approvals that are remembered, newest first.
-    #[must_use]
-    pub fn all(&self) -> Vec<Arc<Approval>> {
-        let mut all: Vec<_> = self.0.folded().register.iter().cloned().collect();
-        all.sort_by(|a, b| (b.asked_at, &b.asked.id).cmp(&(a.asked_at, &a.asked.id)));
-        all
+    /// What `look` makes of all approvals that are remembered; nothing is folded meanwhile.
+    pub fn look<T>(&self, look: impl FnOnce(&Register) -> T) -> T {
+        look(&self.0.folded().register)
     }
 
     /// How many are pending.
@@ -322,6 +389,54 @@ impl Shared {
     }
 }
 
+/// Follows a topic for as long as somebody holds the register.
+struct Followed(Weak<Shared>);
+
+impl Sink for Followed {
+    fn take(&self, placed: Placed, bytes: &[u8]) {
+        let Some(shared) = self.0.upgrade() else {
+            return;
+        };
+        if let Some((nonce, fate)) = shared.take(placed, bytes)
+            && let Some(reply) = shared.folded().awaited.remove(&nonce)
+        {
+            let _ = reply.send(Ok(fate));
+        }
+    }
+
+    fn reset(&self, end: u64) {
+        if let Some(shared) = self.0.upgrade() {
+            let mut folded = shared.folded();
+            folded.register = Register::default();
+            folded.unrecorded.clear();
+            if folded.recorded_to > end {
+                // Another log than the one that was recorded from.
+                folded.recorded_to = 0;
+            }
+            folded.trouble = Some(ControlError::Unreachable);
+        }
+    }
+
+    fn current(&self, current: bool) {
+        if let Some(shared) = self.0.upgrade() {
+            let mut folded = shared.folded();
+            if folded.trouble != Some(ControlError::Newer) {
+                folded.trouble = (!current).then_some(ControlError::Unreachable);
+            }
+        }
+    }
+
+    fn forged(&self, offset: u64) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.folded().forged += 1;
+            tracing::error!(
+                offset,
+                "a message of the control log is signed by nobody who counts, and is ignored"
+            );
+        }
+    }
+}
+
 impl Folded {
     fn usable(&self) -> Result<(), ControlError> {
         self.trouble.map_or(Ok(()), Err)
@@ -363,7 +478,7 @@ impl Folded {
 }
 
 /// The thread that owns the files: what comes together is written together, then folded, then told.
-fn write(mut log: ControlLog, queue: &mpsc::Receiver<Command>, shared: &std::sync::Weak<Shared>) {
+fn write(mut log: ControlLog, queue: &mpsc::Receiver<Command>, shared: &Weak<Shared>) {
     let mut stopped = None;
     while stopped.is_none()
         && let Ok(first) = queue.recv()

@@ -14,7 +14,7 @@ use crate::{
     audit::seal::{AuditorKey, KeyError, MAX_AUDITORS},
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
-    exchange::{Admission, Budget, Connection, Credential, Limits, Masking, Rules},
+    exchange::{Admission, Approvals, Budget, Connection, Credential, Limits, Masking, Rules},
     keys::secret::{SecretError, SecretSource},
     mask::{MaskingKey, Operator, Plan, ShortKey},
     policy::{Effect, Policy},
@@ -61,6 +61,30 @@ pub enum SnapshotError {
     /// An issuer cannot be used.
     #[error(transparent)]
     Issuer(#[from] AuthenticatorError),
+}
+
+/// The bounds of waiting for approvals; who is held stays counted.
+fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
+    let (mut holds, mut each, mut most_pending, mut public_url) = (0, 0, 0, String::new());
+    if let Some(approvals) = &config.approvals {
+        holds = approvals.max_holds as usize;
+        each = approvals.max_holds_per_principal as usize;
+        most_pending = approvals.max_pending_per_principal;
+        public_url = approvals
+            .public_url
+            .as_ref()
+            .map_or_else(String::new, |url| {
+                url.as_str().trim_end_matches('/').to_owned()
+            });
+    }
+    Approvals {
+        holds: before.map_or_else(
+            || Admission::new(holds, each),
+            |rules| rules.approvals.holds.with_caps(holds, each),
+        ),
+        most_pending,
+        public_url,
+    }
 }
 
 /// The rules for `config`; the byte budget and the places go on counting what `before` counted.
@@ -146,6 +170,9 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             || Admission::new(all, each),
             |rules| rules.admission.with_caps(all, each),
         ),
+        approvals: approvals(config, before),
+        risk: Arc::default(),
+        time_zone: jiff::tz::TimeZone::UTC,
     })
 }
 

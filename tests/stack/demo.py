@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
@@ -108,6 +111,41 @@ def walk_requests(walk: Walk, gateway: Gateway, oidc: OidcProvider, model: Upstr
     walk.expect(len(pieces) > 3, f"the answer came token by token, in {len(pieces)} pieces")
 
 
+def walk_approval(walk: Walk, gateway: Gateway, oidc: OidcProvider, model: Upstream):
+    walk.step("A request that somebody must countersign",
+              "A social security number in a prompt needs somebody of `security`. The request waits; the caller's SDK waits with it.")
+    url = f"http://{gateway.countersign.http}"
+    now = int(time.time())
+    tokens = {who: oidc.sign(sub=who, groups=groups, auth_time=now)
+              for who, groups in {"alice-app": ["finance", "security"], "sam": ["security"]}.items()}
+
+    def approvals(who: str, *arguments):
+        return countersign("approvals", *arguments, "--url", url, env={**os.environ, "COUNTERSIGN_TOKEN": tokens[who]})
+
+    before = len(model.requests)
+    asked = prompt(f"Is {SSN} a valid number?")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: gateway.openai(tokens["alice-app"], timeout=60).chat.completions.create(**asked))
+        listed = wait_until("it is pending", lambda: json.loads(approvals("sam", "list", "--json").stdout or "{}").get("approvals"))
+        approval = listed[0]["id"]
+        walk.show("sam looks at it", approvals("sam", "show", approval).stdout)
+        walk.expect(len(model.requests) == before, "the model saw nothing yet")
+        done = approvals("alice-app", "approve", approval, "--yes")
+        walk.show("alice approves it", (done.stdout + done.stderr).strip())
+        walk.expect(done.returncode != 0 and not waiting.done(), "refused: nobody approves their own request, whatever their groups")
+        done = approvals("sam", "approve", approval, "--yes", "--reason", "a made-up number")
+        walk.show("sam approves it", (done.stdout + done.stderr).strip())
+        answer = waiting.result(60)
+        walk.expect(done.returncode == 0 and answer.choices, "released, and answered")
+    walk.expect("[US_SSN]" in model.last.body.decode(), "what the model read is what was approved: masked")
+    with ThreadPoolExecutor(1) as pool:
+        changed = prompt(f"Is {SSN} a valid number!")
+        waiting = pool.submit(refused, gateway.openai(tokens["alice-app"], timeout=60, default_headers={"prefer": "wait=1"}), **changed)
+        said = waiting.result(60)
+    walk.show("one byte changed", f"{said[0]} {said[1]}: {said[2]}" if said else "an answer")
+    walk.expect(said and said[1] == "approval_required", "another byte is another request: it needs an approval of its own")
+
+
 def walk_records(walk: Walk, gateway: Gateway, work: Path, outside: Path):
     audit = gateway.countersign.audit
     walk.step("The record", "Written by the gateway, on disk before the request went on and before the answer ended.")
@@ -202,7 +240,10 @@ def main() -> int:
         model = parts.enter_context(Upstream(answer))
         outside = work / "kept-outside" / "checkpoints"  # in life: on another machine
         outside.parent.mkdir()
-        settings = config(oidc.issuer, work, audit={})
+        settings = config(oidc.issuer, work, audit={}, approvals={}, access={"approver": ["security"]})
+        settings["policies"].insert(0, {"name": "ask-security", "when": '"US_SSN" in findings', "then": {"require_approval": {
+            "approvers": [{"group": "security"}], "reasons": ["a social security number in the prompt"]}}})
+        settings["connections"][0]["policies"].insert(0, "ask-security")
         if options.kafka:
             starting("a Kafka broker")
             kafka = parts.enter_context(broker(work))
@@ -213,6 +254,7 @@ def main() -> int:
         gateway = parts.enter_context(Gateway(work, settings, model.port))
 
         walk_requests(walk, gateway, oidc, model)
+        walk_approval(walk, gateway, oidc, model)
         walk_records(walk, gateway, work, outside)
         if options.kafka:
             walk_topic(walk, gateway, kafka)

@@ -48,6 +48,15 @@ class Broker(Process):
                 raise
         wait_until(f"topic {name} is there", lambda: name in self._admin.list_topics(timeout=5).topics)
 
+    def produce(self, topic: str, value: bytes):
+        """One message, acknowledged."""
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self.address, "logger": _silent()})
+        failed = []
+        producer.produce(topic, value, on_delivery=lambda error, _: failed.append(error) if error else None)
+        assert producer.flush(20) == 0 and not failed, failed
+
     def consume(self, topic: str, count: int, seconds: float = 20.0) -> list:
         """The first `count` messages of the topic, over all partitions, from the beginning."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition

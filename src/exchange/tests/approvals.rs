@@ -15,7 +15,11 @@ fn risky() -> String {
 }
 
 fn to_held(caller: &str, more: &[(&str, &str)]) -> Headers {
-    let more: Vec<_> = [(":authority", "held.example")].iter().chain(more).copied().collect();
+    let more: Vec<_> = [(":authority", "held.example")]
+        .iter()
+        .chain(more)
+        .copied()
+        .collect();
     head_with(caller, &more)
 }
 
@@ -33,7 +37,11 @@ fn waiting() -> Bench {
 }
 
 fn approve(bench: &Bench) {
-    let fate = bench.office.lock().unwrap().decide("bob", "security", Given::Approve);
+    let fate = bench
+        .office
+        .lock()
+        .unwrap()
+        .decide("bob", "security", Given::Approve);
     assert!(matches!(fate, Fate::Counts(_)), "{fate:?}");
 }
 
@@ -42,7 +50,11 @@ fn ticket<'b>(bench: &'b Bench, name: &str) -> Option<&'b str> {
 }
 
 /// The same rules with one connection changed by hand.
-fn changed(bench: &Bench, connection: &str, change: impl Fn(&mut crate::exchange::Connection)) -> Arc<Rules> {
+fn changed(
+    bench: &Bench,
+    connection: &str,
+    change: impl Fn(&mut crate::exchange::Connection),
+) -> Arc<Rules> {
     let now = &bench.rules;
     let connections = now.connections.iter().map(|known| {
         if known.name != connection {
@@ -69,21 +81,36 @@ fn a_request_waits_is_approved_and_goes_as_it_was_approved() {
     let mut bench = waiting();
     assert!(bench.seen.upstream_head.is_none() && bench.seen.records.is_empty());
     let (id, token, patience) = bench.holding.clone().unwrap();
-    assert_eq!((id.as_str(), token.as_str()), ("session-1", "token-of-alice"));
+    assert_eq!(
+        (id.as_str(), token.as_str()),
+        ("session-1", "token-of-alice")
+    );
     assert_eq!(patience.as_secs(), 45);
     let asked = bench.office.lock().unwrap().only().asked.clone();
     assert_eq!(asked.requirement.reasons, ["an SSN in the prompt"]);
     assert_eq!(asked.view.findings["US_SSN"], 1);
     assert!(asked.view.excerpt[0].contains("my number is [US_SSN], hello"));
-    assert_eq!((asked.view.model.as_str(), asked.view.not_shown), ("gpt-4o", 0));
+    assert_eq!(
+        (asked.view.model.as_str(), asked.view.not_shown),
+        ("gpt-4o", 0)
+    );
 
     approve(&bench);
     bench.look();
     assert!(bench.upstream().contains("[US_SSN]"));
     let opened = bench.opened();
     let approval = opened.decision.approval.as_ref().unwrap();
-    assert_eq!((approval.id.as_str(), approval.state.as_str()), ("session-1", "consumed"));
-    assert_eq!((approval.votes[0].subject.as_str(), approval.votes[0].given.as_str()), ("bob", "approve"));
+    assert_eq!(
+        (approval.id.as_str(), approval.state.as_str()),
+        ("session-1", "consumed")
+    );
+    assert_eq!(
+        (
+            approval.votes[0].subject.as_str(),
+            approval.votes[0].given.as_str()
+        ),
+        ("bob", "approve")
+    );
     assert_eq!(approval.request_sha256, asked.request.to_string());
     bench.answer_json().answer(&completion("ok"), true);
     assert_eq!(bench.seen.end, Some(End::Finished));
@@ -104,7 +131,10 @@ fn who_is_not_told_yes_in_time_gets_a_ticket_and_joins_with_the_same_request() {
     let mut bench = waiting();
     bench.look();
     let refusal = bench.refusal(403, "approval_required");
-    assert_eq!(set(&refusal.headers, "countersign-approval"), Some("session-1"));
+    assert_eq!(
+        set(&refusal.headers, "countersign-approval"),
+        Some("session-1")
+    );
     assert_eq!(set(&refusal.headers, "x-should-retry"), Some("false"));
     assert_eq!(
         set(&refusal.headers, "location"),
@@ -154,10 +184,17 @@ fn an_approval_releases_one_request() {
 #[test]
 fn a_no_is_a_no_and_too_late_is_a_no() {
     let mut bench = waiting();
-    bench.office.lock().unwrap().decide("bob", "security", Given::Deny);
+    bench
+        .office
+        .lock()
+        .unwrap()
+        .decide("bob", "security", Given::Deny);
     bench.look();
     bench.refusal(403, "approval_denied");
-    assert_eq!(bench.refused().decision.approval.as_ref().unwrap().state, "denied");
+    assert_eq!(
+        bench.refused().decision.approval.as_ref().unwrap().state,
+        "denied"
+    );
     let mut again = bench.next();
     ask(&mut again, &risky(), &[]);
     again.look();
@@ -172,7 +209,11 @@ fn a_no_is_a_no_and_too_late_is_a_no() {
 #[test]
 fn the_caller_cannot_approve() {
     let bench = waiting();
-    let fate = bench.office.lock().unwrap().decide("alice", "security", Given::Approve);
+    let fate = bench
+        .office
+        .lock()
+        .unwrap()
+        .decide("alice", "security", Given::Approve);
     assert!(matches!(fate, Fate::Ignored(_)));
 }
 
@@ -191,7 +232,15 @@ fn another_byte_header_method_or_caller_is_another_request() {
     assert!(same(&risky(), "alice", &[]));
     assert!(!same(&format!("{} ", risky()), "alice", &[]));
     let other = crate::approval::Id::new("session-2").unwrap();
-    assert!(first.office.lock().unwrap().register.approval(&other).is_some());
+    assert!(
+        first
+            .office
+            .lock()
+            .unwrap()
+            .register
+            .approval(&other)
+            .is_some()
+    );
     for more in [
         ("openai-organization", "org-1"),
         ("accept", "text/event-stream"),
@@ -200,7 +249,11 @@ fn another_byte_header_method_or_caller_is_another_request() {
         let mut bench = waiting();
         let mut next = bench.next();
         ask(&mut next, &risky(), &[more]);
-        assert_ne!(next.holding.as_ref().unwrap().0.as_str(), "session-1", "{more:?}");
+        assert_ne!(
+            next.holding.as_ref().unwrap().0.as_str(),
+            "session-1",
+            "{more:?}"
+        );
         bench.handle(Input::Gone);
     }
     let bench = waiting();
@@ -222,12 +275,21 @@ fn what_changed_after_the_approval_is_not_released() {
     });
     bench.look_under(rules);
     bench.refusal(403, "no_policy_allows");
-    assert_eq!(bench.office.lock().unwrap().only().state, State::Approved, "nothing was used up");
+    assert_eq!(
+        bench.office.lock().unwrap().only().state,
+        State::Approved,
+        "nothing was used up"
+    );
 
     // More is asked for now.
     let mut bench = waiting();
     approve(&bench);
-    let stricter = bench.rules.connections.iter().find(|known| known.name == "deferred").unwrap();
+    let stricter = bench
+        .rules
+        .connections
+        .iter()
+        .find(|known| known.name == "deferred")
+        .unwrap();
     let ask_always = stricter.chain.policies()[0].clone();
     let rules = changed(&bench, "held", |held| {
         let mut policies = held.chain.policies().to_vec();
@@ -286,7 +348,11 @@ fn a_caller_who_leaves_leaves_the_question_and_a_shutdown_hands_out_the_ticket()
 fn the_caller_says_how_they_would_wait() {
     let patience = |host: &str, prefer: &[(&str, &str)]| {
         let mut bench = Bench::new();
-        let more: Vec<_> = [(":authority", host)].iter().chain(prefer).copied().collect();
+        let more: Vec<_> = [(":authority", host)]
+            .iter()
+            .chain(prefer)
+            .copied()
+            .collect();
         bench.head(head_with("alice", &more));
         bench.body(risky().as_bytes(), true);
         bench.holding.as_ref().unwrap().2.as_secs()
@@ -295,7 +361,10 @@ fn the_caller_says_how_they_would_wait() {
     assert_eq!(patience("held.example", &[("prefer", "wait=7")]), 7);
     assert_eq!(patience("held.example", &[("prefer", "wait=7000")]), 45);
     assert_eq!(patience("held.example", &[("prefer", "respond-async")]), 0);
-    assert_eq!(patience("held.example", &[("prefer", "respond-async, wait=9")]), 9);
+    assert_eq!(
+        patience("held.example", &[("prefer", "respond-async, wait=9")]),
+        9
+    );
     assert_eq!(patience("deferred.example", &[]), 0);
     assert_eq!(patience("deferred.example", &[("prefer", "wait=9")]), 9);
 
@@ -304,9 +373,16 @@ fn the_caller_says_how_they_would_wait() {
     bench.look();
     bench.refusal(202, "approval_required");
     assert_eq!(bench.refused().status, 202);
-    assert!(!bench.seen.immediate.as_ref().unwrap().headers.iter().any(|(name, value)| {
-        name == "content-type" && value.expose_secret().is_empty()
-    }));
+    assert!(
+        !bench
+            .seen
+            .immediate
+            .as_ref()
+            .unwrap()
+            .headers
+            .iter()
+            .any(|(name, value)| { name == "content-type" && value.expose_secret().is_empty() })
+    );
 }
 
 #[test]
@@ -314,7 +390,11 @@ fn as_many_are_held_as_may_be_and_the_others_get_a_ticket() {
     let first = waiting();
     let mut second = first.next();
     ask(&mut second, &prompt(&format!("another {SSN}")), &[]);
-    assert_eq!(second.holding.as_ref().unwrap().2.as_secs(), 0, "one of each caller");
+    assert_eq!(
+        second.holding.as_ref().unwrap().2.as_secs(),
+        0,
+        "one of each caller"
+    );
     second.look();
     second.refusal(403, "approval_required");
     // And as many pending.

@@ -398,7 +398,10 @@ impl Bench {
             Output::Ask(asked) => {
                 let told = serde_json::to_string(&asked).unwrap();
                 for hidden in [SSN, CARD, LENT, "token-of-"] {
-                    assert!(!told.contains(hidden), "{hidden} is shown to approvers: {told}");
+                    assert!(
+                        !told.contains(hidden),
+                        "{hidden} is shown to approvers: {told}"
+                    );
                 }
                 assert!(self.asking.replace(asked).is_none(), "asked twice at once");
             }
@@ -407,7 +410,10 @@ impl Bench {
                 self.holding = Some((id, token.expose_secret().to_owned(), patience));
             }
             Output::Claim(claimed) => {
-                assert!(self.claiming.replace(claimed).is_none(), "claimed twice at once");
+                assert!(
+                    self.claiming.replace(claimed).is_none(),
+                    "claimed twice at once"
+                );
             }
             Output::Answer(answer) => self.tell(answer, after),
             Output::Finished => seen.end = Some(End::Finished),

@@ -159,6 +159,8 @@ pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> 
         limits,
         budget: Budget::new(memory),
         admission: Admission::new(places, places.min(2)),
+        risk: Arc::default(),
+        time_zone: jiff::tz::TimeZone::UTC,
     })
 }
 

@@ -1,0 +1,173 @@
+//! What the API reaches of the live handles.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, future::BoxFuture};
+use jiff::Timestamp;
+use secrecy::SecretString;
+
+use super::{approvals, live::Live};
+use crate::{
+    approval::{Approval, Decided, Event, Fate, Freshness, Id, Party, Stop},
+    audit::{
+        Durability,
+        record::{ApprovalEvent, Entry, Event as Recorded},
+    },
+    config::Config,
+    http::{
+        Backing, Unavailable,
+        access::Access,
+        list::{Filter, Page},
+    },
+    identity::{Principal, TokenError},
+    mask,
+    runtime::control::ControlError,
+};
+
+/// Who may do what at the API, as the configuration in force says.
+#[derive(Debug)]
+pub(super) struct Desk {
+    access: Arc<Access>,
+    freshness: Freshness,
+}
+
+impl Desk {
+    pub(super) fn of(config: &Config) -> Self {
+        let access = Access {
+            auditor: config.access.auditor.clone(),
+            approver: config.access.approver.clone(),
+            admin: config.access.admin.clone(),
+        };
+        let freshness = config.approvals.as_ref().map(|approvals| approvals.freshness);
+        Self {
+            access: Arc::new(access),
+            // Without approvals there is nothing to decide.
+            freshness: freshness.unwrap_or(Freshness {
+                within: std::time::Duration::ZERO,
+                or_issued: false,
+            }),
+        }
+    }
+}
+
+impl Backing for Live {
+    fn now(&self) -> Timestamp {
+        self.clock().now()
+    }
+
+    fn access(&self) -> Arc<Access> {
+        self.desk().access.clone()
+    }
+
+    fn freshness(&self) -> Freshness {
+        self.desk().freshness
+    }
+
+    fn authenticate(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
+        crate::grpc::Backing::authenticate(self, token)
+    }
+
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>> {
+        let page = self.control().map_or_else(
+            || Ok(Page::default()),
+            |control| {
+                control.usable().map_err(unavailable)?;
+                Ok(control.look(|all| filter.page(all.iter(), self.clock().now())))
+            },
+        );
+        std::future::ready(page).boxed()
+    }
+
+    fn approval(&self, id: Id) -> BoxFuture<'static, Result<Option<Arc<Approval>>, Unavailable>> {
+        let found = self.control().map_or(Ok(None), |control| {
+            control.usable().map_err(unavailable)?;
+            Ok(control.approval(&id))
+        });
+        std::future::ready(found).boxed()
+    }
+
+    fn decide(&self, decided: Decided) -> BoxFuture<'static, Result<Fate, Unavailable>> {
+        let reason = match self.control().and_then(|control| control.approval(&decided.id)) {
+            Some(approval) => self.masked(&approval, &decided.reason),
+            None => String::new(),
+        };
+        self.append(Event::Decided(Box::new(Decided { reason, ..decided })))
+    }
+
+    fn cancel(&self, stop: Stop) -> BoxFuture<'static, Result<Fate, Unavailable>> {
+        self.append(Event::Cancelled(stop))
+    }
+
+    fn seen(
+        &self,
+        approval: Arc<Approval>,
+        by: Party,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        self.put_on_record(&approval, by, "seen", "")
+    }
+
+    fn rejected(
+        &self,
+        approval: Arc<Approval>,
+        by: Party,
+        code: &'static str,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        self.put_on_record(&approval, by, "rejected", code)
+    }
+}
+
+impl Live {
+    fn append(&self, event: Event) -> BoxFuture<'static, Result<Fate, Unavailable>> {
+        let control = self.control().cloned();
+        async move {
+            let control = control.ok_or(unavailable(ControlError::Unreachable))?;
+            control.append(event).await.map_err(unavailable)
+        }
+        .boxed()
+    }
+
+    /// What somebody wrote about an approval, as records may show it.
+    fn masked(&self, approval: &Approval, text: &str) -> String {
+        let name = &approval.asked.view.connection;
+        let rules = self.rules_in_force();
+        let mut connections = rules.connections.iter();
+        // Where it is gone, by the rules of any other: what a detector knows is the same to all.
+        let connection = connections
+            .find(|connection| connection.name == *name)
+            .or(rules.connections.first());
+        connection.map_or_else(String::new, |known| mask::mask(&known.record_plan, text).0)
+    }
+
+    fn put_on_record(
+        &self,
+        approval: &Approval,
+        by: Party,
+        action: &str,
+        code: &str,
+    ) -> BoxFuture<'static, Result<(), Unavailable>> {
+        let ledger = self.ledger().clone();
+        let state = approval.state_at(self.clock().now());
+        let told = ApprovalEvent {
+            issuer: by.issuer,
+            subject: by.subject,
+            code: code.to_owned(),
+            ..approvals::about(approval, state, action)
+        };
+        let entry = Entry {
+            session: approval.asked.session.clone(),
+            event: Recorded::Approval(Box::new(told)),
+        };
+        async move {
+            let appended = ledger.append(entry, Durability::Disk).await;
+            appended.map(drop).map_err(|error| Unavailable(error.code()))
+        }
+        .boxed()
+    }
+}
+
+fn unavailable(error: ControlError) -> Unavailable {
+    Unavailable(error.code())
+}
