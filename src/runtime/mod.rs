@@ -1,8 +1,10 @@
 //! Live handles: what is current right now, swapped while the service runs. The clock is here too.
 
+pub mod alerts;
 pub mod authenticator;
 pub mod clock;
 pub mod control;
 pub mod ledger;
+pub mod notify;
 pub mod seals;
 pub mod snapshot;
