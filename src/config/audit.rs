@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use url::Url;
 
 use super::{
-    Audit, Kafka, Retention, Webhook, raw,
+    Audit, CheckpointWebhook, Kafka, Retention, raw,
     understand::{At, GIB, MIB, NAME_RULE, Notes, TIB, is_name, secret, size},
     units,
 };
@@ -77,7 +77,11 @@ pub(super) fn audit(raw: raw::Audit, at: &At, notes: &mut Notes<'_>) -> Option<A
     })
 }
 
-fn webhook(raw: raw::Webhook, at: &At, notes: &mut Notes<'_>) -> Option<Webhook> {
+fn webhook(
+    raw: raw::CheckpointWebhook,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<CheckpointWebhook> {
     let token = raw.token.and_then(|source| {
         let at = at.key("token");
         secret(source.file.as_deref(), source.env.as_deref(), &at, notes)
@@ -96,7 +100,7 @@ fn webhook(raw: raw::Webhook, at: &At, notes: &mut Notes<'_>) -> Option<Webhook>
     if url.scheme() == "http" && token.is_some() {
         notes.fault(&at, "a token must not go over `http://`");
     }
-    Some(Webhook { url, token })
+    Some(CheckpointWebhook { url, token })
 }
 
 /// The least age at which records may be deleted, unless the file says otherwise.

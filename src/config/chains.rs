@@ -6,12 +6,13 @@ use std::{
 };
 
 use super::{
-    Connection, Credential, Known, Payload, TokenHeader,
+    Connection, Credential, Known, Payload, TokenHeader, approvals,
     detectors::{self, Groups},
     raw,
     understand::{At, NAME_RULE, Notes, is_name, secret},
 };
 use crate::{
+    approval::MAX_SEATS,
     audit::Durability,
     detect::Entity,
     dialect::{Dialect, Endpoint, JsonPath, Selection},
@@ -31,7 +32,12 @@ pub(super) struct Written {
     pub(super) keyed: bool,
     /// Whether records go to Kafka.
     pub(super) kafka: bool,
+    /// Whether it is said where approvals are kept.
+    pub(super) approvals: bool,
 }
+
+/// What may follow from a policy.
+const EFFECTS: &str = "`allow`, `deny`, `mask` or `require_approval`";
 
 /// What policies may name.
 struct Words<'w> {
@@ -43,12 +49,10 @@ struct Words<'w> {
 /// The connections in order; what is faulty is noted and left out.
 pub(super) fn connections(
     written: Written,
-    entities: BTreeSet<Entity>,
-    claims: BTreeSet<String>,
+    vocabulary: Vocabulary,
     known: &Known<'_>,
     notes: &mut Notes<'_>,
 ) -> Vec<Connection> {
-    let vocabulary = Vocabulary { entities, claims };
     let groups = detectors::groups(written.groups, &vocabulary, notes);
     let words = Words {
         vocabulary: &vocabulary,
@@ -77,10 +81,12 @@ pub(super) fn connections(
         }
         used.extend(raw.policies.iter().cloned());
         let territory = territory(&raw.matches, &at.key("match"), notes);
+        let chain = chain(&raw.policies, &policies, &at.key("policies"), notes);
+        owed(&chain, written.approvals, &at.key("policies"), notes);
         connections.extend(connection(
             &raw,
             territory.as_ref(),
-            &policies,
+            chain,
             &written.named,
             known,
             &at,
@@ -139,7 +145,7 @@ fn policy(raw: raw::Policy, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -
             None
         }
     };
-    let then = effect(raw.then, words, &at.key("then"), notes);
+    let then = effect(raw.then, &raw.name, words, &at.key("then"), notes);
     let when = when?;
     if when.constant() == Some(false) {
         notes.warn(&at.key("when"), "the condition never holds");
@@ -157,35 +163,38 @@ fn policy(raw: raw::Policy, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -
     })
 }
 
-fn effect(raw: raw::Then, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -> Option<Effect> {
+fn effect(
+    raw: raw::Then,
+    name: &str,
+    words: &Words<'_>,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<Effect> {
     let full = match raw {
         raw::Then::Word(raw::ThenWord::Allow) => return Some(Effect::Allow),
         raw::Then::Full(full) => full,
     };
-    match (full.allow, full.deny, full.mask) {
-        (Some(raw::Allow {}), None, None) => Some(Effect::Allow),
-        (None, Some(deny), None) => {
-            let reason = deny.reason.trim();
-            if reason.is_empty()
-                || reason.chars().count() > 200
-                || reason.chars().any(char::is_control)
-            {
-                notes.fault(
-                    &at.key("deny").key("reason"),
-                    "a reason is one line of 1 to 200 characters",
-                );
-            }
-            Some(Effect::Deny(reason.to_owned()))
+    match (full.allow, full.deny, full.mask, full.require_approval) {
+        (Some(raw::Allow {}), None, None, None) => Some(Effect::Allow),
+        (None, Some(deny), None, None) => {
+            approvals::one_line(&deny.reason, &at.key("deny").key("reason"), notes);
+            Some(Effect::Deny(deny.reason.trim().to_owned()))
         }
-        (None, None, Some(mask)) => masking(mask, words, &at.key("mask"), notes).map(Effect::Mask),
-        (None, None, None) => {
-            notes.fault(at, "say what follows: `allow`, `deny` or `mask`");
+        (None, None, Some(mask), None) => {
+            masking(mask, words, &at.key("mask"), notes).map(Effect::Mask)
+        }
+        (None, None, None, Some(rule)) => {
+            let at = at.key("require_approval");
+            approvals::rule(rule, name, &at, notes).map(Effect::RequireApproval)
+        }
+        (None, None, None, None) => {
+            notes.fault(at, format!("say what follows: {EFFECTS}"));
             None
         }
         _ => {
             notes.fault(
                 at,
-                "one policy has one effect: `allow`, `deny` or `mask`; make it two policies",
+                format!("one policy has one effect: {EFFECTS}; make it two policies"),
             );
             None
         }
@@ -269,7 +278,7 @@ fn territory(raw: &raw::Match, at: &At, notes: &mut Notes<'_>) -> Option<Territo
 fn connection(
     raw: &raw::Connection,
     territory: Option<&Territory>,
-    policies: &Policies,
+    chain: Chain,
     named: &[(Entity, JsonPath)],
     known: &Known<'_>,
     at: &At,
@@ -283,7 +292,6 @@ fn connection(
         .as_ref()
         .and_then(|raw| credential(raw, &at.key("credential"), notes));
     let (lend_to_routes, lend_to_clusters) = lend_to(raw, at, notes);
-    let chain = chain(&raw.policies, policies, &at.key("policies"), notes);
     let territory = territory?;
     Some(Connection {
         name: raw.name.clone(),
@@ -555,6 +563,24 @@ fn chain(names: &[String], policies: &Policies, at: &At, notes: &mut Notes<'_>) 
         );
     }
     chain
+}
+
+/// What a chain can ask for must be something that people can give, and kept somewhere.
+fn owed(chain: &Chain, kept: bool, at: &At, notes: &mut Notes<'_>) {
+    let Some(most) = chain.most_owed() else {
+        return;
+    };
+    if !kept {
+        let message = "a policy of this chain asks for an approval: say where they are kept under `approvals`";
+        notes.fault(at, message);
+    }
+    let seats = most.requirement.seats().count();
+    if seats > MAX_SEATS {
+        notes.fault(
+            at,
+            format!("the policies of this chain ask for the approval of {seats} persons together; at most {MAX_SEATS}"),
+        );
+    }
 }
 
 /// A connection whose every host is taken by earlier ones is never reached.

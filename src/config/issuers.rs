@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use url::Url;
+
 use super::{
     Issuer, raw,
     understand::{At, Notes},
@@ -94,6 +96,20 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
             "name a claim, or write a JSON pointer such as `/realm_access/roles`",
         );
     }
+    for (key, claim) in [
+        ("person_claim", &raw.person_claim),
+        ("owner_claim", &raw.owner_claim),
+    ] {
+        if claim
+            .as_ref()
+            .is_some_and(|name| name.is_empty() || name == "/")
+        {
+            notes.fault(
+                &at.key(key),
+                "name a claim, or write a JSON pointer such as `/ext/employee`",
+            );
+        }
+    }
     let mut listed = BTreeSet::new();
     for (i, claim) in raw.claims.iter().enumerate() {
         if claim.is_empty() {
@@ -116,8 +132,8 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         algorithms,
         groups_claim: Some(groups_claim),
         claims: raw.claims,
-        person_claim: None,
-        owner_claim: None,
+        person_claim: raw.person_claim,
+        owner_claim: raw.owner_claim,
         clock_skew,
         allow_id_tokens: raw.allow_id_tokens,
     };
@@ -137,8 +153,14 @@ fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
 
 /// An https URL; http only where nothing leaves the machine.
 fn https(text: &str, at: &At, notes: &mut Notes<'_>) {
-    let Ok(url) = url::Url::parse(text) else {
-        return notes.fault(at, "not a URL; write it as in `https://idp.example`");
+    web(text, false, at, notes);
+}
+
+/// As [`https`], with a query only where it may have one; `None` where it is no URL at all.
+pub(super) fn web(text: &str, query: bool, at: &At, notes: &mut Notes<'_>) -> Option<Url> {
+    let Ok(url) = Url::parse(text) else {
+        notes.fault(at, "not a URL; write it as in `https://idp.example`");
+        return None;
     };
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -155,7 +177,8 @@ fn https(text: &str, at: &At, notes: &mut Notes<'_>) {
     if !url.username().is_empty() || url.password().is_some() {
         notes.fault(at, "must not carry a user name or password");
     }
-    if url.query().is_some() || url.fragment().is_some() {
+    if url.fragment().is_some() || url.query().is_some() && !query {
         notes.fault(at, "must not carry a query or fragment");
     }
+    Some(url)
 }

@@ -5,10 +5,12 @@
 //!            faults?           faults?                                          faults?
 //! ```
 //! Promises: a [`Config`] is valid by construction, so nobody checks it again; faults carry the file's line and, where
-//! a name is close to a known one, that name; unknown keys are faults; parsing reads nothing but the text it is given.
+//! a name is close to a known one, that name; unknown keys are faults; parsing reads nothing but the text it is given
+//! and the system's list of time zones.
 //! Never: holds a secret, only where it is ([`SecretSource`]); follows aliases; reads a file of more than 1 MiB.
 //! Can miss: whether a host, route, topic or issuer exists; [`Config::missing`] looks at files and variables only.
 
+mod approvals;
 mod audit;
 mod chains;
 mod detectors;
@@ -26,10 +28,19 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
+use jiff::tz::TimeZone;
 use url::Url;
 
+pub use approvals::{ALERTS_TOPIC, CONTROL_TOPIC};
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
 pub use structure::json_schema;
@@ -37,13 +48,14 @@ pub use tree::MAX_BYTES;
 pub use units::duration;
 
 use crate::{
-    audit::Durability,
+    approval::Freshness,
+    audit::{Durability, note::VerifierKey},
     detect::Entity,
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
     identity::IssuerRules,
     keys::{jwks::KeySource, secret::SecretSource},
-    policy::Chain,
+    policy::{Chain, Risk},
 };
 
 /// What the configuration may refer to: the program's own dialects and detectors.
@@ -78,6 +90,16 @@ pub struct Config {
     pub masking: Option<Masking>,
     /// Whom originals are sealed to; there where a connection's payload is.
     pub sealing: Option<Sealing>,
+    /// What a request's risk is made of.
+    pub risk: Risk,
+    /// Where the time of conditions is taken.
+    pub time_zone: TimeZone,
+    /// Where approvals are kept; there where a connection's chain can ask for one.
+    pub approvals: Option<Approvals>,
+    /// Who is told of what should not have happened.
+    pub alerts: Option<Alerts>,
+    /// Who may do what over our API.
+    pub access: Access,
     /// The ledger and where its records go.
     pub audit: Audit,
     /// SHA-256 of the file's text as it was read, byte for byte.
@@ -85,6 +107,93 @@ pub struct Config {
     /// What is allowed but probably not meant, in the order of the file.
     pub warnings: Vec<Fault>,
     references: Vec<Reference>,
+}
+
+/// Where approvals are kept, how many may wait, who may decide and who is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approvals {
+    /// Directory of the control log where there is no Kafka.
+    pub dir: PathBuf,
+    /// Requests held at one time; beyond it callers get a ticket.
+    pub max_holds: u32,
+    /// Requests of one principal held at one time; at most `max_holds`.
+    pub max_holds_per_principal: u32,
+    /// Approvals of one principal that are pending.
+    pub max_pending_per_principal: u32,
+    /// How long ago an approver may have signed in.
+    pub freshness: Freshness,
+    /// Where our API is reached from outside: `https`, or `http` on loopback; without credentials, query and fragment. Links
+    /// are left out where it is `None`.
+    pub public_url: Option<Url>,
+    /// The control log in Kafka; only where `audit.kafka` is, whose brokers and settings it shares.
+    pub kafka: Option<ControlKafka>,
+    /// Who is told of approvals.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// The control log in Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlKafka {
+    /// The topic; none of the others.
+    pub topic: String,
+    /// Whose certificates count.
+    pub root: VerifierKey,
+    /// This replica's signing key.
+    pub key: PathBuf,
+    /// The root's certificate of that key.
+    pub certificate: PathBuf,
+    /// Whether a topic that could lose events is accepted.
+    pub dev: bool,
+}
+
+/// An address that is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// `https`, or `http` on loopback; without credentials and fragment. May have a query, and may itself be all that it takes
+    /// to post there: not for logs.
+    pub url: Url,
+    /// What the message looks like.
+    pub format: WebhookFormat,
+}
+
+/// What a message looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// JSON, signed with this secret as Standard Webhooks say.
+    Standard(SecretSource),
+    /// What Slack's incoming webhooks take; without a signature.
+    Slack,
+}
+
+/// Who is told of what should not have happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alerts {
+    /// The topic, none of the others; there where `audit.kafka` is.
+    pub topic: Option<String>,
+    /// Who is told.
+    pub webhooks: Vec<Webhook>,
+    /// When to alert of what is masked.
+    pub masked_per_principal: Option<MaskedAlert>,
+}
+
+/// So many masked values of one principal within some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaskedAlert {
+    /// How many; at least 1.
+    pub count: u32,
+    /// Within what time.
+    pub window: Duration,
+}
+
+/// Who may do what over our API, by the groups of their token. Whoever is in none of them sees only their own requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// May look at sessions and records.
+    pub auditor: BTreeSet<String>,
+    /// May look at pending approvals. Deciding takes a group that the approval asks for.
+    pub approver: BTreeSet<String>,
+    /// May cancel approvals.
+    pub admin: BTreeSet<String>,
 }
 
 /// Whom originals are sealed to.
@@ -323,14 +432,14 @@ pub struct Audit {
     /// A further file for checkpoints.
     pub checkpoint_file: Option<PathBuf>,
     /// Holders outside, to whom every checkpoint is posted.
-    pub checkpoint_webhooks: Vec<Webhook>,
+    pub checkpoint_webhooks: Vec<CheckpointWebhook>,
     /// What may be deleted from the disk; nothing where `None`.
     pub retention: Option<Retention>,
 }
 
 /// A holder that checkpoints are posted to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Webhook {
+pub struct CheckpointWebhook {
     /// `https`, or `http` where no token goes with it; without credentials in it.
     pub url: Url,
     /// Sent as `Authorization: Bearer`.

@@ -2,10 +2,17 @@
 //!
 //! The JSON Schema is derived from these types, so their comments are what an editor shows. Unknown keys are refused.
 
+mod approvals;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub(super) use approvals::{
+    Access, Alerts, Approvals, ControlKafka, FreshFrom, Mutable, RequireApproval, Risk, Wait,
+    Webhook, WebhookFormat,
+};
 
 /// Configuration of Countersign.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -33,6 +40,16 @@ pub(super) struct File {
     /// Named groups of entities, usable wherever a list of detectors is asked for.
     #[serde(default)]
     pub(super) detector_groups: BTreeMap<String, Vec<String>>,
+    /// What a request's `risk` is made of. Default: everything scores 0.
+    pub(super) risk: Option<Risk>,
+    /// Where the `time` of conditions is taken: an IANA name such as `Europe/Berlin`. Default: UTC.
+    pub(super) time_zone: Option<String>,
+    /// Where approvals are kept, how many may wait, who may decide and who is told. Required where a policy asks for one.
+    pub(super) approvals: Option<Approvals>,
+    /// Who is told of what should not have happened. Default: nobody.
+    pub(super) alerts: Option<Alerts>,
+    /// Who may do what over our API.
+    pub(super) access: Option<Access>,
     /// The key of the operators `hash`, `tokenize` and `vault`.
     pub(super) masking: Option<Masking>,
     /// Whom originals are sealed to, for connections whose payload is `sealed` or `masked+sealed`.
@@ -221,6 +238,11 @@ pub(super) struct Issuer {
     /// Further claims that conditions may read and records carry. Default: none.
     #[serde(default)]
     pub(super) claims: Vec<String>,
+    /// The claim that names the human behind the account, one its holder cannot choose: nobody approves their own request from
+    /// another account. Default: none.
+    pub(super) person_claim: Option<String>,
+    /// The claim of a service account that names the human who owns it. Default: none.
+    pub(super) owner_claim: Option<String>,
     /// Leeway for `exp` and `nbf`. Default: 30s; 0s to 5m.
     pub(super) clock_skew: Option<String>,
     /// Accept ID tokens in place of access tokens. Default: false.
@@ -363,13 +385,13 @@ pub(super) enum Unscanned {
 pub(super) struct Policy {
     /// The name, as records show it: letters, digits, `.`, `_`, `-`; at most 64.
     pub(super) name: String,
-    /// A CEL condition over `principal`, `request`, `findings` and `connection`.
+    /// A CEL condition over `principal`, `request`, `findings`, `connection`, `risk` and `time`.
     pub(super) when: String,
     /// What follows where it holds.
     pub(super) then: Then,
 }
 
-/// What follows: `allow`, or a mapping with one of `allow`, `deny`, `mask`.
+/// What follows: `allow`, or a mapping with one of `allow`, `deny`, `mask`, `require_approval`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Then {
@@ -396,6 +418,8 @@ pub(super) struct ThenFull {
     pub(super) deny: Option<Deny>,
     /// What is found is masked, should the call be allowed further down.
     pub(super) mask: Option<Mask>,
+    /// An approval is owed, should the call be allowed further down.
+    pub(super) require_approval: Option<RequireApproval>,
 }
 
 /// Allows; takes nothing.
@@ -544,7 +568,7 @@ pub(super) struct Audit {
     pub(super) checkpoint_file: Option<String>,
     /// Holders outside, to whom every checkpoint is posted. Default: none.
     #[serde(default)]
-    pub(super) checkpoint_webhooks: Vec<Webhook>,
+    pub(super) checkpoint_webhooks: Vec<CheckpointWebhook>,
     /// What may be deleted from the disk. Default: nothing ever is.
     pub(super) retention: Option<Retention>,
 }
@@ -552,7 +576,7 @@ pub(super) struct Audit {
 /// A holder that checkpoints are posted to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Webhook {
+pub(super) struct CheckpointWebhook {
     /// Where to: `https://`, or `http://` where no token goes with it.
     pub(super) url: String,
     /// Sent as `Authorization: Bearer`. Default: none.

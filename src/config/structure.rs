@@ -86,6 +86,9 @@ pub(super) fn faults(tree: &Node, value: &Value) -> Vec<Fault> {
     }
 }
 
+/// Keys that are no number without a unit.
+const DURATIONS: [&str; 5] = ["clock_skew", "expires", "fresh", "max_hold", "window"];
+
 fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
     let path = steps(error.instance_path());
     let here = |message: String| Fault::new(tree.place(&path).line, &spell(&path), message);
@@ -101,7 +104,9 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
             one(here(format!("`{key}` is missing")))
         }
         ValidationErrorKind::Type { .. }
-            if path.last() == Some(&Step::Key("clock_skew".to_owned())) =>
+            if DURATIONS
+                .iter()
+                .any(|key| path.last() == Some(&Step::Key((*key).to_owned()))) =>
         {
             one(here(
                 "not a duration; write a whole number with ms, s, m, h or d, as in `30s`"

@@ -1,5 +1,7 @@
 //! Files, good and bad, and what is said of them.
 
+mod approvals;
+
 use std::{fs, time::Duration};
 
 use proptest::prelude::*;
@@ -756,7 +758,7 @@ fn what_is_wrong_with_a_file() {
             "then: allow",
             "then: { allow: {}, deny: { reason: x } }",
             &[
-                "25: policies[1].then: one policy has one effect: `allow`, `deny` or `mask`; make it two policies",
+                "25: policies[1].then: one policy has one effect: `allow`, `deny`, `mask` or `require_approval`; make it two policies",
             ],
         ),
         (

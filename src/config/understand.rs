@@ -1,11 +1,15 @@
 //! From what was written to what it means. Every section is gone through, whatever is wrong with the others.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest, Sha256};
 
 use super::{
-    Config, Connection, Known, Masking, Reference, Sealing, SecretSource, audit, chains, detectors,
+    Config, Connection, Known, Masking, Reference, Sealing, SecretSource, approvals, audit, chains,
+    detectors,
     fault::{Fault, in_order},
     issuers, listen, raw,
     tree::{Node, Place, Step, spell},
@@ -13,7 +17,8 @@ use super::{
 };
 use crate::{
     audit::{SEALED_TOPIC, seal::MAX_AUDITORS},
-    policy::{ExpressionFault, nearest},
+    detect::Entity,
+    policy::{ExpressionFault, Vocabulary, nearest},
 };
 
 pub(super) const KIB: u64 = 1 << 10;
@@ -66,7 +71,7 @@ pub(super) fn understand(
         .iter()
         .flat_map(|issuer| issuer.rules.claims.iter().cloned())
         .collect();
-    let entities = known
+    let entities: BTreeSet<Entity> = known
         .entities
         .iter()
         .cloned()
@@ -79,6 +84,7 @@ pub(super) fn understand(
     let written = chains::Written {
         keyed: masking.is_some(),
         kafka: audit.as_ref().is_none_or(|audit| audit.kafka.is_some()),
+        approvals: raw.approvals.is_some(),
         connections: raw.connections,
         policies: raw.policies,
         groups: raw.detector_groups,
@@ -87,8 +93,41 @@ pub(super) fn understand(
     let sealing = raw
         .sealing
         .map(|raw| sealing(&raw, &root.key("sealing"), &mut notes));
-    let connections = chains::connections(written, entities, claims, known, &mut notes);
-    sealed(&connections, sealing.is_some(), &root, &mut notes);
+    let risk = raw.risk.unwrap_or_default();
+    let risk = approvals::risk(risk, &entities, &root.key("risk"), &mut notes);
+    let at = root.key("time_zone");
+    let time_zone = approvals::time_zone(raw.time_zone.as_deref(), &at, &mut notes);
+    let vocabulary = Vocabulary { entities, claims };
+    let has_auditors = sealing.is_some();
+    let connections = chains::connections(written, vocabulary, known, &mut notes);
+    let at = root.key("approvals");
+    let asked = connections.iter().any(|c| c.chain.most_owed().is_some());
+    if raw.approvals.is_some() && !asked {
+        notes.warn(&at, "no connection's policies ask for an approval");
+    }
+    let approvals = raw
+        .approvals
+        .map(|raw| approvals::approvals(raw, audit.as_ref(), &at, &mut notes));
+    let at = root.key("alerts");
+    let alerts = raw
+        .alerts
+        .map(|raw| approvals::alerts(raw, audit.as_ref(), &at, &mut notes));
+    let access = raw.access.unwrap_or_default();
+    let access = approvals::access(access, &root.key("access"), &mut notes);
+    let (approvals, alerts) = (approvals.flatten(), alerts.flatten());
+    let sealing = sealing.flatten();
+    if let Some(audit) = &audit {
+        let (approvals, alerts) = (approvals.as_ref(), alerts.as_ref());
+        approvals::topics_differ(
+            audit,
+            sealing.as_ref(),
+            approvals,
+            alerts,
+            &root,
+            &mut notes,
+        );
+    }
+    sealed(&connections, has_auditors, &root, &mut notes);
     if masking.is_some() && !connections.iter().any(|c| c.chain.needs_key()) {
         let message = "no connection's policies use `hash`, `tokenize` or `vault`";
         notes.warn(&root.key("masking"), message);
@@ -103,7 +142,12 @@ pub(super) fn understand(
             named: detectors.named,
             dictionaries,
             masking: masking.flatten(),
-            sealing: sealing.flatten(),
+            sealing,
+            risk,
+            time_zone,
+            approvals,
+            alerts,
+            access,
             audit,
             digest: Sha256::digest(text.as_bytes()).into(),
             warnings: in_order(notes.warnings),

@@ -146,8 +146,8 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             || Admission::new(all, each),
             |rules| rules.admission.with_caps(all, each),
         ),
-        risk: Arc::default(),
-        time_zone: jiff::tz::TimeZone::UTC,
+        risk: Arc::new(config.risk.clone()),
+        time_zone: config.time_zone.clone(),
     })
 }
 
@@ -211,7 +211,7 @@ fn may_ask_for(condition: &str, entity: &str) -> bool {
     })
 }
 
-/// What policy is told of and records never show: what is looked for by itself, and whatever else a policy names.
+/// What policy is told of and records never show: what is looked for by itself, and whatever else a policy or the risk names.
 fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
     let policies = || config.connections.iter().flat_map(|c| c.chain.policies());
     let names = |policy: &Policy, entity: &Entity| {
@@ -219,15 +219,17 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
             Effect::Mask(masking) => {
                 masking.request.contains_key(entity) || masking.response.contains_key(entity)
             }
-            _ => false,
+            Effect::Allow | Effect::Deny(_) | Effect::RequireApproval(_) => false,
         };
         masks || may_ask_for(policy.when.text(), entity)
     };
     let mut looked_for = catalog.defaults().clone();
     let others = catalog.entities().difference(catalog.defaults());
+    // A weight counts only where a condition asks for the score, but it is cheap to be wrong on that side.
+    let weighs = |entity: &Entity| config.risk.entities.contains_key(entity);
     looked_for.extend(
         others
-            .filter(|entity| policies().any(|policy| names(policy, entity)))
+            .filter(|entity| weighs(entity) || policies().any(|policy| names(policy, entity)))
             .cloned(),
     );
     looked_for
@@ -364,6 +366,8 @@ mod tests {
         let text = include_str!("../../examples/countersign.yaml");
         for (from, to, expected) in [
             ("", "", false),
+            ("audit:", "risk: { entities: { URL: 5 } }\naudit:", true),
+            ("audit:", "risk: { entities: { US_SSN: 5 } }\naudit:", false),
             ("[personal]", "[personal, URL]", true),
             ("personal: [", "personal: [URL, ", true),
             (r#"'"interns""#, r#"'findings.URL > 0 && "interns""#, true),
