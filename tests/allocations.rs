@@ -1,4 +1,4 @@
-//! What masking a stream costs in memory: how often it asks for some, and how much it keeps.
+//! What masking a stream costs in memory: how often it asks for some, and how much it keeps; and what deciding costs.
 
 #![allow(
     unsafe_code,
@@ -9,14 +9,19 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
 use countersign::{
+    approval::{Requirement, Slot, Wait},
     detect::Catalog,
     dialect::{self, Channel, Passed, TextFilter},
+    identity::{AuthMethod, Principal},
     mask::{Masker, Plan},
+    policy::{
+        ApprovalRule, Call, Chain, Effect, Expression, LocalTime, Policy, Request, Vocabulary,
+    },
 };
 
 /// Counts what the thread asks for.
@@ -232,4 +237,78 @@ fn an_event_of_prose_is_read_masked_and_written_without_asking_for_memory() {
         read(rest);
         assert_eq!(CALLS.get() - before, 0, "stream {which}");
     }
+}
+
+fn principal(groups: usize) -> Principal {
+    Principal {
+        issuer: "https://idp.example".to_owned(),
+        subject: "alice".to_owned(),
+        groups: (0..groups).map(|n| format!("group {n}")).collect(),
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [0; 32],
+        expires_at: jiff::Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: BTreeSet::new(),
+    }
+}
+
+/// How often deciding on one request asks for memory, under policies with these conditions and effects.
+fn asked_to_decide(policies: &[(&str, Effect)], found: usize) -> u64 {
+    let vocabulary = Vocabulary::default();
+    let policy = |(when, then): &(&str, Effect)| {
+        Arc::new(Policy {
+            name: "policy".to_owned(),
+            when: Expression::compile(when, &vocabulary).unwrap(),
+            then: then.clone(),
+        })
+    };
+    let chain = Chain::new(policies.iter().map(policy).collect());
+    let (principal, call) = (principal(found), Call::default());
+    let findings = (0..found)
+        .map(|n| (format!("E{n}").as_str().into(), 1))
+        .collect();
+    let request = Request {
+        principal: &principal,
+        call: &call,
+        findings: &findings,
+        connection: "openai",
+        dialect: "openai",
+        risk: 7,
+        time: Some(LocalTime::default()),
+    };
+    let decide = || drop(chain.evaluate(&request));
+    // The first turn makes what the thread keeps.
+    decide();
+    let before = CALLS.get();
+    decide();
+    CALLS.get() - before
+}
+
+#[test]
+fn a_decision_pays_for_what_its_conditions_name_and_no_more() {
+    let allow = ("!request.stream", Effect::Allow);
+    let approval = Effect::RequireApproval(ApprovalRule {
+        requirement: Requirement {
+            slots: vec![Slot {
+                group: "security".to_owned(),
+                distinct: 1,
+            }],
+            ..Requirement::default()
+        },
+        wait: Wait::Hold,
+        max_hold: std::time::Duration::from_secs(1),
+        mutable: false,
+    });
+    let plain = asked_to_decide(std::slice::from_ref(&allow), 0);
+    // Neither what was found nor who asks, the score nor the time, where no condition names them.
+    assert_eq!(asked_to_decide(std::slice::from_ref(&allow), 100), plain);
+    // An approval that is not asked for costs what its condition does.
+    let deny = Effect::Deny("no streams".to_owned());
+    let unasked = |then| asked_to_decide(&[("request.stream", then), allow.clone()], 100);
+    assert_eq!(unasked(approval.clone()), unasked(deny));
+    // And one that is costs something, or this could not tell.
+    let asked = [("!request.stream", approval), allow];
+    assert!(asked_to_decide(&asked, 0) > plain);
 }
