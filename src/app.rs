@@ -1,5 +1,6 @@
 //! The house put together: handles built, servers started, configuration followed, all of it drained on a signal.
 
+mod api;
 mod erase;
 mod live;
 mod reload;

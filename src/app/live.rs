@@ -86,6 +86,10 @@ impl Live {
         &self.ledger
     }
 
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     pub(super) fn ready(&self) {
         self.ready.store(true, Ordering::Release);
     }

@@ -76,7 +76,7 @@ pub struct Asked {
 }
 
 /// What an approver sees of the request, already masked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct View {
     /// The connection.
@@ -102,7 +102,9 @@ pub struct View {
 }
 
 /// Something outside the request's bytes that decides what it means.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Mutable {
     /// What kind: `previous_response_id`, `file_id`, `remote_image`, ….
@@ -128,7 +130,7 @@ pub struct Decided {
 }
 
 /// A decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Given {
     /// Yes: fills a seat.

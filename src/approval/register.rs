@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Approver, Asked, Binding, Cannot, Claimed, Decided, Digest, Event, Given, Id, Party, Stop,
@@ -62,7 +63,8 @@ pub struct Vote {
 }
 
 /// Where an approval stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Seats are empty.
     Pending,

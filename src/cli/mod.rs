@@ -10,6 +10,7 @@ use clap_complete::Shell;
 
 use crate::config;
 
+pub mod approvals;
 pub mod archive;
 pub mod check;
 pub mod detect;
@@ -52,6 +53,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Proof(proof::ProofCommand),
     Tail(tail::TailArgs),
+    Approvals(approvals::ApprovalsArgs),
     Archive(archive::ArchiveArgs),
     Republish(republish::RepublishArgs),
     Sessions(sessions::SessionsArgs),
@@ -113,6 +115,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(args),
         Command::Proof(args) => proof::run(&args),
         Command::Tail(args) => tail::run(args),
+        Command::Approvals(args) => approvals::run(&args),
         Command::Archive(args) => archive::run(&args),
         Command::Republish(args) => republish::run(&args),
         Command::Sessions(args) => sessions::run(&args),

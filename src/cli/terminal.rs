@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
+use crate::runtime::notify::is_obeyed;
+
 /// `text` on one line, with what a terminal would obey written out.
 pub(super) fn one_line(text: &str) -> String {
     escaped(text, |_| false)
@@ -15,7 +17,7 @@ pub(super) fn lines(text: &str) -> String {
 fn escaped(text: &str, lets_pass: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        if (c.is_control() || is_bidi_control(c)) && !lets_pass(c) {
+        if is_obeyed(c) && !lets_pass(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -24,18 +26,22 @@ fn escaped(text: &str, lets_pass: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// Characters that make a terminal show text in another order than it has (Unicode UAX #9).
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Colours of standard output.
+/// Colours, where somebody sees them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(bool);
 
 impl Paint {
     pub(super) fn of_stdout() -> Self {
         Self(io::stdout().is_terminal())
+    }
+
+    pub(super) fn of_stderr() -> Self {
+        Self(io::stderr().is_terminal())
+    }
+
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(false)
     }
 
     pub(super) fn dim(self, text: &str) -> String {

@@ -1,23 +1,84 @@
-//! Our own HTTP endpoints: health, readiness and metrics. Nothing here can be reached with a request's data in it.
+//! Our own HTTP endpoints: health, readiness and metrics, and the API by which people decide on approvals.
+//!
+//! Promises: nothing of a request is told to anybody without a role but its own caller, and to them only where it stands; who sees
+//! an approval is on record before they see it; every refusal has the same shape and a stable code. Never: takes a credential
+//! from anywhere but one `Authorization` header, reads more than 16 KiB of a body, lets an answer be cached.
+
+pub mod access;
+mod api;
+pub mod list;
+mod openapi;
+mod refused;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod wire;
 
 use std::{future::Future, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// What the endpoints tell of.
+pub use self::openapi::document;
+use self::{
+    access::Access,
+    list::{Filter, Page},
+    refused::Refused,
+};
+use crate::{
+    approval::{Approval, Decided, Fate, Freshness, Id, Party, Stop},
+    identity::{Principal, TokenError},
+};
+
+/// Something cannot be known, decided or put on record now: a stable code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unavailable(pub &'static str);
+
+/// What the endpoints tell of to everybody.
 pub trait Probe: Send + Sync + 'static {
     /// Why requests cannot be served now; empty when they can.
     fn troubles(&self) -> Vec<String>;
     /// Every metric in the OpenMetrics text format.
     fn metrics(&self) -> String;
+}
+
+/// What the API tells of and acts on.
+pub trait Backing: Probe {
+    /// What time it is.
+    fn now(&self) -> Timestamp;
+    /// Which groups have which role.
+    fn access(&self) -> Arc<Access>;
+    /// How fresh a proof of identity must be of who decides.
+    fn freshness(&self) -> Freshness;
+    /// Who holds `token`.
+    fn authenticate(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
+    /// Some approvals: [`Filter::page`] over all there are.
+    fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>>;
+    /// The approval `id`.
+    fn approval(&self, id: Id) -> BoxFuture<'static, Result<Option<Arc<Approval>>, Unavailable>>;
+    /// Puts a decision into the control log, and on record; what became of it there.
+    fn decide(&self, decided: Decided) -> BoxFuture<'static, Result<Fate, Unavailable>>;
+    /// Puts a cancellation into the control log, and on record; what became of it there.
+    fn cancel(&self, stop: Stop) -> BoxFuture<'static, Result<Fate, Unavailable>>;
+    /// Puts on record that `by` is about to see all of `approval`.
+    fn seen(
+        &self,
+        approval: Arc<Approval>,
+        by: Party,
+    ) -> BoxFuture<'static, Result<(), Unavailable>>;
 }
 
 /// Serves until `shutdown` resolves.
@@ -26,21 +87,46 @@ pub trait Probe: Send + Sync + 'static {
 /// What the listener says when it fails.
 pub async fn serve(
     listener: TcpListener,
-    probe: Arc<dyn Probe>,
+    backing: Arc<dyn Backing>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let router = Router::new()
-        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(probe);
-    axum::serve(listener, router)
+    axum::serve(listener, router(backing))
         .with_graceful_shutdown(shutdown)
         .await
 }
 
-async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
-    let troubles = probe.troubles();
+fn router(backing: Arc<dyn Backing>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(openapi::router())
+        .fallback(|| async { Refused::not_found() })
+        .method_not_allowed_fallback(|| async {
+            let message = "the method is none of those in `Allow`";
+            Refused::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                message,
+            )
+        })
+        .layer(map_response(guarded))
+        .with_state(backing)
+}
+
+/// What every answer says to browsers and caches.
+async fn guarded(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    answer
+}
+
+async fn ready(State(backing): State<Arc<dyn Backing>>) -> Response {
+    let troubles = backing.troubles();
     if troubles.is_empty() {
         return Json(json!({"status": "ready"})).into_response();
     }
@@ -51,57 +137,7 @@ async fn ready(State(probe): State<Arc<dyn Probe>>) -> Response {
         .into_response()
 }
 
-async fn metrics(State(probe): State<Arc<dyn Probe>>) -> Response {
+async fn metrics(State(backing): State<Arc<dyn Backing>>) -> Response {
     let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, format)], probe.metrics()).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Fixed(Vec<String>);
-
-    impl Probe for Fixed {
-        fn troubles(&self) -> Vec<String> {
-            self.0.clone()
-        }
-        fn metrics(&self) -> String {
-            "# EOF\n".to_owned()
-        }
-    }
-
-    async fn status_of(path: &str, troubles: Vec<String>) -> (u16, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let at = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, Arc::new(Fixed(troubles)), async {
-            let _ = stopped.await;
-        }));
-        let answer = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .unwrap()
-            .get(format!("http://{at}{path}"))
-            .send();
-        let answer = answer.await.unwrap();
-        let told = (answer.status().as_u16(), answer.text().await.unwrap());
-        drop(stop);
-        serving.await.unwrap().unwrap();
-        told
-    }
-
-    #[tokio::test]
-    async fn readiness_says_what_the_trouble_is() {
-        assert_eq!(status_of("/readyz", Vec::new()).await.0, 200);
-        let (status, body) = status_of("/readyz", vec!["the audit log is full".to_owned()]).await;
-        assert_eq!(status, 503);
-        assert!(body.contains("the audit log is full"));
-        assert_eq!(status_of("/healthz", vec!["any".to_owned()]).await.0, 200);
-        assert_eq!(
-            status_of("/metrics", Vec::new()).await,
-            (200, "# EOF\n".to_owned())
-        );
-        assert_eq!(status_of("/elsewhere", Vec::new()).await.0, 404);
-    }
+    ([(header::CONTENT_TYPE, format)], backing.metrics()).into_response()
 }

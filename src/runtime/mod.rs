@@ -1,7 +1,9 @@
 //! Live handles: what is current right now, swapped while the service runs. The clock is here too.
 
+pub mod alerts;
 pub mod authenticator;
 pub mod clock;
 pub mod ledger;
+pub mod notify;
 pub mod seals;
 pub mod snapshot;
