@@ -577,14 +577,3 @@ async fn long_ten_thousand_pending_are_listed() {
         println!("{listed} in {:?}", clock.monotonic() - began);
     }
 }
-
-#[tokio::test]
-#[ignore]
-async fn zz_serve() {
-    let world = World::new();
-    for n in 0..30 {
-        world.ask(&format!("a{n}"), "alice");
-    }
-    let listener = TcpListener::bind("127.0.0.1:18999").await.unwrap();
-    let _ = tokio::time::timeout(Duration::from_secs(400), serve(listener, world, std::future::pending::<()>())).await;
-}
