@@ -6,6 +6,7 @@ mod erase;
 mod live;
 mod reload;
 mod socket;
+mod tidings;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -21,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{error, info, warn};
 
-use self::{live::Live, socket::SocketFile};
+use self::{live::Live, socket::SocketFile, tidings::Tidings};
 use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
@@ -69,7 +70,8 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let seals = open_seals(&config)?;
     let _sealed = publish_sealed(&config)?;
     let control = open_control(&config).await?;
-    let live = Live::new(&config, ledger, seals, control.clone())?;
+    let tidings = Tidings::start(&config, &Clock::system())?;
+    let live = Live::new(&config, ledger, seals, control.clone(), tidings)?;
     live.record_config(&config)
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
@@ -111,6 +113,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         stop.clone(),
     ));
     let counting = tokio::spawn(live::count_strangers(live.clone(), stop.clone()));
+    let looking = tokio::spawn(tidings::look_after(live.clone(), stop.clone()));
     live.ready();
     info!("serving");
 
@@ -132,7 +135,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     } else {
         cut_the_rest(&tasks, &cut).await
     };
-    for task in [following, counting, erasing] {
+    for task in [following, counting, erasing, looking] {
         task.await.context("a task of the service failed")?;
     }
     // What the last streams did to approvals is on record before the ledger ends.
@@ -210,7 +213,9 @@ async fn open_control(config: &Config) -> anyhow::Result<Option<Control>> {
     };
     let (dir, replica) = (approvals.dir.clone(), replica(&config.audit));
     let shared = match (&approvals.kafka, &config.audit.kafka) {
-        (Some(shared), Some(kafka)) => Some(control_options(shared, kafka_options(kafka)?, &replica)?),
+        (Some(shared), Some(kafka)) => {
+            Some(control_options(shared, kafka_options(kafka)?, &replica)?)
+        }
         _ => None,
     };
     let opening = tokio::task::spawn_blocking(move || match shared {

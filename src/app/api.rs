@@ -38,7 +38,10 @@ impl Desk {
             approver: config.access.approver.clone(),
             admin: config.access.admin.clone(),
         };
-        let freshness = config.approvals.as_ref().map(|approvals| approvals.freshness);
+        let freshness = config
+            .approvals
+            .as_ref()
+            .map(|approvals| approvals.freshness);
         Self {
             access: Arc::new(access),
             // Without approvals there is nothing to decide.
@@ -90,7 +93,10 @@ impl Backing for Live {
     }
 
     fn decide(&self, decided: Decided) -> BoxFuture<'static, Result<Fate, Unavailable>> {
-        let reason = match self.control().and_then(|control| control.approval(&decided.id)) {
+        let reason = match self
+            .control()
+            .and_then(|control| control.approval(&decided.id))
+        {
             Some(approval) => self.masked(&approval, &decided.reason),
             None => String::new(),
         };
@@ -162,7 +168,9 @@ impl Live {
         };
         async move {
             let appended = ledger.append(entry, Durability::Disk).await;
-            appended.map(drop).map_err(|error| Unavailable(error.code()))
+            appended
+                .map(drop)
+                .map_err(|error| Unavailable(error.code()))
         }
         .boxed()
     }

@@ -92,6 +92,8 @@ pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience:
             },
             () = live.clock().sleep_until(deadline) => return Held::Pending(approval),
             () = live.clock().sleep_until(expires) => {}
+            // Held any longer, they would hold up the others' end; the ticket is good for another replica, or the next start.
+            () = live.drains() => return Held::Draining(approval),
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{api::Desk, approvals};
+use super::{api::Desk, approvals, tidings::Tidings};
 use crate::{
     approval::{Approval, Asked, Claimed, Id},
     audit::{
@@ -56,6 +56,9 @@ pub(super) struct Live {
     seals: Option<Seals>,
     /// `None` where nothing could need an approval when the program started.
     control: Option<Control>,
+    tidings: Tidings,
+    /// No new requests are taken.
+    draining: CancellationToken,
     metrics: Metrics,
     clock: Clock,
     /// Refusals before authentication, by code. Bounded: codes are the program's own.
@@ -79,6 +82,7 @@ impl Live {
         ledger: Ledger,
         seals: Option<Seals>,
         control: Option<Control>,
+        tidings: Tidings,
     ) -> Result<Arc<Self>, SnapshotError> {
         let rules = ArcSwap::from_pointee(snapshot::rules(config, None)?);
         let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config)?);
@@ -89,6 +93,8 @@ impl Live {
             ledger,
             seals,
             control,
+            tidings,
+            draining: CancellationToken::new(),
             metrics: Metrics::default(),
             clock: Clock::system(),
             strangers: Mutex::default(),
@@ -124,6 +130,7 @@ impl Live {
 
     /// Something happened to an approval, and is on record.
     pub(super) fn tell(&self, happened: &Happened) {
+        self.tidings.happened(happened);
         let approval = &happened.approval;
         info!(
             approval = %approval.asked.id,
@@ -137,7 +144,17 @@ impl Live {
         self.ready.store(true, Ordering::Release);
     }
 
+    pub(super) fn tidings(&self) -> &Tidings {
+        &self.tidings
+    }
+
+    /// Resolves once no new requests are taken: nobody is held any longer then.
+    pub(super) fn drains(&self) -> impl Future<Output = ()> + use<> {
+        self.draining.clone().cancelled_owned()
+    }
+
     pub(super) fn draining(&self) {
+        self.draining.cancel();
         self.ready.store(false, Ordering::Release);
     }
 
@@ -335,6 +352,7 @@ impl Backing for Live {
 
     fn ended(&self, session: &str, summary: &Summary, took: Duration) {
         self.metrics.ended(summary, took);
+        self.tidings.ended(session, summary);
         if summary.outcome == "refused" && !summary.authenticated {
             *self
                 .strangers
@@ -399,7 +417,7 @@ impl Probe for Live {
         if let Some(control) = &self.control {
             metrics.set("approvals", "pending", control.pending().into());
             metrics.set("approvals", "unrecorded", control.unrecorded() as u64);
-            metrics.set("approvals", "forged", control.forged());
+            metrics.set("approvals", "forged", control.forged().count);
         }
         if let Some(seals) = &self.seals {
             metrics.set("sealed", "bytes", seals.bytes());

@@ -227,6 +227,7 @@ impl Exchange {
                 return self.weigh_again(*waiting, approval, rules, principal, out);
             }
             Held::Pending(approval) => (Refusal::ApprovalRequired, approval),
+            Held::Draining(approval) => (Refusal::ShuttingDown, approval),
             Held::Over(approval, State::Denied) => (Refusal::ApprovalDenied, approval),
             Held::Over(approval, State::Cancelled) => (Refusal::ApprovalCancelled, approval),
             Held::Over(approval, State::Consumed) => (Refusal::ApprovalUsed, approval),

@@ -71,6 +71,8 @@ pub enum Held {
     Over(Arc<Approval>, State),
     /// It is not decided yet.
     Pending(Arc<Approval>),
+    /// The gateway is about to stop.
+    Draining(Arc<Approval>),
     /// The control log cannot be followed now; a stable code.
     Unavailable(&'static str),
 }
@@ -81,6 +83,7 @@ impl Held {
             Self::Approved { .. } => "approved",
             Self::Over(_, state) => state.name(),
             Self::Pending(_) => "pending",
+            Self::Draining(_) => "draining",
             Self::Unavailable(code) => code,
         }
     }
@@ -199,6 +202,8 @@ pub struct Summary {
     pub status: u16,
     /// Whether the caller was known when it was refused.
     pub authenticated: bool,
+    /// The caller's `iss` and `sub`, once they are known.
+    pub caller: Option<(String, String)>,
     /// Values masked in the prompt, by entity.
     pub masked_request: BTreeMap<String, u64>,
     /// Values masked in the answer, by entity.

@@ -223,6 +223,7 @@ impl Exchange {
             Err(error) => return self.refuse(Refusal::BadToken(error), None, out),
         };
         self.summary.authenticated = true;
+        self.summary.caller = Some((principal.issuer.clone(), principal.subject.clone()));
         self.journal.known(identity(&principal), head.record());
         if let Some(refusal) = body.fault {
             return self.refuse(refusal, None, out);

@@ -159,7 +159,9 @@ pub(super) async fn decide(
     let fate = backing.decide(decided).await?;
     if let Fate::Ignored(ignored) = &fate {
         let refused = Refused::from(*ignored);
-        backing.rejected(approval, caller.party, refused.code()).await?;
+        backing
+            .rejected(approval, caller.party, refused.code())
+            .await?;
         return Err(refused);
     }
     status(fate, backing.now())

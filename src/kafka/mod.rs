@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::audit::{AUDIT_TOPIC, CHECKPOINT_TOPIC};
 
+pub mod alerts;
 pub mod control;
 pub mod heir;
 pub mod publisher;

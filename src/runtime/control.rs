@@ -82,6 +82,15 @@ pub struct Happened {
     pub approval: Arc<Approval>,
 }
 
+/// Messages that nobody who counts has signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forged {
+    /// How many since the start.
+    pub count: u64,
+    /// Place of the last.
+    pub last: u64,
+}
+
 /// A handle to the control log; clones share it.
 #[derive(Clone)]
 pub struct Control(Arc<Shared>);
@@ -132,8 +141,7 @@ struct Folded {
     watched: HashMap<Id, watch::Sender<Arc<Approval>>>,
     /// Whoever waits for an event to come back, by its nonce. Bounded by who asks.
     awaited: HashMap<String, oneshot::Sender<Result<Fate, ControlError>>>,
-    /// Messages that nobody who counts has signed.
-    forged: u64,
+    forged: Forged,
     /// Own events that count and are not on record yet, in the log's order.
     unrecorded: VecDeque<Happened>,
     /// Events before this place are on record.
@@ -213,7 +221,7 @@ impl Control {
 
     /// Messages in the log that nobody who counts has signed.
     #[must_use]
-    pub fn forged(&self) -> u64 {
+    pub fn forged(&self) -> Forged {
         self.0.folded().forged
     }
 
@@ -428,7 +436,10 @@ impl Sink for Followed {
 
     fn forged(&self, offset: u64) {
         if let Some(shared) = self.0.upgrade() {
-            shared.folded().forged += 1;
+            let mut folded = shared.folded();
+            folded.forged.count += 1;
+            folded.forged.last = offset;
+            drop(folded);
             tracing::error!(
                 offset,
                 "a message of the control log is signed by nobody who counts, and is ignored"

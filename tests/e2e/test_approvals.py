@@ -28,6 +28,7 @@ def office(oidc, work, **changed) -> dict:
     usual["connections"][0]["policies"].insert(0, "ask-for-ssn")
     usual["approvals"] = {"max_holds": 3000, "max_holds_per_principal": 3000, "max_pending_per_principal": 20_000,
                           "public_url": "http://127.0.0.1:8480"}
+    usual["limits"] = {"streams": 5_000, "streams_per_principal": 5_000}
     usual["access"] = {"approver": ["security"], "auditor": ["audit"], "admin": ["admins"]}
     return usual
 
@@ -178,6 +179,7 @@ def test_a_deferred_request_survives_a_restart_and_goes_once(office_of, upstream
 
 
 def test_the_official_sdks_ask_once_and_raise_a_typed_error(office_of, upstream):
+    upstream.answer = chat("it is a made-up one")
     desk = office_of(upstream, wait="defer")
     client = openai.OpenAI(base_url=f"{desk.url}/v1", api_key=desk.token(), timeout=30)
     with pytest.raises(openai.PermissionDeniedError) as refused:
@@ -191,6 +193,7 @@ def test_the_official_sdks_ask_once_and_raise_a_typed_error(office_of, upstream)
 
 
 def test_an_sdk_that_gives_up_and_tries_again_joins_its_own_question(desk):
+    desk.upstream.answer = chat("it is a made-up one")
     client = openai.OpenAI(base_url=f"{desk.url}/v1", api_key=desk.token(), timeout=1.0, max_retries=8)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.chat.completions.create, model="gpt-4o-mini", messages=[{"role": "user", "content": RISKY}])
@@ -262,7 +265,7 @@ def test_a_policy_that_became_stricter_wins_at_release(desk):
         asked = pool.submit(call, desk.url, alice, prompt(RISKY))
         (approval,) = desk.wait_for()
         changed = json.loads(json.dumps(desk.countersign.config))
-        changed["policies"].append({"name": "nobody", "when": "true", "then": {"deny": {"reason": "closed now"}}})
+        changed["policies"].append({"name": "nobody", "when": 'request.method == "POST"', "then": {"deny": {"reason": "closed now"}}})
         changed["connections"][0]["policies"].insert(0, "nobody")
         before = len(desk.countersign.records())
         desk.countersign.write(changed)

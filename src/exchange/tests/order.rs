@@ -323,7 +323,7 @@ fn a_record_nobody_asked_for_ends_it() {
 #[test]
 fn nothing_is_said_after_the_end() {
     let bench = Bench::new();
-    let mut exchange = Exchange::new(bench.rules.clone(), "s".into(), None);
+    let mut exchange = Exchange::new(bench.rules.clone(), "s".into(), None, NOON);
     let mut out: Vec<Output> = Vec::new();
     exchange.handle(std::time::Duration::ZERO, Input::Gone, &mut out);
     assert_eq!(out.len(), 1);

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     audit::seal::AuditorSecret,
     config::{self, Config},
-    exchange::{Admission, Budget, Connection, Limits, Rules},
+    exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
     identity::{AuthMethod, Principal, TokenError},
     runtime::snapshot,
 };
@@ -161,6 +161,11 @@ pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> 
         admission: Admission::new(places, places.min(2)),
         risk: Arc::default(),
         time_zone: jiff::tz::TimeZone::UTC,
+        approvals: Approvals {
+            holds: Admission::new(2, 1),
+            most_pending: 2,
+            public_url: "https://gateway.example".into(),
+        },
     })
 }
 
@@ -187,4 +192,35 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
         issued_at: None,
         also: BTreeSet::new(),
     }))
+}
+
+/// Another connection like this one.
+pub(crate) fn copy(known: &Connection) -> Connection {
+    let credential = known
+        .credential
+        .as_ref()
+        .map(|lent| crate::exchange::Credential {
+            header: lent.header.clone(),
+            value: lent.value.clone(),
+            secret: lent.secret.clone(),
+            catalog: crate::detect::Catalog::new(Vec::new()).unwrap(),
+            plan: lent.plan.clone(),
+        });
+    Connection {
+        name: known.name.clone(),
+        route: known.route.clone(),
+        token_header: known.token_header,
+        dialect: known.dialect,
+        credential,
+        chain: known.chain.clone(),
+        record_text: known.record_text,
+        auditors: known.auditors.clone(),
+        durability: known.durability,
+        unscanned: known.unscanned,
+        fields: known.fields.clone(),
+        catalog: known.catalog.clone(),
+        everything: known.everything.clone(),
+        record_plan: known.record_plan.clone(),
+        masking: known.masking.clone(),
+    }
 }
