@@ -398,7 +398,7 @@ pub(super) enum Then {
     /// Short for `{ allow: {} }`.
     Word(ThenWord),
     /// Exactly one of these.
-    Full(ThenFull),
+    Full(Box<ThenFull>),
 }
 
 /// Short for `{ allow: {} }`.
