@@ -219,8 +219,8 @@ fn the_caller_cannot_approve() {
 
 #[test]
 fn another_byte_header_method_or_caller_is_another_request() {
-    let first = waiting();
-    let same = |body: &str, caller: &str, more: &[(&str, &str)]| {
+    let mut first = waiting();
+    let mut same = |body: &str, caller: &str, more: &[(&str, &str)]| {
         let mut bench = first.next();
         bench.head(to_held(caller, more));
         bench.body(body.as_bytes(), true);
@@ -256,7 +256,7 @@ fn another_byte_header_method_or_caller_is_another_request() {
         );
         bench.handle(Input::Gone);
     }
-    let bench = waiting();
+    let mut bench = waiting();
     let mut fred = bench.next();
     fred.head(to_held("fred", &[]));
     fred.body(risky().as_bytes(), true);
@@ -387,7 +387,7 @@ fn the_caller_says_how_they_would_wait() {
 
 #[test]
 fn as_many_are_held_as_may_be_and_the_others_get_a_ticket() {
-    let first = waiting();
+    let mut first = waiting();
     let mut second = first.next();
     ask(&mut second, &prompt(&format!("another {SSN}")), &[]);
     assert_eq!(

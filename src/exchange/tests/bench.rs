@@ -221,7 +221,8 @@ impl Bench {
     }
 
     /// One more exchange after this one: the same rules, the same control log.
-    pub(super) fn next(&self) -> Self {
+    pub(super) fn next(&mut self) -> Self {
+        self.alone = false;
         let mut next = Self::under(self.rules.clone());
         let number = self.session.trim_start_matches("session-").parse::<u32>();
         next.session = format!("session-{}", number.unwrap() + 1);

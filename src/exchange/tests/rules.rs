@@ -203,7 +203,7 @@ pub(crate) fn copy(known: &Connection) -> Connection {
             header: lent.header.clone(),
             value: lent.value.clone(),
             secret: lent.secret.clone(),
-            catalog: crate::detect::Catalog::new(Vec::new()).unwrap(),
+            catalog: crate::detect::Catalog::builtin().unwrap(),
             plan: lent.plan.clone(),
         });
     Connection {
