@@ -1,25 +1,31 @@
 """The live API held against the OpenAPI document that it gives out itself, by schemathesis: with what the document allows, with what it
-does not, and without the token."""
+does not, without the token, and operation after operation."""
 
 import subprocess
+import urllib.request
 
 from stack.process import TOOLS
 
-# By role of the token: an approver, who may ask for everything, and somebody without any role, who sees refusals only.
-ACCESS = {"auditor": ["sre"], "approver": ["finance"], "admin": ["sre"]}
+OPERATIONS = 5
 
 
 def test_the_api_does_what_its_document_says(gateway, tokens):
-    running = gateway(access=ACCESS)
-    base = f"http://{running.countersign.http}"
-    config = running.countersign.work / "schemathesis.toml"
-    # Deciding and cancelling are tried on approvals that are not there: a 404 is as documented as a 200.
-    config.write_text('[output.sanitization]\nenabled = true\n\n[generation]\nmax-examples = 40\ndeterministic = true\n')
+    # One role each would do as well: every status that the document names is an answer, and nothing else is.
+    running = gateway(access={"auditor": ["sre"], "approver": ["sre"], "admin": ["sre"]}).countersign
+    base, authorization = f"http://{running.http}", f"Bearer {tokens('sre-app')}"
+    # From a file, because an operation that gives out the document it is read from is otherwise left out.
+    document = running.work / "openapi.json"
+    request = urllib.request.Request(f"{base}/api/v1/openapi.json", headers={"authorization": authorization})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        document.write_bytes(answer.read())
+    config = running.work / "schemathesis.toml"
+    config.write_text("[generation]\nmax-examples = 40\ndeterministic = true\n")
+    # `use_after_free` would have what was deleted gone; a cancelled approval is still there to be looked at, by design.
     done = subprocess.run(
-        [TOOLS / "venv/bin/schemathesis", "--config-file", config, "run", f"{base}/api/v1/openapi.json", "--url", base,
-         "--header", f"Authorization: Bearer {tokens('sre-app')}", "--checks", "all", "--no-color"],
-        cwd=running.countersign.work, capture_output=True, text=True, timeout=170, stdin=subprocess.DEVNULL,
+        [TOOLS / "venv/bin/schemathesis", "--config-file", config, "run", document, "--url", base,
+         "--header", f"Authorization: {authorization}", "--checks", "all",
+         "--exclude-checks", "use_after_free", "--no-color"],
+        cwd=running.work, capture_output=True, text=True, timeout=170, stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    # Nothing was left out: it ran, and on every operation.
-    assert "5 selected / 5 total" in done.stdout, done.stdout[-4000:]
+    assert f"{OPERATIONS} selected / {OPERATIONS} total" in done.stdout, done.stdout[-4000:]

@@ -79,10 +79,11 @@ impl Message {
         base: Option<&Url>,
     ) -> Self {
         let asked = &approval.asked;
-        let link = base.map(|base| {
+        let link = |base: &Url| {
             let base = base.as_str().trim_end_matches('/');
             format!("{base}/api/v1/approvals/{}", asked.id)
-        });
+        };
+        let link = base.map(link);
         let groups: Vec<_> = asked.requirement.seats().collect();
         let state = approval.state_at(at).name();
         let reasons = &asked.requirement.reasons;

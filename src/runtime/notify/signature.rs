@@ -10,7 +10,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// A hook's secret.
 #[derive(Clone)]
-pub struct SigningSecret(hmac::Key);
+pub struct SigningSecret(Box<hmac::Key>);
 
 /// Why some text is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ impl SigningSecret {
         if !SECRET_BYTES.contains(&bytes.len()) {
             return Err(BadSecret::Length);
         }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
+        Ok(Self(Box::new(hmac::Key::new(hmac::HMAC_SHA256, &bytes))))
     }
 
     /// The value of `webhook-signature` for `body`, sent as message `id` at `seconds` since 1970.
