@@ -74,7 +74,7 @@ pub trait Sink: Send + Sync + 'static {
     fn take(&self, placed: Placed, bytes: &[u8]);
     /// All that was taken so far counts for nothing: the log, which ends at this place now, is read from its beginning.
     fn reset(&self, end: u64);
-    /// Whether all that was in the log when it was last looked has been taken.
+    /// Whether the log can be reached and all that was in it when reading began has been taken.
     fn current(&self, current: bool);
     /// A message at this place was signed by nobody who counts.
     fn forged(&self, offset: u64);
@@ -349,7 +349,7 @@ struct Follower {
     root: VerifierKey,
     /// The next place to be read.
     next: i64,
-    /// The topic's end when it was last looked.
+    /// The topic's end when reading began: what was there then is known once this is reached.
     end: i64,
     look_at: Instant,
     /// Certificates that were checked, by their text: signatures cost more than the rest together. Bounded.
@@ -390,7 +390,7 @@ impl Follower {
     }
 
     fn run(mut self, stop: &AtomicBool) {
-        let mut broken = false;
+        let (mut reached, mut broken) = (true, false);
         while !stop.load(Ordering::Acquire) {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
@@ -410,40 +410,36 @@ impl Follower {
                 }
                 None => {}
             }
-            let due = instant() >= self.look_at;
-            if due || broken {
-                broken = !self.look(broken);
+            if broken || instant() >= self.look_at {
+                (reached, broken) = self.look(broken);
                 self.look_at = instant() + LOOK;
             }
-            if !broken {
-                self.sink.current(self.next >= self.end);
-            }
+            self.sink
+                .current(reached && !broken && self.next >= self.end);
         }
     }
 
-    /// Whether the topic is there and goes on where it was.
-    fn look(&mut self, anew: bool) -> bool {
+    /// Whether the topic can be reached, and whether it must be read anew. Where its end is nearer than what was read, it is
+    /// another topic than it was.
+    fn look(&mut self, anew: bool) -> (bool, bool) {
         let high = match self.consumer.fetch_watermarks(&self.topic, 0, ANSWER) {
             Ok((_, high)) => high,
             Err(error) => {
                 tracing::warn!(%error, "the control topic cannot be reached");
-                self.sink.current(false);
-                // Not broken: once it is back it goes on where it was, if its end is not nearer.
-                return !anew;
+                return (false, anew);
             }
         };
-        if anew || high < self.next {
-            self.sink.current(false);
-            return match self.begin() {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "the control topic cannot be read anew");
-                    false
-                }
-            };
+        if !anew && high >= self.next {
+            return (true, false);
         }
-        self.end = high;
-        true
+        self.sink.current(false);
+        match self.begin() {
+            Ok(()) => (true, false),
+            Err(error) => {
+                tracing::warn!(%error, "the control topic cannot be read anew");
+                (false, true)
+            }
+        }
     }
 
     fn message(&mut self, message: &rdkafka::message::OwnedMessage) {
