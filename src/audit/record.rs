@@ -76,6 +76,9 @@ pub struct Genesis {
     pub previous_size: u64,
     /// Hash of the previous chain's last record, hex.
     pub previous_head: String,
+    /// Root of the tree over the previous chain's records, hex; empty where that is not known, as of a chain whose first
+    /// records a topic no longer had.
+    pub previous_root: String,
     /// The previous chain's last signed checkpoint, verbatim; empty where there is none.
     pub previous_checkpoint: String,
     /// Whether the previous chain ended with a `shutdown` record.
@@ -85,6 +88,18 @@ pub struct Genesis {
     pub previous_torn_bytes: u64,
     /// Version of the program.
     pub build: String,
+}
+
+impl Genesis {
+    /// Reads it from the record that it is; `None` of any other.
+    #[must_use]
+    pub fn read(record: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct First {
+            genesis: Option<Genesis>,
+        }
+        serde_json::from_slice::<First>(record).ok()?.genesis
+    }
 }
 
 /// The verified caller, as recorded.

@@ -94,6 +94,7 @@ fn events() -> Vec<Event> {
             previous_chain: "01".repeat(16),
             previous_size: 9_007_199_254_740_993,
             previous_head: "02".repeat(32),
+            previous_root: "03".repeat(32),
             previous_checkpoint: "countersign/demo/01\n1\nAAAA\n\n\u{2014} k AAAA\n".into(),
             previous_clean: true,
             previous_torn_bytes: 17,

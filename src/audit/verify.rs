@@ -240,7 +240,11 @@ impl Verifier {
             .unwrap_or_default();
         let comparable = expected.split_off(&stump.head.size);
         self.report.late_checkpoints += expected.values().map(Vec::len).sum::<usize>() as u64;
-        self.resume(stump.head, stump.tree.clone(), Some(stump.genesis.clone()));
+        self.resume(
+            stump.head,
+            stump.tree.clone(),
+            Some(stump.first.genesis().clone()),
+        );
         if let Some(chain) = self.chains.get_mut(&id) {
             chain.pruned = Some((stump.head.size, digest));
             chain.expected = comparable;
@@ -300,7 +304,7 @@ impl Verifier {
             self.wait(chain, seq, previous, hash);
         } else {
             if seq == 0 {
-                match genesis(bytes) {
+                match Genesis::read(bytes) {
                     Some(genesis) => state.genesis = Some(genesis),
                     None => return self.bad(chain, 0, Cause::NotGenesis),
                 }
@@ -531,14 +535,6 @@ fn examine(
         });
     }
     Ok((position.previous, hash))
-}
-
-fn genesis(bytes: &[u8]) -> Option<Genesis> {
-    #[derive(Deserialize)]
-    struct First {
-        genesis: Option<Genesis>,
-    }
-    serde_json::from_slice::<First>(bytes).ok()?.genesis
 }
 
 /// Whether a record may say something of the log itself: most do not, and parsing them all would cost more than hashing.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .process import TOOLS, Process, free_port, wait_until
@@ -26,9 +25,9 @@ class Broker(Process):
         except Exception:
             return None
 
-    def start(self):
+    def launch(self):
         self._admin = None
-        return super().start()
+        super().launch()
 
     def delete_topic(self, name: str):
         """Takes the topic away with all that is in it, as a mistake of an operator's would."""
@@ -88,10 +87,10 @@ class Kafka(Broker):
         return ["java", f"-Xmx{heap}", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{TOOLS}/kafka/*"]
 
-    def start(self):
+    def launch(self):
         if not self.properties.exists():
             self._format()
-        return super().start()
+        super().launch()
 
     def _format(self):
         import subprocess
@@ -138,9 +137,11 @@ class KafkaCluster:
 
     def start(self):
         """All at once: none is ready before a majority is."""
-        with ThreadPoolExecutor(3) as pool:
-            for started in [pool.submit(node.start) for node in self.nodes if node.child is None]:
-                started.result()
+        launched = [node for node in self.nodes if node.child is None]
+        for node in launched:
+            node.launch()
+        for node in launched:
+            node.wait_ready()
         return self
 
     def kill(self):

@@ -80,7 +80,12 @@ impl Verifier {
         ) else {
             return self.bad(id, 0, Cause::NotGenesis);
         };
-        let size = genesis.previous_size;
+        let root = Some(genesis.previous_root.as_str()).filter(|root| !root.is_empty());
+        let (size, root) = match root.map(Hash::from_hex) {
+            Some(None) => return self.bad(id, 0, Cause::NotGenesis),
+            Some(root) => (genesis.previous_size, root),
+            None => (genesis.previous_size, None),
+        };
         let found = self
             .chains
             .get(&previous)
@@ -102,6 +107,9 @@ impl Verifier {
             longer if longer > size => (size, Cause::LongerThanLinked { successor: id }),
             _ if found.head.hash != hash => {
                 (size.saturating_sub(1), Cause::HeadDiffers { successor: id })
+            }
+            _ if root.is_some_and(|root| found.tree.root() != root) => {
+                (0, Cause::RootDiffers { successor: id })
             }
             _ => return,
         };

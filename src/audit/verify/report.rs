@@ -109,6 +109,15 @@ pub enum Cause {
         /// The chain that continues this one.
         successor: ChainId,
     },
+    /// The chain's tree is not the one its successor names, though its last record is: what stands for its pruned records is
+    /// not what was written.
+    #[error(
+        "re-hashed: the next chain {successor} names another root of its tree, so what is kept of its pruned records is of others"
+    )]
+    RootDiffers {
+        /// The chain that continues this one.
+        successor: ChainId,
+    },
     /// The whole chain is not there.
     #[error("chain missing: {0}")]
     ChainMissing(&'static str),
