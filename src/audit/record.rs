@@ -59,6 +59,8 @@ pub enum Event {
     Rotated(Rotated),
     /// The keys of what was sealed of the session are about to be destroyed.
     Erased(Erased),
+    /// Sealed payloads are about to be deleted from the disk, by a rule of the operator's.
+    Discarded(Discarded),
 }
 
 /// Where a chain comes from.
@@ -388,6 +390,25 @@ pub struct Erased {
     pub reason: String,
     /// Who asked, as the operating system knows them: `uid 1000`.
     pub asked_by: String,
+}
+
+/// Files of sealed payloads are about to be deleted from the disk, what they hold of sessions with them. Durable before they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Discarded {
+    /// Number of the first file that goes.
+    #[serde(with = "decimal")]
+    pub first: u64,
+    /// Number of the last one.
+    #[serde(with = "decimal")]
+    pub last: u64,
+    /// Their bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// When the last of them was written to for the last time; RFC 3339. Nothing that was sealed later goes.
+    pub until: String,
+    /// Why: `age …`, `size …`, `cap …`, `archive, …`.
+    pub rule: String,
 }
 
 /// 64-bit integers as decimal strings, as proto3 JSON writes them; numbers are read too.

@@ -171,6 +171,13 @@ fn events() -> Vec<Event> {
             reason: "a request under Art. 17 GDPR".into(),
             asked_by: "uid 1000".into(),
         }),
+        Event::Discarded(Discarded {
+            first: 1,
+            last: 9_007_199_254_740_993,
+            bytes: u64::MAX,
+            until: "2026-08-24T05:27:41.123456789Z".into(),
+            rule: "age 90d".into(),
+        }),
     ]
 }
 

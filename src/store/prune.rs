@@ -179,7 +179,7 @@ pub(crate) fn archive(dir: &ChainDir, upto: u64, to: &Path) -> Result<(), StoreE
 }
 
 /// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new()
         .write(true)

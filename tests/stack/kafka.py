@@ -47,6 +47,13 @@ class Broker(Process):
                 raise
         wait_until(f"topic {name} is there", lambda: name in self._admin.list_topics(timeout=5).topics)
 
+    def delete_before(self, topic: str, offset: int):
+        """Takes the first messages of the topic's partition 0 away, as the broker's retention would."""
+        from confluent_kafka import TopicPartition
+
+        for deleted in self._admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+            deleted.result(20)
+
     def consume(self, topic: str, count: int, seconds: float = 20.0) -> list:
         """The first `count` messages of the topic, over all partitions, from the beginning."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition

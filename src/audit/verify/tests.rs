@@ -638,3 +638,81 @@ fn a_long_stretch_that_was_sent_again_is_proven_by_where_it_leads() {
     }
     assert_eq!(only_fault(&verifier.finish()), (A, 49, Cause::Duplicated));
 }
+
+/// A topic that begins late: the rest holds together, its end is still named, and nobody says "whole" or "tampered" of what is not
+/// there, unless a record says that so much was pruned.
+#[test]
+fn what_a_topic_no_longer_has_is_not_provable_unless_a_record_says_that_it_was_pruned() {
+    let a = Log::new(0xa, 30, None);
+    let mut b = Log::new(0xb, 8, Some(&a));
+    let (_, entry) = pruned(&a, 12);
+    b.push(&entry);
+    let check = |from: usize, logs: &[(&Log, usize)], change: &dyn Fn(&mut Verifier)| {
+        let mut verifier = Verifier::new(Order::Resent, vec![key(1).verifier().clone()]);
+        for (log, _) in logs {
+            let signed = log.checkpoint(log.head.size, &key(1));
+            verifier.checkpoint(&signed, Holder::Inside).unwrap();
+        }
+        verifier.begins_late();
+        for (log, first) in logs {
+            if *first > 0 {
+                let position = Position::read(&log.records[*first].0).unwrap();
+                let (size, hash) = (position.seq, position.previous);
+                let chain = log.head.chain;
+                verifier.begins_at(Head { chain, size, hash });
+            }
+            for (seq, (bytes, _)) in log.records.iter().enumerate().skip(*first) {
+                verifier.record(log.head.chain, seq as u64, bytes, None);
+            }
+        }
+        change(&mut verifier);
+        let report = verifier.finish();
+        assert_eq!(report.chains[0].pruned, from as u64);
+        report
+    };
+    let told = check(12, &[(&a, 12), (&b, 0)], &|_| {});
+    assert_eq!(told.verdict(), Verdict::Unanchored, "{:?}", told.faults);
+    let more = check(13, &[(&a, 13), (&b, 0)], &|_| {});
+    assert_eq!(
+        (more.verdict(), more.expired),
+        (Verdict::Unprovable, vec![(A, 13)])
+    );
+    let alone = check(12, &[(&a, 12)], &|_| {});
+    assert_eq!(
+        (alone.verdict(), alone.expired),
+        (Verdict::Unprovable, vec![(A, 12)])
+    );
+    // None of it, and its successor is there from the beginning.
+    let none = check(0, &[(&b, 0)], &|_| {});
+    assert_eq!(
+        (none.verdict(), none.expired),
+        (Verdict::Unprovable, vec![(A, 30)])
+    );
+    let mut all_told = Log::new(0xb, 8, Some(&a));
+    all_told.push(&pruned(&a, 30).1);
+    let none = check(0, &[(&all_told, 0)], &|_| {});
+    assert_eq!(none.verdict(), Verdict::Unanchored, "{none:?}");
+    // What is left is still looked at: a changed record, one that is missing, an end that is cut off.
+    let changed = a.rewritten(20, |text| text.replacen("05:27", "06:27", 1));
+    let mut mixed = a.clone();
+    mixed.records[20] = changed.records[20].clone();
+    assert_eq!(
+        only_fault(&check(12, &[(&mixed, 12), (&b, 0)], &|_| {})).1,
+        20
+    );
+    let mut short = a.clone();
+    short.records.truncate(25);
+    let report = check(12, &[(&short, 12), (&b, 0)], &|_| {});
+    assert_eq!(only_fault(&report), (A, 25, Cause::Truncated { size: 30 }));
+    let late = check(12, &[(&a, 12), (&b, 0)], &|verifier| {
+        verifier.record(A, 31, &b.records[3].0, None);
+    });
+    assert_eq!(late.verdict(), Verdict::Tampered);
+    // A message that comes again from before is no tampering.
+    let again = check(12, &[(&a, 12), (&b, 0)], &|verifier| {
+        for seq in 5..14 {
+            verifier.record(A, seq, &a.records[seq as usize].0, None);
+        }
+    });
+    assert_eq!(again.verdict(), Verdict::Unanchored, "{:?}", again.faults);
+}
