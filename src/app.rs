@@ -201,6 +201,7 @@ pub fn ledger_options(config: &Config) -> anyhow::Result<LedgerOptions> {
         size: from.size,
         at_least: from.at_least,
         archive: from.archive.clone(),
+        sealed_cap: config.sealing.as_ref().map(|sealing| sealing.cap),
     });
     options.kafka = audit.kafka.as_ref().map(kafka_options).transpose()?;
     Ok(options)

@@ -220,13 +220,24 @@ class Chain:
         stump = json.loads(text)
         nodes = [bytes.fromhex(node) for node in stump["frontier"]]
         size = int(stump["records"])
-        if stump["format"] != "countersign/pruned/v1" or bytes.fromhex(stump["chain"]) != self.id or not size:
+        if stump["format"] != "countersign/pruned/v2" or bytes.fromhex(stump["chain"]) != self.id or not size:
             raise Wrong("what is kept of pruned records is of another chain")
         if len(nodes) != bin(size).count("1") or any(len(node) != 32 for node in nodes):
             raise Wrong("what is kept of pruned records is no tree of their number")
         self.pruned = self.size = size
         self.head, self.tree, self.stump = bytes.fromhex(stump["head"]), Tree(size, nodes), sha256(text).hex()
-        self.genesis = {name: stump[name] for name in ("replica", "previousChain", "previousSize", "previousHead")}
+        # Its genesis is under the same tree as the others: checked as one of a proof, up to the largest perfect subtree.
+        genesis = stump["genesis"].encode()
+        position = POSITION.match(genesis)
+        if not position or (bytes.fromhex(position[1].decode()), int(position[2]), bytes.fromhex(position[3].decode())) != (self.id, 0, ZERO):
+            raise Wrong("what is kept of pruned records does not begin with the chain's first")
+        leaf = leaf_hash(self.id, 0, record_hash(self.id, 0, ZERO, genesis))
+        path = [bytes.fromhex(node) for node in stump["path"]]
+        if any(len(node) != 32 for node in path) or root_by_path(leaf, 0, 1 << size.bit_length() - 1, path) != nodes[0]:
+            raise Wrong("the genesis that is kept is not the one under the tree of pruned records")
+        self.genesis = json.loads(genesis).get("genesis")
+        if self.genesis is None:
+            raise Wrong("the first record is no genesis")
 
     def take(self, seq: int, of_record, record: bytes):
         position = POSITION.match(record)
@@ -311,6 +322,8 @@ def check_directory(directory: Path, outside: list, trusted: list):
             faults.append((chain.id, 0, "the genesis does not name the chain before it"))
         elif (int(said.get("previousSize", 0)), said.get("previousHead")) != (before.size, before.head.hex()):
             faults.append((before.id, before.size, "the next chain's genesis says it ended otherwise"))
+        elif said.get("previousRoot") and said["previousRoot"] != before.tree.root().hex():
+            faults.append((before.id, 0, "the next chain's genesis names another root: what is kept of pruned records is of others"))
     return faults, chains
 
 

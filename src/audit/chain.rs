@@ -36,7 +36,7 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        write_hex(&self.0, &mut [0; 64], f)
     }
 }
 
@@ -52,7 +52,7 @@ pub struct ChainId(pub [u8; 16]);
 
 impl fmt::Display for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        write_hex(&self.0, &mut [0; 32], f)
     }
 }
 
@@ -75,15 +75,37 @@ impl FromStr for ChainId {
     }
 }
 
+/// Writes `bytes` as digits by way of `digits`, which must be twice as long: every record has two such hashes, and no memory is
+/// taken for them.
+fn write_hex(bytes: &[u8], digits: &mut [u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    hex::encode_to_slice(bytes, digits).map_err(|_| fmt::Error)?;
+    f.write_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?)
+}
+
 /// Hex in the one spelling we write: two spellings of one id would be two keys on the topic.
 fn lower_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    if text.len() != 2 * N {
         return None;
     }
-    let mut bytes = [0; N];
-    hex::decode_to_slice(text, &mut bytes).ok()?;
-    Some(bytes)
+    let (mut bytes, mut all) = ([0; N], 0);
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        *byte = high << 4 | low;
+        all |= high | low;
+    }
+    // Only what is no digit has a bit up there.
+    (all & 0xf0 == 0).then_some(bytes)
 }
+
+/// The value of each lower-case hexadecimal digit, 0xff of any other byte. A table, since a verifier reads two hashes a record.
+const DIGITS: [u8; 256] = {
+    let (mut digits, mut value) = ([0xff; 256], 0);
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
 
 /// Where a durable record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +171,7 @@ pub fn record_hash(chain: ChainId, seq: u64, previous: Hash, bytes: &[u8]) -> Ha
 }
 
 /// When and by whom a record is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stamp<'a> {
     /// UTC.
     pub time: Timestamp,
@@ -165,12 +187,28 @@ pub struct Stamp<'a> {
 /// key of the same name further on could not be read in its stead.
 #[must_use]
 pub fn place(head: &Head, stamp: &Stamp<'_>, entry: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(entry.len() + 256);
-    let replica = serde_json::Value::from(stamp.replica);
+    let mut bytes = Vec::with_capacity(entry.len() + 320);
+    place_into(&mut bytes, head, &stamp.written(), entry);
+    bytes
+}
+
+impl Stamp<'_> {
+    /// Its part of a record: many are written under one.
+    pub(crate) fn written(&self) -> String {
+        let replica = serde_json::Value::from(self.replica);
+        let Self {
+            time, monotonic_ns, ..
+        } = self;
+        format!(r#""time":"{time:.9}","monotonicNs":"{monotonic_ns}","replica":{replica}"#)
+    }
+}
+
+/// As [`place`], at the end of `bytes` and with the stamp as it is written.
+pub(crate) fn place_into(bytes: &mut Vec<u8>, head: &Head, stamp: &str, entry: &[u8]) {
     let written = write!(
         bytes,
-        r#"{{"chain":"{}","seq":"{}","prevHash":"{}","time":"{:.9}","monotonicNs":"{}","replica":{replica}"#,
-        head.chain, head.size, head.hash, stamp.time, stamp.monotonic_ns
+        r#"{{"chain":"{}","seq":"{}","prevHash":"{}",{stamp}"#,
+        head.chain, head.size, head.hash
     );
     debug_assert!(written.is_ok(), "writing to memory cannot fail");
     match entry.strip_prefix(b"{") {
@@ -180,7 +218,6 @@ pub fn place(head: &Head, stamp: &Stamp<'_>, entry: &[u8]) -> Vec<u8> {
         }
         _ => bytes.push(b'}'),
     }
-    bytes
 }
 
 /// The position a record says it has. A claim until its hash was recomputed.
@@ -206,13 +243,12 @@ impl<'a> Position<'a> {
         let (previous, rest) = until_quote(rest.strip_prefix(br#","prevHash":""#)?)?;
         let (time, _) = until_quote(rest.strip_prefix(br#","time":""#)?)?;
         // One spelling per number: `07` or `+7` would be a second form of 7.
-        let number: u64 = seq.parse().ok()?;
-        if number.to_string() != seq {
+        if seq.starts_with('+') || (seq.len() > 1 && seq.starts_with('0')) {
             return None;
         }
         Some(Self {
             chain: chain.parse().ok()?,
-            seq: number,
+            seq: seq.parse().ok()?,
             previous: Hash::from_hex(previous)?,
             time,
         })
@@ -289,8 +325,13 @@ mod tests {
             (r#""seq":"7""#, r#""seq":"+7""#),
             (r#""seq":"7""#, r#""seq":7"#),
             (r#""seq":"7""#, r#" "seq":"7""#),
+            (r#""seq":"7""#, r#""seq":"-7""#),
+            (r#""seq":"7""#, r#""seq":"18446744073709551616""#),
             ("abab", "ABAB"),
             ("abab", "ab"),
+            ("abab", "abag"),
+            ("abab", "ab b"),
+            ("0000", "00\u{e4}"),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good);

@@ -32,6 +32,7 @@ impl Log {
             genesis.previous_chain = previous.head.chain.to_string();
             genesis.previous_size = previous.head.size;
             genesis.previous_head = previous.head.hash.to_string();
+            genesis.previous_root = previous.tree.root().to_string();
         }
         log.push(&Entry {
             session: String::new(),

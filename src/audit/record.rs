@@ -59,6 +59,8 @@ pub enum Event {
     Rotated(Rotated),
     /// The keys of what was sealed of the session are about to be destroyed.
     Erased(Erased),
+    /// Sealed payloads are about to be deleted from the disk, by a rule of the operator's.
+    Discarded(Discarded),
     /// Something happened to an approval, or somebody tried to make it happen, or looked at it.
     Approval(Box<ApprovalEvent>),
 }
@@ -78,6 +80,9 @@ pub struct Genesis {
     pub previous_size: u64,
     /// Hash of the previous chain's last record, hex.
     pub previous_head: String,
+    /// Root of the tree over the previous chain's records, hex; empty where that is not known, as of a chain whose first
+    /// records a topic no longer had.
+    pub previous_root: String,
     /// The previous chain's last signed checkpoint, verbatim; empty where there is none.
     pub previous_checkpoint: String,
     /// Whether the previous chain ended with a `shutdown` record.
@@ -87,6 +92,18 @@ pub struct Genesis {
     pub previous_torn_bytes: u64,
     /// Version of the program.
     pub build: String,
+}
+
+impl Genesis {
+    /// Reads it from the record that it is; `None` of any other.
+    #[must_use]
+    pub fn read(record: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct First {
+            genesis: Option<Genesis>,
+        }
+        serde_json::from_slice::<First>(record).ok()?.genesis
+    }
 }
 
 /// The verified caller, as recorded.
@@ -446,6 +463,25 @@ pub struct Erased {
     pub reason: String,
     /// Who asked, as the operating system knows them: `uid 1000`.
     pub asked_by: String,
+}
+
+/// Files of sealed payloads are about to be deleted from the disk, what they hold of sessions with them. Durable before they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Discarded {
+    /// Number of the first file that goes.
+    #[serde(with = "decimal")]
+    pub first: u64,
+    /// Number of the last one.
+    #[serde(with = "decimal")]
+    pub last: u64,
+    /// Their bytes.
+    #[serde(with = "decimal")]
+    pub bytes: u64,
+    /// When the last of them was written to for the last time; RFC 3339. Nothing that was sealed later goes.
+    pub until: String,
+    /// Why: `age …`, `size …`, `cap …`, `archive, …`.
+    pub rule: String,
 }
 
 /// 64-bit integers as decimal strings, as proto3 JSON writes them; numbers are read too.

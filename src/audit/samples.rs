@@ -95,6 +95,7 @@ fn events() -> Vec<Event> {
             previous_chain: "01".repeat(16),
             previous_size: 9_007_199_254_740_993,
             previous_head: "02".repeat(32),
+            previous_root: "03".repeat(32),
             previous_checkpoint: "countersign/demo/01\n1\nAAAA\n\n\u{2014} k AAAA\n".into(),
             previous_clean: true,
             previous_torn_bytes: 17,
@@ -170,6 +171,13 @@ fn events() -> Vec<Event> {
         Event::Erased(Erased {
             reason: "a request under Art. 17 GDPR".into(),
             asked_by: "uid 1000".into(),
+        }),
+        Event::Discarded(Discarded {
+            first: 1,
+            last: 9_007_199_254_740_993,
+            bytes: u64::MAX,
+            until: "2026-08-24T05:27:41.123456789Z".into(),
+            rule: "age 90d".into(),
         }),
         Event::Approval(Box::new(ApprovalEvent {
             action: "asked".into(),

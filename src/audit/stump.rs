@@ -1,7 +1,8 @@
 //! What is kept of the records that a chain no longer has.
 //!
-//! Promises: with a stump the rest of a chain verifies as the whole did, against checkpoints of any later size; a stump
-//! that a record in the log does not name is not believed. Cannot show: what the deleted records said.
+//! Promises: with a stump the rest of a chain verifies as the whole did, against checkpoints of any later size; its genesis, which
+//! says what the chain continues, is under the same tree as all the others; a stump that a record in the log does not name is
+//! not believed. Cannot show: what the deleted records said.
 
 use std::fmt::Write as _;
 
@@ -9,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    chain::{ChainId, Hash, Head},
+    chain::{ChainId, Hash, Head, Position, record_hash},
     record::{Genesis, Pruned},
-    tree::Frontier,
+    tree::{Commitment, Frontier, root_of_leaf},
 };
 
 /// What the first member of a stump says it is.
-pub const FORMAT: &str = "countersign/pruned/v1";
+pub const FORMAT: &str = "countersign/pruned/v2";
 
 /// The file `pruned` beside a chain's segments: one JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +28,9 @@ struct Written {
     records: String,
     head: String,
     frontier: Vec<String>,
-    replica: String,
-    previous_chain: String,
-    previous_size: String,
-    previous_head: String,
+    /// The record's bytes.
+    genesis: String,
+    path: Vec<String>,
     clean: bool,
     open: Vec<String>,
 }
@@ -47,12 +47,65 @@ pub struct Stump {
     pub head: Head,
     /// The tree over them.
     pub tree: Frontier,
-    /// Of the chain's genesis, which is one of them: who wrote it and what it continues.
-    pub genesis: Genesis,
+    /// The first of them.
+    pub first: First,
     /// Whether the last of them is a `shutdown`.
     pub clean: bool,
     /// Sessions that they open and do not close.
     pub open: Vec<String>,
+}
+
+/// A chain's genesis as it was written, and its path up to the root of the tree's largest perfect subtree: so nobody can put
+/// another in its place who cannot also find another tree with the same root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct First {
+    record: String,
+    genesis: Genesis,
+    path: Vec<Hash>,
+}
+
+impl First {
+    /// Begins with the chain's first record; `None` where it is no genesis.
+    #[must_use]
+    pub fn read(record: &[u8]) -> Option<Self> {
+        Some(Self {
+            genesis: Genesis::read(record)?,
+            record: String::from_utf8(record.to_vec()).ok()?,
+            path: Vec::new(),
+        })
+    }
+
+    /// Goes on with the next record: its leaf, and the tree before it.
+    pub fn climb(&mut self, tree: &Frontier, leaf: &Commitment) {
+        self.path.extend(tree.right_half(&leaf.bytes()));
+    }
+
+    /// What it says: who wrote the chain, and what it continues.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The same, kept.
+    #[must_use]
+    pub fn into_genesis(self) -> Genesis {
+        self.genesis
+    }
+
+    /// Whether it is the first record under `tree`, which is over a chain of this id.
+    fn is_under(&self, tree: &Frontier, chain: ChainId) -> bool {
+        let bytes = self.record.as_bytes();
+        let begins = Position::read(bytes)
+            .is_some_and(|at| (at.chain, at.seq, at.previous) == (chain, 0, Hash::ZERO));
+        let leaf = Commitment {
+            chain,
+            seq: 0,
+            record_hash: record_hash(chain, 0, Hash::ZERO, bytes),
+            payload_hash: Hash::ZERO,
+        };
+        let root = root_of_leaf(&leaf.bytes(), 0, tree.perfect(), &self.path);
+        begins && root.is_some() && root.as_ref() == tree.nodes().first()
+    }
 }
 
 impl Stump {
@@ -65,10 +118,8 @@ impl Stump {
             records: self.head.size.to_string(),
             head: self.head.hash.to_string(),
             frontier: self.tree.nodes().iter().map(Hash::to_string).collect(),
-            replica: self.genesis.replica.clone(),
-            previous_chain: self.genesis.previous_chain.clone(),
-            previous_size: self.genesis.previous_size.to_string(),
-            previous_head: self.genesis.previous_head.clone(),
+            genesis: self.first.record.clone(),
+            path: self.first.path.iter().map(Hash::to_string).collect(),
             clean: self.clean,
             open: self.open.clone(),
         };
@@ -83,29 +134,25 @@ impl Stump {
     /// [`NotAStump`].
     pub fn read(text: &[u8]) -> Result<Self, NotAStump> {
         let written: Written = serde_json::from_slice(text).map_err(|_| NotAStump)?;
-        let (size, previous_size) = (written.records.parse(), written.previous_size.parse());
-        let (Ok(size), Ok(previous_size), true) = (size, previous_size, written.format == FORMAT)
-        else {
+        let size = written.records.parse().map_err(|_| NotAStump)?;
+        if written.format != FORMAT || size == 0 {
             return Err(NotAStump);
-        };
-        let nodes: Option<Vec<Hash>> = written
-            .frontier
-            .iter()
-            .map(|node| Hash::from_hex(node))
-            .collect();
-        let tree = nodes.and_then(|nodes| Frontier::from_nodes(size, nodes));
+        }
+        let tree = hashes(&written.frontier).and_then(|nodes| Frontier::from_nodes(size, nodes));
+        let tree = tree.ok_or(NotAStump)?;
         let chain: ChainId = written.chain.parse().map_err(|_| NotAStump)?;
         let hash = Hash::from_hex(&written.head).ok_or(NotAStump)?;
+        let first = First {
+            path: hashes(&written.path).ok_or(NotAStump)?,
+            ..First::read(written.genesis.as_bytes()).ok_or(NotAStump)?
+        };
+        if !first.is_under(&tree, chain) {
+            return Err(NotAStump);
+        }
         Ok(Self {
             head: Head { chain, size, hash },
-            tree: tree.filter(|_| size > 0).ok_or(NotAStump)?,
-            genesis: Genesis {
-                replica: written.replica,
-                previous_chain: written.previous_chain,
-                previous_size,
-                previous_head: written.previous_head,
-                ..Genesis::default()
-            },
+            tree,
+            first,
             clean: written.clean,
             open: written.open,
         })
@@ -123,6 +170,10 @@ impl Stump {
             rule: rule.to_owned(),
         }
     }
+}
+
+fn hashes(hex: &[String]) -> Option<Vec<Hash>> {
+    hex.iter().map(|hash| Hash::from_hex(hash)).collect()
 }
 
 /// SHA-256 of a stump's text, as the record that announces it has it.

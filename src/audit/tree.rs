@@ -79,6 +79,22 @@ impl Frontier {
         self.size += 1 << height;
     }
 
+    /// The right half of the tree that `leaf`, as the next one, makes a perfect one of two leaves or more: what the path of the
+    /// first leaf goes on with. `None` where it does not.
+    #[must_use]
+    pub fn right_half(&self, leaf: &[u8]) -> Option<Hash> {
+        let (_, right) = self.nodes.split_first()?;
+        let completes = (self.size + 1).is_power_of_two();
+        let join = |node: Hash, left: &Hash| node_hash(left, &node);
+        completes.then(|| right.iter().rev().fold(leaf_hash(leaf), join))
+    }
+
+    /// Leaves in its largest perfect subtree, the first of them the tree's; 0 of an empty tree.
+    #[must_use]
+    pub fn perfect(&self) -> u64 {
+        self.size.checked_ilog2().map_or(0, |height| 1 << height)
+    }
+
     /// Adds the leaves of a span, which must begin where this ends.
     pub fn append(&mut self, span: &Span) {
         for (height, node) in &span.nodes {
@@ -216,6 +232,20 @@ mod tests {
             assert_eq!(frontier.root(), mth(&leaves[..size]), "size {size}");
             assert_eq!(frontier.size(), size as u64);
             frontier.push(&leaves[size]);
+        }
+    }
+
+    #[test]
+    fn the_first_leafs_path_is_made_of_right_halves_as_the_tree_grows() {
+        let leaves: Vec<Vec<u8>> = (0..300_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        let (mut tree, mut path) = (Frontier::default(), Vec::new());
+        for leaf in &leaves {
+            path.extend(tree.right_half(leaf));
+            tree.push(leaf);
+            let perfect = tree.perfect();
+            let root = root_of_leaf(&leaves[0], 0, perfect, &path);
+            assert_eq!(root, Some(tree.nodes()[0]), "{}", tree.size());
+            assert_eq!(root, Some(mth(&leaves[..perfect as usize])));
         }
     }
 

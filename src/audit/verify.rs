@@ -9,7 +9,10 @@
 //!
 //! Feed the checkpoints and stumps first, then the records, then [`Verifier::finish`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::LazyLock,
+};
 
 use memchr::memmem;
 use serde::Deserialize;
@@ -18,7 +21,7 @@ use super::{
     chain::{ChainId, Hash, Head, MAX_RECORD_BYTES, Position, record_hash},
     checkpoint::Checkpoint,
     note::{NoteError, VerifierKey},
-    record::{Genesis, Pruned, Rotated},
+    record::{Discarded, Genesis, Pruned, Rotated},
     stump::Stump,
     tree::{Commitment, Frontier},
 };
@@ -73,6 +76,8 @@ struct Chain {
     genesis: Option<Genesis>,
     /// Records that are not there, and the hash of the stump that stands for them.
     pruned: Option<(u64, Hash)>,
+    /// Records before the first that a topic still had. What a checkpoint says of the tree over them cannot be compared.
+    expired: u64,
     expected: BTreeMap<u64, Vec<Expected>>,
     /// Sizes of the largest checkpoints that fit: any, and from outside.
     signed: u64,
@@ -110,6 +115,7 @@ impl Chain {
             tree: Frontier::default(),
             genesis: None,
             pruned: None,
+            expired: 0,
             expected: BTreeMap::new(),
             signed: 0,
             anchored: 0,
@@ -138,6 +144,8 @@ impl Chain {
 pub struct Verifier {
     order: Order,
     trusted: Vec<VerifierKey>,
+    /// Whether a topic begins later than it was written from.
+    begins_late: bool,
     chains: BTreeMap<ChainId, Chain>,
     /// Stumps that records name: the chain whose record does, the pruned chain, its records that are gone, the stump's hash.
     announced: BTreeSet<((ChainId, u64), ChainId, u64, Hash)>,
@@ -162,11 +170,14 @@ impl Verifier {
             checkpoints: 0,
             late_checkpoints: 0,
             late_repeats: 0,
+            discarded: None,
+            expired: Vec::new(),
             keys: Vec::new(),
         };
         Self {
             order,
             trusted,
+            begins_late: false,
             chains: BTreeMap::new(),
             announced: BTreeSet::new(),
             introductions: BTreeSet::new(),
@@ -240,12 +251,35 @@ impl Verifier {
             .unwrap_or_default();
         let comparable = expected.split_off(&stump.head.size);
         self.report.late_checkpoints += expected.values().map(Vec::len).sum::<usize>() as u64;
-        self.resume(stump.head, stump.tree.clone(), Some(stump.genesis.clone()));
+        self.resume(
+            stump.head,
+            stump.tree.clone(),
+            Some(stump.first.genesis().clone()),
+        );
         if let Some(chain) = self.chains.get_mut(&id) {
             chain.pruned = Some((stump.head.size, digest));
             chain.expected = comparable;
         }
         self.compare(id);
+    }
+
+    /// A topic begins later than it was written from: its retention, or whoever may delete there, took what was before. Chains
+    /// that are not there at all are then not provable rather than missing.
+    pub fn begins_late(&mut self) {
+        self.begins_late = true;
+    }
+
+    /// Begins a chain of such a topic at `head`, behind which the first record follows that there is. Its links still hold the
+    /// rest together, and a later chain's genesis still names its end; its checkpoints cannot be compared any more.
+    pub fn begins_at(&mut self, head: Head) {
+        let chain = self.chains.entry(head.chain);
+        let chain = chain.or_insert_with(|| Chain::new(head.chain));
+        if chain.head.size == 0 && chain.waiting.is_empty() && chain.state == State::Sound {
+            (chain.head, chain.expired) = (head, head.size);
+            let beyond = chain.expected.split_off(&(head.size + 1));
+            let before = std::mem::replace(&mut chain.expected, beyond);
+            self.report.late_checkpoints += before.len() as u64;
+        }
     }
 
     /// How far a chain was read and found sound: what [`resume`](Self::resume) takes.
@@ -300,7 +334,7 @@ impl Verifier {
             self.wait(chain, seq, previous, hash);
         } else {
             if seq == 0 {
-                match genesis(bytes) {
+                match Genesis::read(bytes) {
                     Some(genesis) => state.genesis = Some(genesis),
                     None => return self.bad(chain, 0, Cause::NotGenesis),
                 }
@@ -380,6 +414,9 @@ impl Verifier {
             self.check_link(*id);
         }
         self.spread_anchors();
+        for id in &ids {
+            self.check_expired(*id);
+        }
         self.report.chains = self
             .chains
             .values()
@@ -433,6 +470,10 @@ impl Verifier {
             return;
         };
         let expected = expected.remove();
+        if chain.expired > 0 {
+            self.report.late_checkpoints += expected.len() as u64;
+            return;
+        }
         let root = chain.tree.root();
         for Expected {
             root: signed,
@@ -461,6 +502,7 @@ impl Verifier {
         struct Told {
             pruned: Option<Pruned>,
             rotated: Option<Rotated>,
+            discarded: Option<Discarded>,
         }
         let Ok(told) = serde_json::from_slice::<Told>(bytes) else {
             return;
@@ -472,6 +514,12 @@ impl Verifier {
         {
             self.announced
                 .insert(((id, seq), chain, pruned.records, stump));
+        }
+        if let Some(told) = told.discarded {
+            let newest = self.report.discarded.as_ref();
+            if newest.is_none_or(|newest| newest.until <= told.until) {
+                self.report.discarded = Some(told);
+            }
         }
         for statement in told.rotated.into_iter().flat_map(|told| told.introductions) {
             if self.introductions.len() < MAX_TOLD {
@@ -533,22 +581,17 @@ fn examine(
     Ok((position.previous, hash))
 }
 
-fn genesis(bytes: &[u8]) -> Option<Genesis> {
-    #[derive(Deserialize)]
-    struct First {
-        genesis: Option<Genesis>,
-    }
-    serde_json::from_slice::<First>(bytes).ok()?.genesis
-}
-
 /// Whether a record may say something of the log itself: most do not, and parsing them all would cost more than hashing.
 fn may_tell(bytes: &[u8]) -> bool {
-    let has = |name: &[u8]| memmem::find(bytes, name).is_some();
-    bytes.len() <= MAX_TELLING && (has(br#","pruned":{"#) || has(br#","rotated":{"#))
+    // Made once: making one takes as long as looking through a short record.
+    static TELLING: LazyLock<[memmem::Finder<'static>; 3]> = LazyLock::new(|| {
+        [r#","pruned":{"#, r#","rotated":{"#, r#","discarded":{"#].map(memmem::Finder::new)
+    });
+    bytes.len() <= MAX_TELLING && TELLING.iter().any(|name| name.find(bytes).is_some())
 }
 
 fn chain_report(chain: &Chain) -> ChainReport {
-    let pruned = chain.pruned.map_or(0, |(records, _)| records);
+    let pruned = chain.pruned.map_or(chain.expired, |(records, _)| records);
     ChainReport {
         chain: chain.head.chain,
         replica: chain

@@ -12,7 +12,7 @@ use crate::{
     runtime::ledger::{Ledger, retention::Retention},
 };
 
-/// Move old segments of the audit log to another directory, with the checkpoints over them.
+/// Move old segments of the audit log to another directory, with the checkpoints over them, and old files of sealed payloads.
 ///
 /// What is moved is a log of its own there, which `countersign verify --dir` checks; `verify --dir LOG --archive DIR` checks both
 /// as one. What is left of the log verifies as pruned. It is for a log that no gateway writes now: a running one does the same
@@ -28,7 +28,7 @@ pub struct ArchiveArgs {
     /// The directory to move them to; made where it is missing.
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
-    /// Move segments whose records are all older than this, as in `90d`.
+    /// Move segments whose records are all older than this, as in `90d`, and sealed payloads that are.
     #[arg(long, value_name = "AGE", value_parser = duration)]
     older_than: Duration,
 }
@@ -50,6 +50,7 @@ pub fn run(args: &ArchiveArgs) -> anyhow::Result<ExitCode> {
         size: None,
         at_least: at_least.unwrap_or_default(),
         archive: Some(args.to.clone()),
+        sealed_cap: None,
     });
     let ledger = Ledger::open(options).context(
         "the log cannot be opened; a running gateway archives by itself with `audit.retention.archive`",

@@ -255,6 +255,10 @@ fn describe(event: &Event) -> String {
             "pruned chain {} up to record {} ({})",
             pruned.chain, pruned.records, pruned.rule
         ),
+        Event::Discarded(gone) => format!(
+            "discarded what was sealed until {}, files {} to {} ({})",
+            gone.until, gone.first, gone.last, gone.rule
+        ),
         Event::Rotated(rotated) => format!("rotated to key {}", rotated.key),
         Event::Approval(event) => {
             let by = match event.subject.as_str() {

@@ -11,15 +11,25 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
+use memchr::memmem;
 
-use super::{index::IndexedDir, terminal::is_closed_pipe};
+use super::{
+    index::IndexedDir,
+    terminal::{is_closed_pipe, one_line},
+};
 use crate::{
     audit::{
-        record::{Entry, Erased, Event, Sealed},
+        chain::Position,
+        record::{Discarded, Entry, Erased, Event, Sealed},
         seal::{AuditorSecret, FrameKind, Opener, Part, UnsealError},
     },
     index::{Index, Session},
-    store::sealed::{self, Seen},
+    store::{
+        layout, prune,
+        reader::Step,
+        sealed::{self, Seen},
+    },
 };
 
 /// Read a session's originals with an auditor's key: the request and the answer, byte for byte as they were received.
@@ -84,6 +94,17 @@ pub fn run(args: &UnsealArgs) -> anyhow::Result<ExitCode> {
     let told = Told::read(&index, &session)?;
     let default = sealed::sealed_dir(&args.at.dir);
     let store = Store::find(args.sealed.as_deref().unwrap_or(&default), &args.session)?;
+    if store.keys.is_none()
+        && let Some(begun) = told.begun
+        && let Some(gone) = discarded(&args.at.dir, begun)?
+    {
+        bail!(
+            "its sealed payload is not on this disk any more, as a record says: what was sealed until {} went by rule `{}`; \
+             --sealed says where it was archived to",
+            one_line(&gone.until),
+            one_line(&gone.rule)
+        );
+    }
     let opener = store.opener(&args.session, &secret, told.erased.as_ref())?;
     match write(args.part, &told, &store, &opener) {
         Err(Failure::Unseal(error)) => {
@@ -111,11 +132,34 @@ fn key(path: &Path) -> anyhow::Result<AuditorSecret> {
         .with_context(named)
 }
 
+/// How long before its record something may have been sealed.
+const SEALED_BEFORE: SignedDuration = SignedDuration::from_secs(1);
+
+/// What the log says of the discarding of what was sealed for a record of this time.
+fn discarded(dir: &Path, begun: Timestamp) -> anyhow::Result<Option<Discarded>> {
+    for chain in layout::chains(dir)? {
+        let mut reader = prune::begin(chain)?.1.ending_now()?;
+        while let Step::Record(stored) = reader.step()? {
+            if memmem::find(&stored.bytes, br#","discarded":{"#).is_some()
+                && let Ok(entry) = serde_json::from_slice::<Entry>(&stored.bytes)
+                && let Event::Discarded(gone) = entry.event
+                && let Ok(until) = gone.until.parse::<Timestamp>()
+                && until.duration_since(begun) > -SEALED_BEFORE
+            {
+                return Ok(Some(gone));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// What the records say of the sealed payload.
 #[derive(Default)]
 struct Told {
     parts: Vec<(Part, Sealed)>,
     erased: Option<Erased>,
+    /// When its first record was written.
+    begun: Option<Timestamp>,
 }
 
 impl Told {
@@ -128,6 +172,8 @@ impl Told {
                     at.seq, at.chain
                 )
             })?;
+            let at = Position::read(&bytes).and_then(|at| at.time.parse().ok());
+            told.begun = told.begun.or(at);
             let Ok(entry) = serde_json::from_slice::<Entry>(&bytes) else {
                 continue;
             };

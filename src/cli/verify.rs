@@ -1,9 +1,12 @@
 //! `countersign verify`: is the log what was written?
 //!
 //! Exit code 0: nothing is wrong, and the output says how far a checkpoint from outside vouches for that. 1: something is,
-//! and the first bad record of every chain is named. 2: it could not be checked.
+//! and the first bad record of every chain is named. 2: it could not be checked, or a topic no longer has all of it.
 
-use std::{fs, io::IsTerminal, num::NonZeroUsize, path::Path, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeSet, fs, io::IsTerminal, num::NonZeroUsize, path::Path, path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -16,6 +19,7 @@ use super::{
 };
 use crate::{
     audit::{
+        chain::{Head, Position},
         checkpoint::notes,
         note::VerifierKey,
         verify::{ChainReport, Holder, Order, Report, Verdict, Verifier},
@@ -72,9 +76,11 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     match check(args) {
         Ok((checked, json)) => {
             print(&checked, json);
-            Ok(ExitCode::from(u8::from(
-                checked.report.verdict() == Verdict::Tampered,
-            )))
+            Ok(ExitCode::from(match checked.report.verdict() {
+                Verdict::Whole | Verdict::Unanchored => 0,
+                Verdict::Tampered => 1,
+                Verdict::Unprovable => 2,
+            }))
         }
         Err(error) => {
             eprintln!("countersign verify: {error:#}");
@@ -111,6 +117,13 @@ fn check(args: VerifyArgs) -> anyhow::Result<(Checked, bool)> {
         checked
             .notices
             .push("signatures of checkpoints were not looked at: no --trust was given".to_owned());
+    }
+    if let Some(gone) = &checked.report.discarded {
+        checked.notices.push(format!(
+            "what was sealed until {} is not on the disk any more, as a record says (rule: {})",
+            one_line(&gone.until),
+            one_line(&gone.rule)
+        ));
     }
     Ok((checked, args.json))
 }
@@ -170,8 +183,23 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
         u64::try_from(reader.left())?,
         "{pos} of {len} records, {per_sec}, {eta} left",
     );
+    if !reader.shortened().is_empty() {
+        verifier.begins_late();
+    }
+    let mut begun = BTreeSet::new();
     while let Some(message) = reader.next_until_end()? {
         progress.inc(1);
+        if let (Some(chain), Some(at)) = (message.chain, Position::read(&message.bytes))
+            && reader.shortened().contains(&message.place.0)
+            && begun.insert(chain)
+            && at.seq > 0
+        {
+            verifier.begins_at(Head {
+                chain,
+                size: at.seq,
+                hash: at.previous,
+            });
+        }
         match (message.chain, message.seq) {
             (Some(chain), Some(seq)) => {
                 verifier.record(chain, seq, &message.bytes, message.record_hash)
@@ -255,9 +283,18 @@ fn print(checked: &Checked, json: bool) {
             chain.records,
             match chain.pruned {
                 0 => String::new(),
+                gone if report.expired.iter().any(|(id, _)| *id == chain.chain) => {
+                    format!("{gone} before them gone, ")
+                }
                 pruned => format!("{pruned} before them pruned, "),
             },
             extent(chain, report)
+        );
+    }
+    for (chain, records) in &report.expired {
+        println!(
+            "chain {chain}: {records} records are before what the topic begins with: deleted by Kafka's retention, or by whoever may; \
+             not provable"
         );
     }
     for notice in notices {
@@ -286,6 +323,10 @@ fn summary(report: &Report) -> String {
         Verdict::Tampered => format!(
             "TAMPERED: {} faults in {chains} chains",
             report.faults.len() as u64 + report.more_faults
+        ),
+        Verdict::Unprovable => format!(
+            "not provable: {records} records in {chains} chains are consistent, and the topic has no longer all; check the ledger's \
+             directory"
         ),
         Verdict::Unanchored => {
             format!(
@@ -316,6 +357,11 @@ fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
             })
         })
         .collect();
+    let expired: Vec<_> = report
+        .expired
+        .iter()
+        .map(|(chain, records)| json!({"chain": chain.to_string(), "records": records}))
+        .collect();
     let faults: Vec<_> = report
         .faults
         .iter()
@@ -325,10 +371,12 @@ fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
         "verdict": match report.verdict() {
             Verdict::Whole => "whole",
             Verdict::Unanchored => "consistent, unanchored",
+            Verdict::Unprovable => "not provable",
             Verdict::Tampered => "tampered",
         },
         "records": report.records(),
         "chains": chains,
+        "expired": expired,
         "faults": faults,
         "more_faults": report.more_faults,
         "repeats": report.repeats,

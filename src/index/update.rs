@@ -370,7 +370,7 @@ fn start(chain: &ChainDir) -> io::Result<(Edge, Option<Genesis>)> {
     match prune::load(chain) {
         Ok(Some((stump, _))) => {
             let (head, tree) = (stump.head, stump.tree);
-            Ok((Edge { head, tree }, Some(stump.genesis)))
+            Ok((Edge { head, tree }, Some(stump.first.into_genesis())))
         }
         Ok(None) => Ok((empty(), None)),
         // Then records are missing, and that is told.

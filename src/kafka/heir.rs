@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     audit::{
-        ChainId,
+        ChainId, Hash,
         chain::{Head, Position},
         checkpoint::Checkpoint,
         record::Genesis,
+        tree::{Commitment, Frontier},
     },
     store::recover::Previous,
 };
@@ -62,6 +63,8 @@ pub enum HeirError {
 
 struct Chain {
     head: Head,
+    /// The tree over its records, where the first is there.
+    tree: Option<Frontier>,
     clean: bool,
     /// When its last record was written.
     time: String,
@@ -121,6 +124,7 @@ impl Reading {
                 size: at.seq,
                 hash: at.previous,
             },
+            tree: (at.seq == 0).then(Frontier::default),
             clean: false,
             time: String::new(),
             open: BTreeSet::new(),
@@ -142,7 +146,17 @@ impl Reading {
                 seq,
             });
         }
-        chain.head = chain.head.after(chain.head.hash_next(bytes));
+        let record_hash = chain.head.hash_next(bytes);
+        if let Some(tree) = &mut chain.tree {
+            let leaf = Commitment {
+                chain: chain_id,
+                seq,
+                record_hash,
+                payload_hash: Hash::ZERO,
+            };
+            tree.push(&leaf.bytes());
+        }
+        chain.head = chain.head.after(record_hash);
         chain.clean = told.shutdown.is_some();
         at.time.clone_into(&mut chain.time);
         if told.opened.is_some() {
@@ -174,6 +188,7 @@ impl Reading {
             .max_by(|a, b| a.time.cmp(&b.time));
         let previous = newest.map(|chain| Previous {
             head: chain.head,
+            root: chain.tree.as_ref().map(Frontier::root),
             checkpoint: chain.checkpoint.1.clone(),
             clean: chain.clean,
             torn_bytes: 0,
@@ -224,6 +239,7 @@ mod tests {
         let estate = found.finish();
         let previous = estate.previous.unwrap();
         assert_eq!(previous.head, second.head);
+        assert_eq!(previous.root, Some(second.tree.root()));
         assert_eq!(previous.checkpoint, second.checkpoint(5, &key(1)));
         assert_eq!(
             estate.orphans,
@@ -241,6 +257,10 @@ mod tests {
         found.record(&log.records[2].0, "a").unwrap();
         let gap = found.record(&log.records[4].0, "a");
         assert!(matches!(gap, Err(HeirError::Gap { seq: 3, .. })), "{gap:?}");
+        assert_eq!(
+            found.chains[&log.head.chain].tree, None,
+            "nobody knows its root"
+        );
         let broken = found.record(&other.records[3].0, "a");
         assert!(matches!(broken, Err(HeirError::Broken { seq: 3, .. })));
         let mut found = Reading::default();

@@ -1,6 +1,9 @@
 //! Reads the topics back, from their beginning.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -51,6 +54,8 @@ pub struct TopicReader {
     consumer: BaseConsumer,
     /// The end each partition had, and how far reading is.
     partitions: BTreeMap<i32, (i64, i64)>,
+    /// Those that do not begin with offset 0 any more.
+    shortened: BTreeSet<i32>,
 }
 
 impl std::fmt::Debug for TopicReader {
@@ -92,16 +97,27 @@ impl TopicReader {
             return Err(ReadError::NoTopic(topic.to_owned()));
         }
         let (mut partitions, mut from) = (BTreeMap::new(), TopicPartitionList::new());
+        let mut shortened = BTreeSet::new();
         for id in ids {
             let (low, high) = consumer.fetch_watermarks(topic, id, ANSWER)?;
             partitions.insert(id, (high, low));
+            if low > 0 {
+                shortened.insert(id);
+            }
             from.add_partition_offset(topic, id, Offset::Offset(low))?;
         }
         consumer.assign(&from)?;
         Ok(Self {
             consumer,
             partitions,
+            shortened,
         })
+    }
+
+    /// The partitions of which messages from the beginning were deleted, by the broker's retention or by whoever may.
+    #[must_use]
+    pub fn shortened(&self) -> &BTreeSet<i32> {
+        &self.shortened
     }
 
     /// Messages from the beginning to the end seen at the start, and those read of them.

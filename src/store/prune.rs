@@ -23,9 +23,8 @@ use super::{
 use crate::audit::{
     Hash,
     checkpoint::{Checkpoint, notes},
-    record::{Genesis, Pruned},
-    stump::{self, Stump},
-    tree::Frontier,
+    record::Pruned,
+    stump::{self, First, Stump},
 };
 
 /// The stump of a chain with the hash of its file; `None` where nothing was pruned.
@@ -66,17 +65,16 @@ pub fn begin(dir: ChainDir) -> io::Result<(Option<(Stump, Hash)>, ChainReader)> 
 /// [`StoreError`]; damage is not pruned, or nobody could ever find it.
 pub(crate) fn stump(dir: &ChainDir, upto: u64) -> Result<(Stump, Vec<Pruned>), StoreError> {
     let before = load(dir).map_err(StoreError::io(&dir.path))?;
-    let (mut tree, mut genesis) = before.map_or_else(
-        || (Frontier::default(), None),
-        |(stump, _)| (stump.tree, Some(stump.genesis)),
-    );
+    let mut first = before.map(|(stump, _)| stump.first);
     let (mut open, mut told) = (BTreeSet::new(), Vec::new());
-    let found = scan(dir, upto, &mut open, |leaf, bytes| {
-        tree.push(&leaf.bytes());
+    let found = scan(dir, upto, &mut open, |tree, leaf, bytes| {
         if leaf.seq == 0 {
-            genesis = told_by(bytes).genesis;
-        } else if memmem::find(bytes, br#","pruned":{"#).is_some() {
-            told.extend(told_by(bytes).pruned);
+            first = First::read(bytes);
+        } else if let Some(first) = &mut first {
+            first.climb(tree, leaf);
+        }
+        if memmem::find(bytes, br#","pruned":{"#).is_some() {
+            told.extend(pruned(bytes));
         }
     })?;
     let damage = |what: String| {
@@ -88,12 +86,12 @@ pub(crate) fn stump(dir: &ChainDir, upto: u64) -> Result<(Stump, Vec<Pruned>), S
             what,
         }))
     };
-    match (found.head.size == upto, found.end, genesis) {
-        (true, _, Some(genesis)) => Ok((
+    match (found.head.size == upto, found.end, first) {
+        (true, _, Some(first)) => Ok((
             Stump {
                 head: found.head,
-                tree,
-                genesis,
+                tree: found.tree,
+                first,
                 clean: found.clean,
                 open: open.into_iter().collect(),
             },
@@ -105,14 +103,12 @@ pub(crate) fn stump(dir: &ChainDir, upto: u64) -> Result<(Stump, Vec<Pruned>), S
     }
 }
 
-#[derive(Default, Deserialize)]
-struct Told {
-    genesis: Option<Genesis>,
-    pruned: Option<Pruned>,
-}
-
-fn told_by(record: &[u8]) -> Told {
-    serde_json::from_slice(record).unwrap_or_default()
+fn pruned(record: &[u8]) -> Option<Pruned> {
+    #[derive(Deserialize)]
+    struct Told {
+        pruned: Option<Pruned>,
+    }
+    serde_json::from_slice::<Told>(record).ok()?.pruned
 }
 
 /// Puts the stump in place and deletes the segments it stands for.
@@ -183,7 +179,7 @@ pub(crate) fn archive(dir: &ChainDir, upto: u64, to: &Path) -> Result<(), StoreE
 }
 
 /// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new()
         .write(true)
@@ -195,4 +191,65 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&new, path)?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        audit::{
+            chain::Stamp,
+            record::{Entry, Event},
+        },
+        store::{disk::RealDisk, wal::Wal},
+    };
+
+    #[test]
+    fn pruned_segment_by_segment_a_chain_keeps_what_pruning_it_at_once_would() {
+        let dir = crate::store::testing::dir();
+        let log = crate::audit::fixture::Log::new(0xa, 150, None);
+        let chains = ["once", "often"].map(|name| {
+            let chain = ChainDir::new(&dir.path().join(name), 1, log.head.chain);
+            fs::create_dir_all(&chain.path).unwrap();
+            let mut wal = Wal::create(Box::new(RealDisk), chain.clone(), 1_000).unwrap();
+            let stamp = Stamp {
+                time: "2026-11-22T00:00:00Z".parse().unwrap(),
+                monotonic_ns: 0,
+                replica: "a",
+            };
+            for (bytes, _) in &log.records {
+                let entry: Entry = serde_json::from_slice(bytes).unwrap();
+                let json = serde_json::to_vec(&entry).unwrap();
+                wal.append(&[(stamp, &json)], &mut Vec::new()).unwrap();
+            }
+            chain
+        });
+        let [once, often] = &chains;
+        let segments = once.segments().unwrap();
+        assert!(segments.len() > 30);
+        for (upto, _) in &segments[1..] {
+            let (whole, _) = stump(once, *upto).unwrap();
+            let (grown, _) = stump(often, *upto).unwrap();
+            assert_eq!(grown, whole, "{upto}");
+            fell(often, &grown).unwrap();
+            assert_eq!(load(often).unwrap().unwrap().0, whole);
+        }
+        assert_eq!(often.segments().unwrap().len(), 1);
+        // What begins with something else is no chain, and is not pruned.
+        let other = ChainDir::new(&dir.path().join("other"), 1, log.head.chain);
+        fs::create_dir_all(&other.path).unwrap();
+        let mut wal = Wal::create(Box::new(RealDisk), other.clone(), 1_000).unwrap();
+        let shutdown = Entry {
+            session: String::new(),
+            event: Event::Shutdown(Default::default()),
+        };
+        let stamp = Stamp {
+            time: "2026-11-22T00:00:00Z".parse().unwrap(),
+            monotonic_ns: 0,
+            replica: "a",
+        };
+        let json = serde_json::to_vec(&shutdown).unwrap();
+        wal.append(&[(stamp, &json)], &mut Vec::new()).unwrap();
+        assert!(stump(&other, 1).is_err());
+    }
 }

@@ -21,7 +21,7 @@ use super::{
     layout::{self, ChainDir, sync_dir},
     scan::{End, scan},
 };
-use crate::audit::{ChainId, chain::Head};
+use crate::audit::{ChainId, Hash, chain::Head};
 
 /// What was found, and what the new chain has to say about it.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub struct Recovered {
 pub struct Previous {
     /// Its end.
     pub head: Head,
+    /// Root of the tree over its records; `None` where its first ones are not known.
+    pub root: Option<Hash>,
     /// Its last signed checkpoint; empty where there is none.
     pub checkpoint: String,
     /// Whether its last record is a `shutdown`.
@@ -114,7 +116,7 @@ fn recover_chain(
     let signed = checkpoints::last(&dir.checkpoints()).map_err(StoreError::io(&dir.path))?;
     // INVARIANT: records are on disk before a checkpoint covers them or Kafka gets them.
     let durable = published.max(signed.as_ref().map_or(0, |(size, _)| *size));
-    let scan = scan(dir, u64::MAX, open, |_, _| {})?;
+    let scan = scan(dir, u64::MAX, open, |_, _, _| {})?;
     let size = scan.head.size;
     let cut = match scan.end {
         End::Clean => None,
@@ -161,6 +163,7 @@ fn recover_chain(
     }
     let previous = Previous {
         head: scan.head,
+        root: Some(scan.tree.root()),
         checkpoint: signed.map(|(_, note)| note).unwrap_or_default(),
         clean: scan.clean,
         torn_bytes: cut.as_ref().map_or(0, |cut| cut.bytes),

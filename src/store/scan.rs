@@ -10,7 +10,11 @@ use super::{
     prune,
     reader::{Step, Tail},
 };
-use crate::audit::{Hash, chain::Head, tree::Commitment};
+use crate::audit::{
+    Hash,
+    chain::Head,
+    tree::{Commitment, Frontier},
+};
 
 /// Sessions open at once that are kept in memory.
 const MAX_OPEN: usize = 1_000_000;
@@ -18,6 +22,7 @@ const MAX_OPEN: usize = 1_000_000;
 /// What a chain was found to be.
 pub(super) struct Scan {
     pub(super) head: Head,
+    pub(super) tree: Frontier,
     /// Whether the last record is a `shutdown`.
     pub(super) clean: bool,
     pub(super) end: End,
@@ -39,7 +44,8 @@ struct Peek<'a> {
 }
 
 /// Reads the first `until` records of a chain, or what is there of them and was not pruned. `open` is left with the sessions
-/// that they and the pruned ones open and do not close, beside those it held.
+/// that they and the pruned ones open and do not close, beside those it held. `each` is told of a record and of the tree before
+/// it.
 ///
 /// # Errors
 /// [`StoreError`]; also where a record was changed together with its checksum, which no crash does.
@@ -47,12 +53,12 @@ pub(super) fn scan(
     dir: &ChainDir,
     until: u64,
     open: &mut BTreeSet<String>,
-    mut each: impl FnMut(&Commitment, &[u8]),
+    mut each: impl FnMut(&Frontier, &Commitment, &[u8]),
 ) -> Result<Scan, StoreError> {
     let (stump, mut reader) = prune::begin(dir.clone()).map_err(StoreError::io(&dir.path))?;
-    let (mut head, mut clean) = (Head::empty(dir.chain), false);
+    let (mut head, mut tree, mut clean) = (Head::empty(dir.chain), Frontier::default(), false);
     if let Some((stump, _)) = stump {
-        (head, clean) = (stump.head, stump.clean);
+        (head, tree, clean) = (stump.head, stump.tree, stump.clean);
         open.extend(stump.open);
     }
     let mut end = End::Clean;
@@ -90,7 +96,8 @@ pub(super) fn scan(
             record_hash: hash,
             payload_hash: Hash::ZERO,
         };
-        each(&leaf, &stored.bytes);
+        each(&tree, &leaf, &stored.bytes);
+        tree.push(&leaf.bytes());
         head = head.after(hash);
         clean = event.shutdown.is_some();
         if event.opened.is_some() {
@@ -102,5 +109,10 @@ pub(super) fn scan(
             return Err(StoreError::TooManyOpen(MAX_OPEN));
         }
     }
-    Ok(Scan { head, clean, end })
+    Ok(Scan {
+        head,
+        tree,
+        clean,
+        end,
+    })
 }

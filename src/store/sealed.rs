@@ -21,6 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::layout::{create_private, sync_dir};
 use crate::audit::seal::{Frame, FrameKind};
 
+mod discard;
+
+pub(crate) use discard::{copy, remove};
+
 const MAGIC: &[u8; 8] = b"CSGNSEA1";
 const HEAD: usize = 10;
 /// Longest body taken for one: over a piece with its tag, and over the keys of all auditors.
@@ -133,7 +137,8 @@ impl Writer {
             file.write_all_at(MAGIC, 0)?;
             file.sync_all()?;
             sync_dir(&self.dir)?;
-            self.bytes += MAGIC.len() as u64;
+            // What went by a rule meanwhile makes room; the new file is counted too.
+            self.count()?;
             self.file = Some((file, MAGIC.len() as u64));
         }
         let Some((file, length)) = &mut self.file else {
@@ -208,7 +213,11 @@ pub struct Seen {
 /// Those of reading the files.
 pub fn visit(dir: &Path, mut each: impl FnMut(&Seen, &Path) -> bool) -> io::Result<()> {
     for (_, path) in files(dir)? {
-        let file = File::open(&path)?;
+        let file = match File::open(&path) {
+            // Discarded meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
         let end = file.metadata()?.len();
         let mut reader = BufReader::with_capacity(64 << 10, file);
         let mut offset = MAGIC.len() as u64;
@@ -280,6 +289,14 @@ pub struct Place {
     number: u64,
     /// The byte in it.
     offset: u64,
+}
+
+impl Place {
+    /// Whether all of the file of this number lies before it.
+    #[must_use]
+    pub fn is_past(self, number: u64) -> bool {
+        self.number > number
+    }
 }
 
 /// Pieces from a place on, until they have `most` bytes or more, and the place behind them. At the end of what can be read now, a later

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::audit::{
     Hash, Receipt,
-    chain::{Head, Stamp, place},
+    chain::{Head, Stamp, place_into},
     tree::{Commitment, Frontier},
 };
 
@@ -110,8 +110,16 @@ impl Wal {
         }
         let before = receipts.len();
         let (mut head, mut tree, mut frames) = (self.head, self.tree.clone(), Vec::new());
+        let mut record = Vec::new();
+        // A batch is written under one stamp, and its time is written once.
+        let mut written: Option<(&Stamp<'_>, String)> = None;
         for (stamp, entry) in entries {
-            let record = place(&head, stamp, entry);
+            let (_, stamp) = match written.take().filter(|(of, _)| *of == stamp) {
+                Some(same) => written.insert(same),
+                None => written.insert((stamp, stamp.written())),
+            };
+            record.clear();
+            place_into(&mut record, &head, stamp, entry);
             let record_hash = head.hash_next(&record);
             let (chain, seq) = (head.chain, head.size);
             frame::write_frame(&mut frames, seq, record_hash, self.synced, &record);
@@ -140,7 +148,11 @@ impl Wal {
         }
         grown += frames.len() as u64;
         self.length += frames.len() as u64;
-        self.unsynced.extend_from_slice(&frames);
+        if self.unsynced.is_empty() {
+            self.unsynced = frames;
+        } else {
+            self.unsynced.extend_from_slice(&frames);
+        }
         (self.head, self.tree) = (head, tree);
         Ok(grown)
     }

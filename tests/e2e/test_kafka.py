@@ -233,6 +233,35 @@ def test_an_outage_of_the_broker_loses_nothing_and_holds_nobody_up(oidc, tokens,
             assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_the_brokers_retention_took_is_neither_whole_nor_tampered(oidc, tokens, tmp_path):
+    with broker(tmp_path) as own:
+        if not own.keeps_data:
+            pytest.skip("the stand-in broker has no retention")
+        own.create_topic(TOPIC)
+        own.create_topic(CHECKPOINTS)
+        settings = config(oidc.issuer, tmp_path, audit={"kafka": {"brokers": [own.address]}})
+        with Upstream(chat("Hello there.")) as upstream, Gateway(tmp_path, settings, upstream.port) as gateway:
+            for _ in range(2):
+                for n in range(3):
+                    assert call(gateway.envoy.url, tokens(), prompt(f"number {n}")).status == 200
+                gateway.countersign.stop()
+                gateway.countersign.start()
+            wait_until("all is published", lambda: not lag(gateway), 60, every=0.2)
+            gateway.countersign.stop()
+            records = gateway.countersign.records()
+            chain = records[0]["chain"]
+            size = sum(record["chain"] == chain for record in records)
+            assert size > 5 and run("verify", "--brokers", own.address).returncode == 0
+            for gone in (5, size):
+                own.delete_before(TOPIC, gone)
+                done = run("verify", "--brokers", own.address, "--json")
+                told = json.loads(done.stdout)
+                assert (done.returncode, told["verdict"], told["faults"]) == (2, "not provable", []), done
+                assert told["expired"] == [{"chain": chain, "records": gone}]
+                assert told["records"] == len(records) - gone
+            assert "not provable" in run("verify", "--brokers", own.address).stdout
+
+
 def lag(gateway) -> float:
     return gateway.countersign.metrics()['countersign_state{name="unacknowledged_records",part="kafka"}']
 

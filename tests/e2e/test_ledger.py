@@ -125,7 +125,7 @@ def test_old_segments_go_as_the_rule_says_and_nobody_elses_hand_looks_like_it(ga
     assert sum(chain["pruned_records"] for chain in told["chains"]) == gone, "of what was archived nothing is gone"
 
     # Somebody else's hand.
-    for what in ("a segment", "the stump", "another stump"):
+    for what in ("a segment", "the stump", "another stump", "another genesis"):
         copy = shutil.copytree(log, tmp_path / what.replace(" ", "-"))
         if what == "a segment":
             sorted(copy.glob("chains/*/*.seg"))[0].unlink()
@@ -133,7 +133,12 @@ def test_old_segments_go_as_the_rule_says_and_nobody_elses_hand_looks_like_it(ga
             (stump,) = sorted(copy.glob("chains/*/pruned"))[:1]
             text = stump.read_text()
             stump.unlink()
-            if what == "another stump":
+            if what == "another genesis":
+                # Of a chain that nothing was before, so that whatever was can be left out.
+                of_it = json.loads(text)
+                of_it["genesis"] = of_it["genesis"].replace('"replica":"', '"replica":"x')
+                stump.write_text(json.dumps(of_it))
+            elif what == "another stump":
                 stump.write_text(text.replace('"clean": false', '"clean":  false').replace('"clean": true', '"clean":  true'))
         assert both(copy)[0] == "tampered", what
 

@@ -198,6 +198,36 @@ def test_without_room_for_what_is_sealed_requests_are_refused(tmp_path, oidc, to
         assert gateway.countersign.metrics()['countersign_state{name="bytes",part="sealed"}'] > 0
 
 
+def test_what_was_sealed_goes_by_the_rule_and_is_said_to_be_gone(tmp_path, oidc, tokens):
+    key, public = keygen(tmp_path, "lena")
+    usual = modes(config(oidc.issuer, tmp_path), [public])
+    archive = tmp_path / "archive"
+    # More than the log itself has, which stays.
+    usual["audit"] = {"retention": {"size": "1MiB", "at_least": "0s", "archive": str(archive)}}
+    words = prompt("remember the old days " * 60_000)
+    with Upstream(chat("Hello there.")) as upstream, Gateway(tmp_path, usual, upstream.port) as gateway:
+        log = gateway.countersign.audit
+        old = call(gateway.envoy.url, tokens(), words, path=path("sealed")).session
+        gateway.countersign.stop()
+        gateway.countersign.start()
+        new = call(gateway.envoy.url, tokens(), prompt("and the new"), path=path("sealed")).session
+        wait_until("the first file went", lambda: not (log / "sealed/00000001.sealed").exists(), 60)
+        assert json.loads(unseal(log, new, key, "--part", "request").stdout) == prompt("and the new")
+        gone = unseal(log, old, key)
+        assert gone.returncode == 2 and "as a record says" in gone.stderr and "size 1048576" in gone.stderr, gone
+        kept = unseal(log, old, key, "--sealed", archive / "sealed", "--part", "request")
+        assert json.loads(kept.stdout) == words, kept.stderr
+        later = call(gateway.envoy.url, tokens(), prompt("what comes"), path=path("sealed")).session
+        gateway.countersign.stop()
+        done = run("verify", "--dir", log)
+        assert done.returncode == 0 and "note: what was sealed until" in done.stdout, done
+        # Gone without a word is something else.
+        for file in (log / "sealed").glob("*.sealed"):
+            file.unlink()
+        silent = unseal(log, later, key)
+        assert silent.returncode == 2 and "as a record says" not in silent.stderr, silent
+
+
 def canaries(count: int) -> list[str]:
     """Values that detectors know and that stand nowhere else: social security numbers of areas that were given out."""
     chance = random.Random(19)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .process import TOOLS, Process, free_port, wait_until
@@ -26,9 +25,9 @@ class Broker(Process):
         except Exception:
             return None
 
-    def start(self):
+    def launch(self):
         self._admin = None
-        return super().start()
+        super().launch()
 
     def delete_topic(self, name: str):
         """Takes the topic away with all that is in it, as a mistake of an operator's would."""
@@ -56,6 +55,13 @@ class Broker(Process):
         failed = []
         producer.produce(topic, value, on_delivery=lambda error, _: failed.append(error) if error else None)
         assert producer.flush(20) == 0 and not failed, failed
+
+    def delete_before(self, topic: str, offset: int):
+        """Takes the first messages of the topic's partition 0 away, as the broker's retention would."""
+        from confluent_kafka import TopicPartition
+
+        for deleted in self._admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+            deleted.result(20)
 
     def consume(self, topic: str, count: int, seconds: float = 20.0) -> list:
         """The first `count` messages of the topic, over all partitions, from the beginning."""
@@ -97,10 +103,10 @@ class Kafka(Broker):
         return ["java", f"-Xmx{heap}", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
                 "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{TOOLS}/kafka/*"]
 
-    def start(self):
+    def launch(self):
         if not self.properties.exists():
             self._format()
-        return super().start()
+        super().launch()
 
     def _format(self):
         import subprocess
@@ -147,9 +153,11 @@ class KafkaCluster:
 
     def start(self):
         """All at once: none is ready before a majority is."""
-        with ThreadPoolExecutor(3) as pool:
-            for started in [pool.submit(node.start) for node in self.nodes if node.child is None]:
-                started.result()
+        launched = [node for node in self.nodes if node.child is None]
+        for node in launched:
+            node.launch()
+        for node in launched:
+            node.wait_ready()
         return self
 
     def kill(self):

@@ -98,6 +98,11 @@ class Process:
     # What everyone gets.
 
     def start(self):
+        self.launch()
+        return self.wait_ready()
+
+    def launch(self):
+        """To be called by a thread that lives as long as the child: the leash is tied to the thread, not to the process."""
         assert self.child is None, f"{self.name} is running already"
         with open(self.log, "ab") as log:
             self._log_from = log.tell()
@@ -110,6 +115,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal is for us; we then stop the parts in order
             )
+
+    def wait_ready(self):
         try:
             wait_until(f"{self.name} is ready", self._alive_and_ready, self.start_bound)
         except BaseException as error:

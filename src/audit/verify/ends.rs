@@ -26,15 +26,46 @@ impl Verifier {
         let Some((records, stump)) = self.chains.get(&id).and_then(|chain| chain.pruned) else {
             return;
         };
-        let sound = |(teller, seq): &(ChainId, u64)| {
-            let teller = self.chains.get(teller);
-            teller.is_some_and(|chain| chain.state != State::Bad && *seq < chain.signed)
-        };
         let announced = self.announced.iter().any(|(teller, chain, n, hash)| {
-            (*chain, *n, *hash) == (id, records, stump) && sound(teller)
+            (*chain, *n, *hash) == (id, records, stump) && self.is_covered(teller)
         });
         if !announced {
             self.bad(id, 0, Cause::NotAnnounced { records });
+        }
+    }
+
+    fn is_covered(&self, (teller, seq): &(ChainId, u64)) -> bool {
+        let teller = self.chains.get(teller);
+        teller.is_some_and(|chain| chain.state != State::Bad && *seq < chain.signed)
+    }
+
+    /// What a topic no longer had of a chain is pruned where a record says that at least so much was, as from a directory; else
+    /// nobody can tell the broker's retention from somebody's hand.
+    pub(super) fn check_expired(&mut self, id: ChainId) {
+        let found = self.chains.get(&id);
+        let lacking = found.filter(|chain| chain.expired > 0 && chain.state != State::Bad);
+        if let Some(chain) = lacking {
+            self.expire(id, chain.expired);
+        }
+    }
+
+    fn expire(&mut self, id: ChainId, records: u64) {
+        let told = self
+            .announced
+            .iter()
+            .any(|(teller, chain, n, _)| *chain == id && *n >= records && self.is_covered(teller));
+        let known = self.report.expired.iter().any(|(chain, _)| *chain == id);
+        if !told && !known {
+            self.report.expired.push((id, records));
+        }
+    }
+
+    /// A chain of which there is nothing.
+    fn absent(&mut self, id: ChainId, records: u64, why: &'static str) {
+        if self.begins_late {
+            self.expire(id, records);
+        } else {
+            self.bad_chain(id, Cause::ChainMissing(why));
         }
     }
 
@@ -55,11 +86,11 @@ impl Verifier {
         let Some((attested, _)) = chain.expected.last_key_value() else {
             return;
         };
-        let cause = match size {
-            0 => Cause::ChainMissing("a checkpoint names it"),
-            _ => Cause::Truncated { size: *attested },
-        };
-        self.bad(id, size, cause);
+        let attested = *attested;
+        match size {
+            0 => self.absent(id, attested, "a checkpoint names it"),
+            _ => self.bad(id, size, Cause::Truncated { size: attested }),
+        }
     }
 
     /// Compares what a chain's genesis says of its predecessor with what was found.
@@ -80,13 +111,18 @@ impl Verifier {
         ) else {
             return self.bad(id, 0, Cause::NotGenesis);
         };
-        let size = genesis.previous_size;
+        let root = Some(genesis.previous_root.as_str()).filter(|root| !root.is_empty());
+        let (size, root) = match root.map(Hash::from_hex) {
+            Some(None) => return self.bad(id, 0, Cause::NotGenesis),
+            Some(root) => (genesis.previous_size, root),
+            None => (genesis.previous_size, None),
+        };
         let found = self
             .chains
             .get(&previous)
             .filter(|chain| chain.head.size > 0 || chain.state == State::Bad);
         let Some(found) = found else {
-            return self.bad_chain(previous, Cause::ChainMissing("a later chain continues it"));
+            return self.absent(previous, size, "a later chain continues it");
         };
         if found.state == State::Bad {
             return;
@@ -102,6 +138,9 @@ impl Verifier {
             longer if longer > size => (size, Cause::LongerThanLinked { successor: id }),
             _ if found.head.hash != hash => {
                 (size.saturating_sub(1), Cause::HeadDiffers { successor: id })
+            }
+            _ if found.expired == 0 && root.is_some_and(|root| found.tree.root() != root) => {
+                (0, Cause::RootDiffers { successor: id })
             }
             _ => return,
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use super::super::{
     chain::ChainId,
     note::{NoteError, VerifierKey},
+    record::Discarded,
 };
 
 /// Something wrong with the log.
@@ -109,6 +110,15 @@ pub enum Cause {
         /// The chain that continues this one.
         successor: ChainId,
     },
+    /// The chain's tree is not the one its successor names, though its last record is: what stands for its pruned records is
+    /// not what was written.
+    #[error(
+        "re-hashed: the next chain {successor} names another root of its tree, so what is kept of its pruned records is of others"
+    )]
+    RootDiffers {
+        /// The chain that continues this one.
+        successor: ChainId,
+    },
     /// The whole chain is not there.
     #[error("chain missing: {0}")]
     ChainMissing(&'static str),
@@ -134,7 +144,7 @@ pub struct ChainReport {
     pub replica: String,
     /// Records checked.
     pub records: u64,
-    /// Records before those that were deleted by policy, as a record says: not there, and committed to all the same.
+    /// Records before those that were deleted: by policy, as a record says, or listed as [`Report::expired`]: not there, and committed to all the same.
     pub pruned: u64,
     /// The chain's size up to which a checkpoint from outside proves it, directly or through a later chain's genesis.
     pub whole: u64,
@@ -159,6 +169,10 @@ pub struct Report {
     pub late_checkpoints: u64,
     /// Records that came again so late, and in so broken a run, that they could not be compared with the first ones.
     pub late_repeats: u64,
+    /// Chains that a topic no longer had the first of, or any, and how many records of each; no record says that they were pruned.
+    pub expired: Vec<(ChainId, u64)>,
+    /// The newest sealed payloads of which a record says that they were deleted by a rule.
+    pub discarded: Option<Discarded>,
     /// The trusted keys: those given, and those they introduced.
     pub keys: Vec<VerifierKey>,
 }
@@ -170,6 +184,8 @@ pub enum Verdict {
     Whole,
     /// Nothing contradicts itself, but no checkpoint from outside vouches for it.
     Unanchored,
+    /// Nothing contradicts itself, but a topic no longer had all of it, and nothing proves why.
+    Unprovable,
     /// At least one fault.
     Tampered,
 }
@@ -180,6 +196,7 @@ impl Report {
     pub fn verdict(&self) -> Verdict {
         match (self.faults.is_empty(), self.anchors) {
             (false, _) => Verdict::Tampered,
+            (true, _) if !self.expired.is_empty() => Verdict::Unprovable,
             (true, 0) => Verdict::Unanchored,
             (true, _) => Verdict::Whole,
         }

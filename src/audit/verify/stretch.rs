@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{examine, genesis, may_tell};
+use super::{examine, may_tell};
 use crate::audit::{
     chain::{Hash, Head},
     record::Genesis,
@@ -56,7 +56,7 @@ impl Stretch {
             return false;
         }
         if seq == 0 {
-            self.genesis = genesis(bytes);
+            self.genesis = Genesis::read(bytes);
             if self.genesis.is_none() {
                 return false;
             }

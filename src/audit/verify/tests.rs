@@ -2,7 +2,8 @@ use super::*;
 use crate::audit::{
     fixture::{Log, key},
     record::{Entry, Event},
-    stump, succession,
+    stump::{self, First},
+    succession,
 };
 
 const A: ChainId = ChainId([0xa; 16]);
@@ -293,16 +294,23 @@ fn unreadable_storage_is_a_fault_of_the_record_that_should_be_there() {
 
 /// What pruning the first `count` records of `log` keeps, and the record that says so.
 fn pruned(log: &Log, count: usize) -> (Stump, Entry) {
-    let mut shorter = Log::new(0, 1, None);
-    (shorter.head, shorter.tree) = (Head::empty(log.head.chain), Frontier::default());
-    shorter.records.clear();
-    for (bytes, _) in &log.records[..count] {
-        shorter.push_bytes(bytes.clone());
+    let (mut head, mut tree) = (Head::empty(log.head.chain), Frontier::default());
+    let mut first = First::read(&log.records[0].0).unwrap();
+    for (_, record_hash) in &log.records[..count] {
+        let leaf = Commitment {
+            chain: head.chain,
+            seq: head.size,
+            record_hash: *record_hash,
+            payload_hash: Hash::ZERO,
+        };
+        first.climb(&tree, &leaf);
+        tree.push(&leaf.bytes());
+        head = head.after(*record_hash);
     }
     let stump = Stump {
-        head: shorter.head,
-        tree: shorter.tree,
-        genesis: genesis(&log.records[0].0).unwrap(),
+        head,
+        tree,
+        first,
         clean: false,
         open: vec!["s-1".into()],
     };
@@ -405,12 +413,126 @@ proptest::proptest! {
     }
 }
 
+/// What stands before a pruned chain is vouched for by whatever vouches for that chain: who has every key and leaves it out, or
+/// puts another in its place, must forge the genesis in the stump, and so the tree over the pruned records.
+#[test]
+fn a_genesis_forged_in_a_stump_is_found_by_a_checkpoint_of_its_chain_or_of_a_later_one() {
+    for count in 1..12 {
+        let a = Log::new(0xa, 5, None);
+        let b = Log::new(0xb, 12, Some(&a));
+        let (honest, entry) = pruned(&b, count);
+        let mut c = Log::new(0xc, 4, Some(&b));
+        c.push(&entry);
+        let whole = verify_pruned(
+            &honest,
+            &[(&a, 0), (&b, count), (&c, 0)],
+            &[c.checkpoint(1, &key(1))],
+        );
+        assert_eq!(whole.verdict(), Verdict::Whole, "{:?}", whole.faults);
+        let covered: Vec<u64> = whole.chains.iter().map(|chain| chain.whole).collect();
+        assert_eq!(covered, [5, 12, 1]);
+        // Left out as it is.
+        let report = verify_pruned(&honest, &[(&b, count), (&c, 0)], &[]);
+        assert_eq!(
+            only_fault(&report).2,
+            Cause::ChainMissing("a later chain continues it")
+        );
+
+        // The forged stump is of the first records of this one, with the links to what is left.
+        let alone = b.rewritten(0, |text| {
+            let [before, behind] = [a.head.chain.to_string(), String::new()];
+            text.replace(&before, &behind)
+        });
+        let (mut forged, _) = pruned(&alone, count);
+        forged.head = honest.head;
+        let mut mixed = b.clone();
+        mixed.records[..count].clone_from_slice(&alone.records[..count]);
+        let forger = |c: &Log, outside: &[String]| {
+            let mut c = c.clone();
+            c.push(&Entry {
+                session: String::new(),
+                event: Event::Pruned(forged.announce(0, "age 1d")),
+            });
+            let mut verifier = Verifier::new(Order::Strict, vec![key(1).verifier().clone()]);
+            for signed in [
+                mixed.checkpoint(12, &key(1)),
+                c.checkpoint(c.head.size, &key(1)),
+            ] {
+                verifier.checkpoint(&signed, Holder::Inside).unwrap();
+            }
+            for note in outside {
+                verifier.checkpoint(note, Holder::Outside).unwrap();
+            }
+            let text = forged.text();
+            verifier.pruned(
+                &Stump::read(text.as_bytes()).unwrap(),
+                stump::digest(text.as_bytes()),
+            );
+            for (log, from) in [(&mixed, count), (&c, 0)] {
+                for (seq, (bytes, hash)) in log.records.iter().enumerate().skip(from) {
+                    verifier.record(log.head.chain, seq as u64, bytes, Some(*hash));
+                }
+            }
+            verifier.finish()
+        };
+        let cause = Cause::RootDiffers {
+            successor: c.head.chain,
+        };
+        assert_eq!(only_fault(&forger(&c, &[])), (B, 0, cause));
+        // Who brings the later chain in line as well has what a checkpoint outside says against them.
+        let in_line = c.rewritten(0, |text| {
+            text.replace(&b.tree.root().to_string(), &mixed_root(&mixed))
+        });
+        assert_eq!(forger(&in_line, &[]).verdict(), Verdict::Unanchored);
+        let report = forger(&in_line, &[c.checkpoint(1, &key(1))]);
+        assert_eq!(report.faults[0].chain, c.head.chain);
+        let report = forger(&in_line, &[b.checkpoint(count as u64, &key(1))]);
+        assert_eq!(report.faults[0].chain, B);
+    }
+}
+
+fn mixed_root(log: &Log) -> String {
+    let signed = log.checkpoint(log.records.len() as u64, &key(1));
+    Checkpoint::read_unchecked(&signed)
+        .unwrap()
+        .root
+        .to_string()
+}
+
+/// However often a chain is pruned, its stump is the one that pruning it once would have left.
+#[test]
+fn a_stump_grows_from_the_one_before_it() {
+    let log = Log::new(0xa, 140, None);
+    let mut grown = Stump::read(pruned(&log, 1).0.text().as_bytes()).unwrap();
+    for count in 1..140 {
+        let (whole, _) = pruned(&log, count);
+        assert_eq!(
+            Stump::read(whole.text().as_bytes()),
+            Ok(whole.clone()),
+            "{count}"
+        );
+        assert_eq!(grown, whole, "{count}");
+        let leaf = Commitment {
+            chain: A,
+            seq: count as u64,
+            record_hash: log.records[count].1,
+            payload_hash: Hash::ZERO,
+        };
+        grown.first.climb(&grown.tree, &leaf);
+        grown.tree.push(&leaf.bytes());
+        grown.head = grown.head.after(leaf.record_hash);
+    }
+}
+
 #[test]
 fn a_stump_that_contradicts_itself_is_none() {
     let (stump, _) = pruned(&Log::new(0xa, 9, None), 5);
     let text = stump.text();
     for (from, to) in [
-        ("pruned/v1", "pruned/v2"),
+        ("pruned/v2", "pruned/v1"),
+        ("monotonicNs", "monotonicMs"),
+        ("\\\"replica\\\":\\\"a\\\"", "\\\"replica\\\":\\\"b\\\""),
+        ("\"path\": [", "\"path\": [],\n  \"path\": ["),
         ("\"records\": \"5\"", "\"records\": \"4\""),
         ("\"records\": \"5\"", "\"records\": \"0\""),
         ("\"clean\"", "\"cleen\""),
@@ -515,4 +637,82 @@ fn a_long_stretch_that_was_sent_again_is_proven_by_where_it_leads() {
         verifier.record(A, seq as u64, &of.records[seq].0, None);
     }
     assert_eq!(only_fault(&verifier.finish()), (A, 49, Cause::Duplicated));
+}
+
+/// A topic that begins late: the rest holds together, its end is still named, and nobody says "whole" or "tampered" of what is not
+/// there, unless a record says that so much was pruned.
+#[test]
+fn what_a_topic_no_longer_has_is_not_provable_unless_a_record_says_that_it_was_pruned() {
+    let a = Log::new(0xa, 30, None);
+    let mut b = Log::new(0xb, 8, Some(&a));
+    let (_, entry) = pruned(&a, 12);
+    b.push(&entry);
+    let check = |from: usize, logs: &[(&Log, usize)], change: &dyn Fn(&mut Verifier)| {
+        let mut verifier = Verifier::new(Order::Resent, vec![key(1).verifier().clone()]);
+        for (log, _) in logs {
+            let signed = log.checkpoint(log.head.size, &key(1));
+            verifier.checkpoint(&signed, Holder::Inside).unwrap();
+        }
+        verifier.begins_late();
+        for (log, first) in logs {
+            if *first > 0 {
+                let position = Position::read(&log.records[*first].0).unwrap();
+                let (size, hash) = (position.seq, position.previous);
+                let chain = log.head.chain;
+                verifier.begins_at(Head { chain, size, hash });
+            }
+            for (seq, (bytes, _)) in log.records.iter().enumerate().skip(*first) {
+                verifier.record(log.head.chain, seq as u64, bytes, None);
+            }
+        }
+        change(&mut verifier);
+        let report = verifier.finish();
+        assert_eq!(report.chains[0].pruned, from as u64);
+        report
+    };
+    let told = check(12, &[(&a, 12), (&b, 0)], &|_| {});
+    assert_eq!(told.verdict(), Verdict::Unanchored, "{:?}", told.faults);
+    let more = check(13, &[(&a, 13), (&b, 0)], &|_| {});
+    assert_eq!(
+        (more.verdict(), more.expired),
+        (Verdict::Unprovable, vec![(A, 13)])
+    );
+    let alone = check(12, &[(&a, 12)], &|_| {});
+    assert_eq!(
+        (alone.verdict(), alone.expired),
+        (Verdict::Unprovable, vec![(A, 12)])
+    );
+    // None of it, and its successor is there from the beginning.
+    let none = check(0, &[(&b, 0)], &|_| {});
+    assert_eq!(
+        (none.verdict(), none.expired),
+        (Verdict::Unprovable, vec![(A, 30)])
+    );
+    let mut all_told = Log::new(0xb, 8, Some(&a));
+    all_told.push(&pruned(&a, 30).1);
+    let none = check(0, &[(&all_told, 0)], &|_| {});
+    assert_eq!(none.verdict(), Verdict::Unanchored, "{none:?}");
+    // What is left is still looked at: a changed record, one that is missing, an end that is cut off.
+    let changed = a.rewritten(20, |text| text.replacen("05:27", "06:27", 1));
+    let mut mixed = a.clone();
+    mixed.records[20] = changed.records[20].clone();
+    assert_eq!(
+        only_fault(&check(12, &[(&mixed, 12), (&b, 0)], &|_| {})).1,
+        20
+    );
+    let mut short = a.clone();
+    short.records.truncate(25);
+    let report = check(12, &[(&short, 12), (&b, 0)], &|_| {});
+    assert_eq!(only_fault(&report), (A, 25, Cause::Truncated { size: 30 }));
+    let late = check(12, &[(&a, 12), (&b, 0)], &|verifier| {
+        verifier.record(A, 31, &b.records[3].0, None);
+    });
+    assert_eq!(late.verdict(), Verdict::Tampered);
+    // A message that comes again from before is no tampering.
+    let again = check(12, &[(&a, 12), (&b, 0)], &|verifier| {
+        for seq in 5..14 {
+            verifier.record(A, seq, &a.records[seq as usize].0, None);
+        }
+    });
+    assert_eq!(again.verdict(), Verdict::Unanchored, "{:?}", again.faults);
 }

@@ -1,7 +1,8 @@
 //! The publisher's thread: one chain after the other, from the log to the producer, and the cursor behind what came back.
 
 use std::{
-    collections::VecDeque,
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -19,7 +20,7 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
     types::RDKafkaErrorCode,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::de::IgnoredAny;
 
 use super::{Live, Prepared, Status, lock, now, wall};
 use crate::{
@@ -572,40 +573,24 @@ fn note_after(path: &Path, from: u64) -> io::Result<Option<(String, u64)>> {
     Ok(Some((note.to_owned(), from + (start + note.len()) as u64)))
 }
 
-/// The CloudEvents type of a record: `countersign.audit.v1.` and its event's name.
+/// The CloudEvents type of a record: `countersign.audit.v1.` and its event's name, which is what it has beside its position.
 fn kind(record: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Kind {
-        genesis: Option<IgnoredAny>,
-        opened: Option<IgnoredAny>,
-        delivered: Option<IgnoredAny>,
-        closed: Option<IgnoredAny>,
-        refused: Option<IgnoredAny>,
-        unauthenticated: Option<IgnoredAny>,
-        config: Option<IgnoredAny>,
-        shutdown: Option<IgnoredAny>,
-        pruned: Option<IgnoredAny>,
-        rotated: Option<IgnoredAny>,
-    }
-    let name = serde_json::from_slice::<Kind>(record)
-        .ok()
-        .and_then(|kind| {
-            [
-                (kind.genesis, "genesis"),
-                (kind.opened, "opened"),
-                (kind.delivered, "delivered"),
-                (kind.closed, "closed"),
-                (kind.refused, "refused"),
-                (kind.unauthenticated, "unauthenticated"),
-                (kind.config, "config"),
-                (kind.shutdown, "shutdown"),
-                (kind.pruned, "pruned"),
-                (kind.rotated, "rotated"),
-            ]
-            .into_iter()
-            .find_map(|(present, name)| present.map(|_| name))
-        });
-    format!("countersign.audit.v1.{}", name.unwrap_or("unknown"))
+    const POSITION: [&str; 7] = [
+        "chain",
+        "seq",
+        "prevHash",
+        "time",
+        "monotonicNs",
+        "replica",
+        "session",
+    ];
+    let members: BTreeMap<Cow<'_, str>, IgnoredAny> =
+        serde_json::from_slice(record).unwrap_or_default();
+    let mut events = members
+        .keys()
+        .filter(|name| !POSITION.contains(&name.as_ref()));
+    let name = events.next().map_or("unknown", Cow::as_ref);
+    format!("countersign.audit.v1.{name}")
 }
 
 /// Records in a chain, from its last segment.
@@ -619,6 +604,19 @@ fn size(dir: &ChainDir) -> io::Result<u64> {
 mod tests {
     use super::*;
     use crate::{audit::ChainId, store::testing};
+
+    #[test]
+    fn every_kind_of_record_has_its_type() {
+        let samples = include_str!("../../../proto/countersign/audit/v1/samples.jsonl");
+        let kinds: Vec<String> = samples.lines().map(|line| kind(line.as_bytes())).collect();
+        for name in ["genesis", "opened", "erased", "discarded"] {
+            let kind = format!("countersign.audit.v1.{name}");
+            assert!(kinds.contains(&kind), "{kinds:?}");
+        }
+        let different: std::collections::BTreeSet<_> = kinds.iter().collect();
+        assert_eq!(different.len(), kinds.len());
+        assert_eq!(kind(b"{}"), "countersign.audit.v1.unknown");
+    }
 
     #[test]
     fn the_cursor_never_passes_a_gap() {

@@ -1,4 +1,4 @@
-//! What may go from the disk, and when: whole segments, oldest first.
+//! What may go from the disk, and when: whole segments, oldest first, and files of sealed payloads beside them.
 //!
 //! Promises: a segment goes only when it is older than the floor, when Kafka has acknowledged it (where there is a Kafka),
 //! when every holder of checkpoints has one that covers it (where there are holders), and after a record that says so is
@@ -44,13 +44,17 @@ use crate::{
 pub struct Retention {
     /// Records older than this go.
     pub age: Option<Duration>,
-    /// Beyond this many bytes the oldest go.
+    /// Beyond this many bytes the oldest go: of the log, and of sealed payloads, each counted by itself.
     pub size: Option<u64>,
     /// No record younger than this goes.
     pub at_least: Duration,
-    /// A ledger directory that segments are copied to before they go.
+    /// A ledger directory that segments are copied to before they go, and files of sealed payloads.
     pub archive: Option<PathBuf>,
+    /// Bytes that sealed payloads may take; near it the oldest go.
+    pub sealed_cap: Option<u64>,
 }
+
+mod sealed;
 
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -189,7 +193,9 @@ impl Sweeper {
             }
         };
         self.sweeps.fetch_add(1, Ordering::AcqRel);
-        swept
+        // Whatever became of the log's segments, and after whoever waits for their room was told.
+        let discarded = self.discard(wall());
+        swept.and_then(|gone| discarded.map(|()| gone))
     }
 
     /// The oldest segments of one chain that may go, and are to.
@@ -274,11 +280,11 @@ impl Sweeper {
             prune::archive(&due.chain, due.upto, to)?;
             rule = format!("archive, {rule}");
         }
-        let mut records = vec![stump.announce(before, &rule)];
+        let mut records = vec![Event::Pruned(stump.announce(before, &rule))];
         for told in told {
             if self.is_still_needed(&told, &due.chain)? {
                 let rule = "restated".to_owned();
-                records.push(Pruned { rule, ..told });
+                records.push(Event::Pruned(Pruned { rule, ..told }));
             }
         }
         self.record(records)?;
@@ -301,10 +307,10 @@ impl Sweeper {
         Ok(false)
     }
 
-    fn record(&self, records: Vec<Pruned>) -> Result<(), SweepError> {
-        let entries = records.into_iter().map(|pruned| Entry {
+    fn record(&self, events: Vec<Event>) -> Result<(), SweepError> {
+        let entries = events.into_iter().map(|event| Entry {
             session: String::new(),
-            event: Event::Pruned(pruned),
+            event,
         });
         let (reply, done) = mpsc::sync_channel(1);
         let command = Command::Own(Own {

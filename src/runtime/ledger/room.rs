@@ -91,10 +91,14 @@ impl Room {
         kind
     }
 
-    /// A write worked. At the cap that is no reason to let new work in.
+    /// A write worked. At the cap that is no reason to let new work in, and a reason to say so where nobody makes room: where
+    /// retention does, what comes waits for it, and whoever waits too long is refused and says it.
     pub(super) fn works(&self) {
         if self.at_cap() {
-            return self.trouble(Some(LedgerError::Full));
+            if !self.relief.works || self.in_trouble() {
+                self.trouble(Some(LedgerError::Full));
+            }
+            return;
         }
         if self.health().trouble.is_some() {
             tracing::info!("the audit log can be written again");

@@ -663,6 +663,7 @@ fn retention(age: Option<u64>, size: Option<u64>) -> Option<Retention> {
         size,
         at_least: Duration::ZERO,
         archive: None,
+        sealed_cap: None,
     })
 }
 

@@ -129,6 +129,10 @@ impl Writer {
             genesis.previous_chain = previous.head.chain.to_string();
             genesis.previous_size = previous.head.size;
             genesis.previous_head = previous.head.hash.to_string();
+            genesis.previous_root = previous
+                .root
+                .map(|root| root.to_string())
+                .unwrap_or_default();
             genesis.previous_checkpoint.clone_from(&previous.checkpoint);
             genesis.previous_clean = previous.clean;
             genesis.previous_torn_bytes = previous.torn_bytes;
