@@ -321,16 +321,22 @@ fn connection(
             Some(raw::Durability::Spool) => Durability::Spool,
             Some(raw::Durability::Kafka) => Durability::Kafka,
         },
-        unscanned: match raw.unscanned {
-            None | Some(raw::Unscanned::Refuse) => Unscanned::Refuse,
-            Some(raw::Unscanned::Allow) => Unscanned::Allow,
-            Some(raw::Unscanned::Strip) => Unscanned::Strip,
-        },
+        unscanned: unscanned(raw.unscanned),
+        signed: unscanned(raw.signed.or(raw.unscanned)),
         fields: Arc::new(Selection {
             named: named.to_vec(),
             only: fields(raw, at, notes),
         }),
     })
+}
+
+/// What becomes of parts that cannot be scanned.
+fn unscanned(raw: Option<raw::Unscanned>) -> Unscanned {
+    match raw {
+        None | Some(raw::Unscanned::Refuse) => Unscanned::Refuse,
+        Some(raw::Unscanned::Allow) => Unscanned::Allow,
+        Some(raw::Unscanned::Strip) => Unscanned::Strip,
+    }
 }
 
 /// The fields that are looked into.

@@ -301,6 +301,8 @@ pub struct Connection {
     pub durability: Durability,
     /// Whether prompts with parts no detector can look into may go on.
     pub unscanned: Unscanned,
+    /// Whether those may whose parts are signed or encrypted.
+    pub signed: Unscanned,
     /// Which fields of documents are what.
     pub fields: Arc<Selection>,
 }

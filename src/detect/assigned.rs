@@ -101,7 +101,8 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
 /// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is
 /// `, `Bearer `.
 fn kind(before: &str) -> Option<Kind> {
-    let blank = [' ', '\t', '"', '\'', '`', '\\'];
+    // What `%22` and its kin are seen as is one more quote.
+    let blank = [' ', '\t', '"', '\'', '`', '\\', '%'];
     let left = before.trim_end_matches(blank);
     // `Secret::new(`, a path of names.
     if left.ends_with("::") {
@@ -128,7 +129,7 @@ fn kind(before: &str) -> Option<Kind> {
 
 /// The last name in `text`, and what stands before it.
 fn split_name(text: &str) -> (&str, &str) {
-    let text = text.trim_end_matches([' ', '\t', '"', '\'', '`', '\\', ']', '?']);
+    let text = text.trim_end_matches([' ', '\t', '"', '\'', '`', '\\', ']', '?', '%']);
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.split_at(text.trim_end_matches(part).len())
 }

@@ -126,6 +126,8 @@ fn find(block: &Block, ranges: &[(u8, u8)], wide: bool) -> u64 {
             with_vectors(block, [a, b])
         } else if let [a, b, c] = *ranges {
             with_vectors(block, [a, b, c])
+        } else if let [a, b, c, d] = *ranges {
+            with_vectors(block, [a, b, c, d])
         } else {
             ranges
                 .iter()

@@ -13,27 +13,37 @@ const PARTS: usize = 16;
 /// Whether one of the phrases (lower case, words parted by one space) stands among the last five words of `before`.
 pub(crate) fn precedes<S: AsRef<str>>(before: &str, phrases: &[S]) -> bool {
     let phrases = phrases.iter().map(AsRef::as_ref);
-    let ends = phrases
-        .clone()
-        .fold(0, |ends, phrase| ends | 1 << end_of(phrase));
+    let phrases = phrases.map(|phrase| (end_of(phrase), phrase));
+    let ends = phrases.clone().fold(0, |ends, (end, _)| ends | 1 << end);
     Words::before(before).have(phrases, ends)
 }
 
 /// Phrases that are asked for often.
 pub(crate) struct Phrases {
     phrases: &'static [&'static str],
+    /// How each of them ends.
+    each: [u8; PHRASES],
+    /// How any does.
     ends: u128,
 }
+
+/// The most of them.
+const PHRASES: usize = 24;
 
 impl Phrases {
     /// Lower case, words parted by one space.
     pub(crate) const fn new(phrases: &'static [&'static str]) -> Self {
-        let (mut ends, mut i) = (0, 0);
+        let (mut each, mut ends, mut i) = ([0; PHRASES], 0, 0);
         while i < phrases.len() {
-            ends |= 1 << end_of(phrases[i]);
+            each[i] = end_of(phrases[i]);
+            ends |= 1 << each[i];
             i += 1;
         }
-        Self { phrases, ends }
+        Self {
+            phrases,
+            each,
+            ends,
+        }
     }
 
     /// Whether a text is one of them.
@@ -83,10 +93,12 @@ impl<'t> Words<'t> {
 
     /// Whether one of the phrases is among them.
     pub(crate) fn match_any(&self, phrases: &Phrases) -> bool {
-        self.have(phrases.phrases.iter().copied(), phrases.ends)
+        let each = phrases.each.iter().copied();
+        self.have(each.zip(phrases.phrases.iter().copied()), phrases.ends)
     }
 
-    fn have<'p>(&self, phrases: impl Iterator<Item = &'p str> + Clone, ends: u128) -> bool {
+    /// Phrases with how they end.
+    fn have<'p>(&self, phrases: impl Iterator<Item = (u8, &'p str)> + Clone, ends: u128) -> bool {
         self.whole.have(phrases.clone(), ends)
             || (self.parts.count > self.whole.count && self.parts.have(phrases, ends))
     }
@@ -108,13 +120,13 @@ impl<'t, const N: usize> Last<'t, N> {
         }
     }
 
-    fn have<'p>(&self, phrases: impl Iterator<Item = &'p str> + Clone, ends: u128) -> bool {
+    fn have<'p>(&self, phrases: impl Iterator<Item = (u8, &'p str)> + Clone, ends: u128) -> bool {
         let words = &self.words[..self.count];
         words.iter().enumerate().any(|(nearest, word)| {
             // Most words end like none of the phrases, and the others like one of them.
             let end = end_of(word);
-            let mut alike = phrases.clone().filter(|phrase| end_of(phrase) == end);
-            ends >> end & 1 == 1 && alike.any(|phrase| ends_with(phrase, &words[nearest..]))
+            let mut alike = phrases.clone().filter(|(other, _)| *other == end);
+            ends >> end & 1 == 1 && alike.any(|(_, phrase)| ends_with(phrase, &words[nearest..]))
         })
     }
 }

@@ -13,14 +13,19 @@
 //!
 //! # Escapes
 //!
-//! Those of a text inside the text: JSON that an agent repeats, the query of a link.
+//! Those of a text inside the text: JSON that an agent repeats, the query of a link, the output of a terminal.
 //!
 //! - `b`, `f`, `n`, `r`, `t` behind a backslash (RFC 8259 section 7) are seen as [`ESCAPE`], which is a blank: a value
 //!   right behind `\n` does not begin with a letter. The backslash is seen, and so is every other one.
 //! - `\uXXXX` is the character of that number and `\/` is `/`, each a whole: no value begins or ends inside. Of a run of
 //!   backslashes before them two belong to it, as in JSON inside JSON. Half a surrogate pair is a blank.
-//! - `%40` is `@` and `%2B` is `+` (RFC 3986 section 2.1). No other one is decoded: `%20` or `%22` would end a password
-//!   that has them in it.
+//! - `%XX` that stands for ASCII which is no letter or digit (RFC 3986 section 2.1), `%25XX` too, is a whole: that
+//!   character where it is `:` or may stand in a password without quotes, and else `%`, so that `%22` parts what is around it but
+//!   ends no password and no link. `%20` between digits and parentheses is a blank, as groups of a number are parted.
+//!   `%40` with [`NO_DOMAIN`] digits behind it is none: a number behind a percent sign.
+//! - A colour sequence of a terminal (ECMA-48 sections 8.3.117 and 8.3.41: `ESC [ … m` and `ESC [ … K`), its `ESC` a byte or written
+//!   `\u001b`, `\x1b`, `\033` or `\e`, is not seen at all, as far as the credit goes; then it is a blank, or its `ESC` is
+//!   where it is long.
 //!
 //! The end of a text that may be the front of such an escape is [`unfinished`]: it is awaited.
 //!
@@ -46,6 +51,15 @@ use regex_syntax::{
 pub(crate) const ESCAPE: char = '\u{B}';
 /// Of how many backslashes before it an escape that is a whole may consist.
 const RUN: usize = 2;
+/// How many digits behind `%40` say that it is no `@`: no domain that people have begins with as many.
+const NO_DOMAIN: usize = 6;
+/// The longest escape in bytes that is seen as one character: `\\u00e9`.
+const LONGEST: usize = RUN + 5;
+/// The most bytes between `ESC [` and the end of a sequence.
+const PARAMETERS: usize = 16;
+
+/// How many bytes of text room is kept for.
+const KEPT: usize = 64 << 10;
 
 /// How a character is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +75,8 @@ enum Seen {
 struct Unlike {
     start: usize,
     end: usize,
+    /// Where what introduces it ends, if it is a sequence.
+    front: usize,
     /// How it is seen.
     c: char,
     /// It is not, as far as the credit goes.
@@ -76,8 +92,8 @@ struct Unlike {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Past {
     credit: u16,
-    /// The last character was a backslash.
-    backslash: bool,
+    /// The last byte as it came; 0 at the start of a text.
+    last: u8,
 }
 
 impl Past {
@@ -88,13 +104,13 @@ impl Past {
     pub(crate) fn none() -> Self {
         Self {
             credit: Self::CREDIT as u16,
-            backslash: false,
+            last: 0,
         }
     }
 
     /// Whether all of the text that comes next is seen as it is.
     pub(crate) fn is_plain(self, text: &str) -> bool {
-        next_unlike(text, 0, self.backslash).is_none()
+        Walk::new(text, 0, self.last).next().is_none()
     }
 
     /// What is left behind a text that is seen as it is.
@@ -103,34 +119,42 @@ impl Past {
         self.end(text);
     }
 
-    /// What is left behind this text.
-    pub(crate) fn pass(&mut self, text: &str) {
+    /// What is left behind the part of this text that ends at `end`, between two that are seen.
+    pub(crate) fn pass(&mut self, text: &str, end: usize) {
         let mut at = 0;
-        while let Some(unlike) = next_unlike(text, at, at == 0 && self.backslash) {
+        let mut walk = Walk::new(text, 0, self.last);
+        while let Some(unlike) = walk.next().filter(|unlike| unlike.start < end) {
             self.earn(unlike.start - at);
-            at = unlike.end;
-            self.is_covered(&unlike);
+            self.covers(&unlike, &mut walk);
+            at = walk.at;
         }
-        self.earn(text.len() - at);
-        self.end(text);
+        self.earn(end - at);
+        self.end(&text[..end]);
     }
 
     fn earn(&mut self, bytes: usize) {
         self.credit = (usize::from(self.credit) + bytes).min(Self::CREDIT) as u16;
     }
 
-    /// Whether this is not seen: what is takes from the credit or adds to it.
-    fn is_covered(&mut self, unlike: &Unlike) -> bool {
-        let left = usize::from(self.credit).checked_sub(unlike.end - unlike.start);
+    /// Whether this is not seen: what is takes from the credit or adds to it. Of a long sequence that the credit does not
+    /// cover only the front is not seen as it is.
+    fn covers(&mut self, unlike: &Unlike, walk: &mut Walk<'_>) -> bool {
+        let len = unlike.end - unlike.start;
+        let left = usize::from(self.credit).checked_sub(len);
         match left {
-            Some(left) if unlike.unseen => self.credit = left as u16,
-            _ => self.earn(unlike.worth),
+            Some(left) if unlike.unseen => {
+                self.credit = left as u16;
+                return true;
+            }
+            _ if len > LONGEST => walk.at = unlike.front,
+            _ => {}
         }
-        unlike.unseen && left.is_some()
+        self.earn(unlike.worth);
+        false
     }
 
     fn end(&mut self, text: &str) {
-        self.backslash = text.ends_with('\\') || (text.is_empty() && self.backslash);
+        self.last = text.as_bytes().last().copied().unwrap_or(self.last);
     }
 }
 
@@ -171,12 +195,13 @@ pub(crate) fn seen(text: &str) -> String {
 /// The characters of a text, each as it came and as it is seen; one that is not seen is told as it is.
 pub(crate) fn characters(text: &str) -> impl Iterator<Item = (&str, char)> {
     let mut at = 0;
-    let mut unlike = next_unlike(text, 0, false);
+    let mut walk = Walk::new(text, 0, 0);
+    let mut unlike = walk.next();
     std::iter::from_fn(move || {
         let from = at;
         if let Some(here) = unlike.take_if(|unlike| unlike.start == from) {
             at = here.end;
-            unlike = next_unlike(text, at, false);
+            unlike = walk.next();
             return text.get(from..at).map(|came| (came, here.c));
         }
         let c = text[from..].chars().next()?;
@@ -187,47 +212,122 @@ pub(crate) fn characters(text: &str) -> impl Iterator<Item = (&str, char)> {
 
 /// How many bytes at the end of a text may be the front of an escape that is a whole: at most [`UNFINISHED`].
 pub(crate) fn unfinished(text: &str) -> usize {
-    let front = match text.as_bytes() {
-        [.., b'%'] => return 1,
-        [.., b'%', b'2' | b'4'] => return 2,
-        bytes => {
-            let digits = bytes.iter().rev().take_while(|b| b.is_ascii_hexdigit());
-            let (front, digits) = bytes.split_at(bytes.len() - digits.take(3).count());
-            match front.strip_suffix(b"u") {
-                Some(front) => front,
-                None if digits.is_empty() => front,
-                None => return 0,
-            }
+    let bytes = text.as_bytes();
+    let may_be = |b: &u8| b.is_ascii_hexdigit() || b"%\\\x1B[;:ux".contains(b);
+    if !bytes.last().is_some_and(may_be) {
+        return 0;
+    }
+    let tail = bytes.len().saturating_sub(UNFINISHED);
+    let begins = |&b: &u8| matches!(b, b'%' | b'\\' | ESC);
+    let Some(at) = bytes[tail..].iter().rposition(begins).map(|at| tail + at) else {
+        return 0;
+    };
+    let behind = &bytes[at + 1..];
+    let (unfinished, start) = match bytes[at] {
+        b'%' => (is_percent_front(behind), at),
+        ESC => (is_sequence_front(behind), at),
+        _ => {
+            let run = bytes[..=at].iter().rev().take_while(|&&b| b == b'\\');
+            (is_escape_front(behind), at + 1 - run.take(RUN).count())
         }
     };
-    let run = front.iter().rev().take_while(|&&b| b == b'\\');
-    match run.take(RUN).count() {
-        0 => 0,
-        run => text.len() - front.len() + run,
+    if unfinished { bytes.len() - start } else { 0 }
+}
+
+/// `\\u001b[`, parameters, and their end missing.
+pub(crate) const UNFINISHED: usize = RUN + 6 + PARAMETERS;
+
+const ESC: u8 = 0x1B;
+
+/// Whether this behind a `%`, at the end of a text, may be the front of an escape, or one that more text may yet change.
+fn is_percent_front(behind: &[u8]) -> bool {
+    let once = |behind: &[u8]| match behind {
+        [] | [b'0'..=b'7'] | [b'2', b'0'] => true,
+        [b'4', b'0', digits @ ..] => {
+            digits.len() < NO_DOMAIN && digits.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
+    once(behind) || behind.strip_prefix(b"25").is_some_and(once)
+}
+
+/// The same behind a backslash.
+fn is_escape_front(behind: &[u8]) -> bool {
+    let number = |digits: &[u8]| digits.len() < 4 && digits.iter().all(u8::is_ascii_hexdigit);
+    behind.is_empty()
+        || behind.strip_prefix(b"u").is_some_and(number)
+        || INTRODUCERS.iter().any(|introducer| {
+            introducer.starts_with(behind)
+                || behind
+                    .strip_prefix(*introducer)
+                    .is_some_and(is_sequence_front)
+        })
+}
+
+/// The same behind an `ESC`.
+fn is_sequence_front(behind: &[u8]) -> bool {
+    match behind {
+        [] => true,
+        [b'[', parameters @ ..] => {
+            parameters.len() <= PARAMETERS && parameters.iter().all(is_parameter)
+        }
+        _ => false,
     }
 }
 
-/// `\\u12f`, of which the last digit is missing.
-pub(crate) const UNFINISHED: usize = RUN + 4;
+/// How an `ESC` is written behind a backslash.
+const INTRODUCERS: [&[u8]; 6] = [b"u001b", b"u001B", b"x1b", b"x1B", b"033", b"e"];
+
+fn is_parameter(byte: &u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b';' | b':')
+}
+
+/// The length of what makes a sequence of colours of the `ESC` before it.
+fn sequence(behind: &[u8]) -> Option<usize> {
+    let parameters = behind.strip_prefix(b"[")?;
+    let len = parameters.iter().take_while(|b| is_parameter(b)).count();
+    let ends = matches!(parameters.get(len), Some(b'm' | b'K'));
+    (len <= PARAMETERS && ends).then_some(len + 2)
+}
 
 impl Folding {
     /// How `raw` is seen, the part before `from` being as it is seen already, and `past` what was before `from`; it is
     /// then what is behind the end.
     pub(crate) fn fold<'t>(&'t mut self, raw: &'t str, from: usize, past: &mut Past) -> View<'t> {
+        let mut walk = Walk::new(raw, from, past.last);
+        let first = walk.next();
+        self.rest(raw, from, first, walk, past)
+    }
+
+    /// The same, where the first stretch that is not seen as it is was found already.
+    fn rest<'t>(
+        &'t mut self,
+        raw: &'t str,
+        from: usize,
+        first: Option<Unlike>,
+        mut walk: Walk<'_>,
+        past: &mut Past,
+    ) -> View<'t> {
         self.text.clear();
         self.seams.clear();
-        let (mut at, mut copied) = (from, 0);
-        while let Some(unlike) = next_unlike(raw, at, at == from && past.backslash) {
+        self.text.reserve(raw.len());
+        let (mut at, mut copied, mut next) = (from, 0, first);
+        while let Some(unlike) = next {
             past.earn(unlike.start - at);
-            at = unlike.end;
             self.text.push_str(&raw[copied..unlike.start]);
+            let covered = past.covers(&unlike, &mut walk);
+            at = walk.at;
             copied = at;
-            if past.is_covered(&unlike) {
+            if covered {
                 self.seam(unlike.start, at);
             } else {
                 self.text.push(unlike.c);
-                self.seam(at, at);
+                // Where one byte is seen as another, the places stay as they are.
+                if at - unlike.start > 1 {
+                    self.seam(at, at);
+                }
             }
+            next = walk.next();
         }
         past.earn(raw.len() - at);
         past.end(&raw[from..]);
@@ -237,6 +337,14 @@ impl Folding {
             raw,
             seams: &self.seams,
         }
+    }
+
+    /// Gives back what a long text made it grow to.
+    pub(crate) fn give_back(&mut self) {
+        self.text.clear();
+        self.text.shrink_to(KEPT);
+        self.seams.clear();
+        self.seams.shrink_to(KEPT / 16);
     }
 
     /// The text that was folded last, as it is seen.
@@ -265,11 +373,10 @@ impl<'t> View<'t> {
 
     /// Of a text that may not be; `room` is used then.
     pub(crate) fn of(raw: &'t str, room: &'t mut Folding) -> Self {
-        let mut past = Past::none();
-        if past.is_plain(raw) {
-            Self::plain(raw)
-        } else {
-            room.fold(raw, 0, &mut past)
+        let mut walk = Walk::new(raw, 0, 0);
+        match walk.next() {
+            None => Self::plain(raw),
+            first => room.rest(raw, 0, first, walk, &mut Past::none()),
         }
     }
 
@@ -298,44 +405,144 @@ impl<'t> View<'t> {
     }
 }
 
-/// The first stretch from `at` on that is not seen as it is; whether a backslash is before `at`.
-fn next_unlike(text: &str, mut at: usize, mut backslash: bool) -> Option<Unlike> {
-    let bytes = text.as_bytes();
-    loop {
-        if backslash && matches!(bytes.get(at), Some(b'b' | b'f' | b'n' | b'r' | b't')) {
-            return Some(Unlike::escape(at, at + 1, ESCAPE));
+/// Names the stretches of a text that are not seen as they are, from left to right.
+struct Walk<'t> {
+    text: &'t str,
+    at: usize,
+    /// Where it began, and the byte before.
+    start: usize,
+    before: u8,
+    unusual: &'static Finder,
+    /// Which bytes of the block that ends here are unusual; none was read where that is not behind `at`.
+    end: usize,
+    bits: u64,
+}
+
+impl<'t> Walk<'t> {
+    fn new(text: &'t str, at: usize, before: u8) -> Self {
+        Self {
+            text,
+            at,
+            start: at,
+            before,
+            unusual: &UNUSUAL,
+            end: at,
+            bits: 0,
         }
-        backslash = false;
-        at += usual_len(&bytes[at..]);
-        let c = text[at..].chars().next()?;
-        match c {
-            '\\' => {
-                let run = bytes[at..].iter().take_while(|&&b| b == b'\\').count();
-                let behind = at + run;
-                if let Some((len, c)) = escaped(&bytes[behind..]) {
-                    let start = behind - run.min(RUN);
-                    return Some(Unlike::escape(start, behind + len, c));
+    }
+
+    /// The byte before this place, as it came.
+    fn before(&self, at: usize) -> u8 {
+        if at == self.start {
+            return self.before;
+        }
+        self.text.as_bytes()[at - 1]
+    }
+
+    /// What a backslash here begins, with those behind it: an escape, or where it is over.
+    fn escape(&self, at: usize) -> Result<Unlike, usize> {
+        let bytes = self.text.as_bytes();
+        let run = bytes[at..].iter().take_while(|&&b| b == b'\\').count();
+        let behind = at + run;
+        if is_letter(bytes.get(behind)) {
+            return Ok(Unlike::escape(behind, behind + 1, ESCAPE));
+        }
+        let start = behind - run.min(RUN);
+        let mut introducers = INTRODUCERS.iter();
+        let colours = introducers.find_map(|introducer| {
+            let rest = bytes[behind..].strip_prefix(*introducer)?;
+            Some((introducer.len(), sequence(rest)?))
+        });
+        if let Some((introducer, len)) = colours {
+            let front = behind + introducer;
+            return Ok(Unlike::sequence(start, front, front + len));
+        }
+        match escaped(&bytes[behind..]) {
+            Some((len, c)) => Ok(Unlike::escape(start, behind + len, c)),
+            None => Err(behind),
+        }
+    }
+
+    /// The first byte from `at` on that is not ASCII or may begin an escape.
+    #[inline]
+    fn unusual(&mut self) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        if self.end <= self.at && bytes.len() - self.at < BLOCK / 4 {
+            let unusual = |&b: &u8| b >= 0x80 || matches!(b, b'\\' | b'%' | ESC);
+            return bytes[self.at..]
+                .iter()
+                .position(unusual)
+                .map(|i| self.at + i);
+        }
+        let mut at = self.at;
+        loop {
+            if at < self.end {
+                let left = self.bits >> (at + BLOCK - self.end);
+                if left != 0 {
+                    return Some(at + left.trailing_zeros() as usize);
                 }
-                (at, backslash) = (behind, true);
+                at = self.end;
             }
-            '%' => match &bytes[at + 1..] {
-                [b'4', b'0', ..] => return Some(Unlike::escape(at, at + 3, '@')),
-                [b'2', b'B' | b'b', ..] => return Some(Unlike::escape(at, at + 3, '+')),
-                _ => at += 1,
-            },
-            c => match seen_as(c) {
-                Seen::AsIs => at += c.len_utf8(),
-                seen => return Some(Unlike::character(at, c, seen)),
-            },
+            if at >= bytes.len() {
+                return None;
+            }
+            let mut room = [0; BLOCK];
+            self.bits = self.unusual.find(block(bytes, at, &mut room));
+            self.end = at + BLOCK;
         }
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = Unlike;
+
+    #[inline]
+    fn next(&mut self) -> Option<Unlike> {
+        let bytes = self.text.as_bytes();
+        let found =
+            if self.at == self.start && self.before == b'\\' && is_letter(bytes.get(self.at)) {
+                Unlike::escape(self.at, self.at + 1, ESCAPE)
+            } else {
+                loop {
+                    let at = self.unusual()?;
+                    self.at = match bytes[at] {
+                        b'\\' if is_letter(bytes.get(at + 1)) => {
+                            break Unlike::escape(at + 1, at + 2, ESCAPE);
+                        }
+                        b'\\' => match self.escape(at) {
+                            Ok(escape) => break escape,
+                            Err(behind) => behind,
+                        },
+                        b'%' => match percent(self.before(at), &bytes[at..]) {
+                            Some((len, c)) => break Unlike::escape(at, at + len, c),
+                            None => at + 1,
+                        },
+                        ESC => match sequence(&bytes[at + 1..]) {
+                            Some(len) => break Unlike::sequence(at, at + 1, at + 1 + len),
+                            None => at + 1,
+                        },
+                        _ => {
+                            let c = self.text[at..].chars().next()?;
+                            match seen_as(c) {
+                                Seen::AsIs => at + c.len_utf8(),
+                                seen => break Unlike::character(at, c, seen),
+                            }
+                        }
+                    };
+                }
+            };
+        self.at = found.end;
+        Some(found)
     }
 }
 
 impl Unlike {
     fn character(start: usize, c: char, seen: Seen) -> Self {
+        let end = start + c.len_utf8();
         Self {
             start,
-            end: start + c.len_utf8(),
+            end,
+            front: end,
             c: match seen {
                 Seen::Like(byte) => char::from(byte),
                 _ => c,
@@ -351,10 +558,50 @@ impl Unlike {
         let seen = if c.is_ascii() { Seen::AsIs } else { seen_as(c) };
         Self {
             end,
+            front: end,
             worth: 1,
             ..Self::character(start, c, seen)
         }
     }
+
+    /// A sequence of colours, introduced by what ends at `front`.
+    fn sequence(start: usize, front: usize, end: usize) -> Self {
+        Self {
+            front,
+            unseen: true,
+            ..Self::escape(start, end, ESCAPE)
+        }
+    }
+}
+
+/// Whether the byte behind a backslash makes an escape of one letter of it.
+fn is_letter(byte: Option<&u8>) -> bool {
+    matches!(byte, Some(b'b' | b'f' | b'n' | b'r' | b't'))
+}
+
+/// How what `%` and two digits stand for is seen, and the length of the whole, if `bytes` begin with that.
+fn percent(before: u8, bytes: &[u8]) -> Option<(usize, char)> {
+    let twice = bytes.strip_prefix(b"%25").map(|digits| (5, digits));
+    let once = bytes.strip_prefix(b"%").map(|digits| (3, digits));
+    twice.into_iter().chain(once).find_map(|(len, rest)| {
+        let (digits, behind) = rest.split_first_chunk::<2>()?;
+        let digit = |i: usize| char::from(digits[i]).to_digit(16);
+        let c = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+        let number = || behind.iter().take_while(|b| b.is_ascii_digit()).count();
+        let seen = match c {
+            0x80.. => return None,
+            c if c.is_ascii_alphanumeric() => return None,
+            b'@' if number() >= NO_DOMAIN => return None,
+            b' ' => {
+                let grouped = before.is_ascii_digit() || before == b')';
+                let goes_on = matches!(behind, [b'0'..=b'9' | b'(', ..]);
+                if grouped && goes_on { ' ' } else { '%' }
+            }
+            c if b":!#$&()*+./=?@^_~-".contains(&c) => char::from(c),
+            _ => '%',
+        };
+        Some((len, seen))
+    })
 }
 
 /// What an escape that is a whole stands for, and its length without backslashes, if `bytes` begin with one behind them.
@@ -372,23 +619,9 @@ fn escaped(bytes: &[u8]) -> Option<(usize, char)> {
     }
 }
 
-/// How many bytes from the first on are ASCII and begin no escape.
-fn usual_len(bytes: &[u8]) -> usize {
-    static UNUSUAL: LazyLock<Finder> =
-        LazyLock::new(|| Finder::new((0x80..=0xFE).chain(*b"\\%").collect::<ByteSet>()));
-    if bytes.len() < BLOCK / 4 {
-        let unusual = |&&b: &&u8| b >= 0x80 || b == b'\\' || b == b'%';
-        return bytes.iter().take_while(|b| !unusual(b)).count();
-    }
-    let mut room = [0; BLOCK];
-    for at in (0..bytes.len()).step_by(BLOCK) {
-        let found = UNUSUAL.find(block(bytes, at, &mut room));
-        if found != 0 {
-            return at + found.trailing_zeros() as usize;
-        }
-    }
-    bytes.len()
-}
+/// Bytes that are not ASCII or may begin an escape.
+static UNUSUAL: LazyLock<Finder> =
+    LazyLock::new(|| Finder::new((0x80..=0xFE).chain([b'\\', b'%', ESC]).collect::<ByteSet>()));
 
 fn seen_as(c: char) -> Seen {
     match c {
@@ -513,7 +746,24 @@ mod tests {
             (r"a\u000ab \ud83d\ude00.", "a\u{B}b \u{B}\u{B}."),
             // the backslashes before it are two at most
             (r"\\\\u0040 \\\/", r"\\@ \/"),
-            ("a%40b %2b49 %2B1 %20 %4 50%", "a@b +49 +1 %20 %4 50%"),
+            ("a%40b %2b49 %2B1 %4 50%", "a@b +49 +1 %4 50%"),
+            (
+                "k%3D1%26d%3A03%2F12%20%22x%22%0A%25 %41%C3%A9%zz",
+                "k=1&d:03/12%%x%%% %41%C3%A9%zz",
+            ),
+            ("a%2540b %253D1 %2541 %25zz", "a@b =1 %41 %zz"),
+            ("1%20(2)%203%20x%20 4%2520 5%252067", "1 (2) 3%x% 4% 5 67"),
+            // a number behind a percent sign
+            ("5%4012888 5%40128888", "5@12888 5%40128888"),
+            // colours
+            (
+                "\u{1B}[31m1\u{1B}[0;1m2\u{1B}[m\u{1B}[K \u{1B}[31 \u{1B}x",
+                "12 \u{1B}[31 \u{1B}x",
+            ),
+            (
+                r"\u001b[31m1\\x1B[38;5;196m2\033[0m3\e[m \u001b \e \x1b[2J",
+                "123 \u{B} \\e \\x1b[2J",
+            ),
             // no escapes
             (
                 r"\x41 \d \ \\ \u12 \uzzzz \U0041 C:\Docs \é",
@@ -558,14 +808,34 @@ mod tests {
             (r"\u00e9", 0),
             (r"\\n", 0),
             (r"\x4", 0),
+            (r"\u001b", 6),
             ("bu00", 0),
             ("u", 0),
             ("abc", 0),
             ("50%", 1),
             ("a%4", 2),
             ("a%2", 2),
-            ("a%3", 0),
-            ("a%40", 0),
+            ("a%3", 2),
+            ("a%3D", 0),
+            ("a%8", 0),
+            ("a%40", 3),
+            ("a%4012345", 8),
+            ("a%40123456", 0),
+            ("a%40b", 0),
+            ("a%20", 3),
+            ("a%25", 3),
+            ("a%254", 4),
+            ("a%254012345", 10),
+            ("a%25z", 0),
+            ("a\u{1B}", 1),
+            ("a\u{1B}[0;31", 6),
+            ("a\u{1B}[0;31m", 0),
+            ("a\u{1B}[00000000000000000", 0),
+            (r"\\\u001b[38;5;196", 16),
+            (r"\x1", 3),
+            (r"\033[1", 6),
+            (r"\e", 2),
+            (r"\ex", 0),
         ] {
             assert_eq!(unfinished(text), bytes, "{text:?}");
             assert!(bytes <= UNFINISHED);
@@ -575,7 +845,7 @@ mod tests {
     #[test]
     fn a_text_folded_in_pieces_is_folded_as_a_whole() {
         let raw = format!(
-            r"a１{}–b{}c\n\\n\u0041\\\u00e9\/x\é\\\\\\t%40%2B%4\u12\u20",
+            r"a１{}–b{}c\n\\n\u0041\\\u00e9\/x\é\\\\\\t%40%2B%4\u12\u20%253D1%202%25\u001b[1m\\x1b[38;5;1mx%4012345",
             "\u{200B}".repeat(80),
             "\u{AD}é".repeat(90)
         );
@@ -584,7 +854,7 @@ mod tests {
             // What is unfinished is awaited.
             let at = at - unfinished(&raw[..at]);
             let mut past = Past::none();
-            past.pass(&raw[..at]);
+            past.pass(&raw, at);
             let mut behind = Past::none();
             let head = room.fold(&raw[..at], 0, &mut behind).text.to_owned();
             assert_eq!(past, behind);

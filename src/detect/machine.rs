@@ -106,7 +106,7 @@ impl Dense {
 }
 
 /// What assertions tell apart before a match.
-fn kind(before: Option<u8>) -> usize {
+pub(super) fn kind(before: Option<u8>) -> usize {
     match before {
         None => 0,
         Some(b'\n') => 1,

@@ -9,8 +9,8 @@
 //! it, never anything behind it: this is what lets [`crate::mask`] give the same answer however a text is cut.
 //!
 //! All of this is said of the text as it is *seen*: full-width forms, digits of other scripts, odd spaces and dashes are
-//! the plain ones, what has no width is not there at all, and the escapes of JSON inside a text, `%40` and `%2B` are what
-//! they stand for (the table is in `fold.rs`). A value is told in places of the text as it came, from its first seen
+//! the plain ones, what has no width and the colours of a terminal are not there at all, and the escapes of JSON inside a text and
+//! those of a link are what they stand for (the table is in `fold.rs`). A value is told in places of the text as it came, from its first seen
 //! character to its last. Lengths and reaches are those of the text as seen.
 //!
 //! A shape without a useful bound (a private key, a token, a custom `\d+`) that could still grow after as many whole
@@ -24,8 +24,8 @@
 //!
 //! # What it can miss
 //!
-//! Values written in words or in letters that only look like others, encoded (base64, HTML entities, percent but for two
-//! characters), or in a notation that no rule in [`builtin`](Catalog::builtin) describes. Behind a backslash that is none
+//! Values written in words or in letters that only look like others, encoded (base64, HTML entities, percent where letters and
+//! digits are), or in a notation that no rule in [`builtin`](Catalog::builtin) describes. Behind a backslash that is none
 //! of an escape, the first letter of a value if it is one of `bfnrt`.
 
 use std::sync::Arc;
@@ -80,7 +80,7 @@ mod watch;
 
 pub use catalog::{Catalog, Custom, Terms, UPSTREAM_CREDENTIAL};
 pub use dictionary::MAX_BYTES as MAX_TERM_BYTES;
-pub(crate) use fold::{Folding, Past, UNFINISHED, View, characters, unfinished};
+pub(crate) use fold::{Past, UNFINISHED, View, characters, unfinished};
 pub(crate) use growth::Growth;
 pub use scanner::Scanner;
 pub(crate) use scanner::{Effort, Hit, at_least};

@@ -35,9 +35,42 @@ static DIGITS: LazyLock<Vec<char>> = LazyLock::new(|| {
 
 /// Escapes that are a whole, and the front of one at the end of a text.
 static WHOLE: LazyLock<meta::Regex> =
-    LazyLock::new(|| meta::Regex::new(r"^(?:\\{1,2}(?:/|u[0-9A-Fa-f]{4})|%40|%2[Bb])").unwrap());
-static FRONT: LazyLock<meta::Regex> =
-    LazyLock::new(|| meta::Regex::new(r"(?:\\{1,2}(?:u[0-9A-Fa-f]{0,3})?|%[24]?)$").unwrap());
+    LazyLock::new(|| meta::Regex::new(r"^(?:\\{1,2}(?:/|u[0-9A-Fa-f]{4}))").unwrap());
+static FRONT: LazyLock<meta::Regex> = LazyLock::new(|| {
+    meta::Regex::new(concat!(
+        r"(?:\\{1,2}(?:u[0-9A-Fa-f]{0,3}|x1?|03?)?",
+        r"|(?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e))(?:\[[0-9;:]{0,16})?",
+        r"|%(?:25)?(?:[0-7]?|40[0-9]{0,5}|20))$"
+    ))
+    .unwrap()
+});
+static PERCENT: LazyLock<meta::Regex> =
+    LazyLock::new(|| meta::Regex::new(r"^%[0-7][0-9A-Fa-f]").unwrap());
+static NUMBER: LazyLock<meta::Regex> = LazyLock::new(|| meta::Regex::new(r"^[0-9]{6}").unwrap());
+static COLOURS: LazyLock<meta::Regex> = LazyLock::new(|| {
+    meta::Regex::new(r"^((?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e)))\[[0-9;:]{0,16}[mK]").unwrap()
+});
+
+/// What `%XX` at `at` is seen as, `skip` bytes between `%` and the digits, and where it ends.
+fn percent(raw: &str, at: usize, skip: usize) -> Option<(char, usize)> {
+    let one = format!("%{}", raw.get(at + 1 + skip..)?);
+    PERCENT.find(&one)?;
+    let c = char::from(u8::from_str_radix(&one[1..3], 16).unwrap());
+    let behind = &one[3..];
+    let c = match c {
+        c if c.is_ascii_alphanumeric() => return None,
+        '@' if NUMBER.is_match(behind) => return None,
+        ' ' if raw[..at].ends_with(|c: char| c == ')' || c.is_ascii_digit())
+            && behind.starts_with(|c: char| c == '(' || c.is_ascii_digit()) =>
+        {
+            ' '
+        }
+        ':' | '!' | '#' | '$' | '&' | '(' | ')' | '*' | '+' | '.' | '/' | '=' | '?' | '@' | '^'
+        | '_' | '~' | '-' => c,
+        _ => '%',
+    };
+    Some((c, at + 3 + skip))
+}
 
 impl Seen {
     fn of(raw: &str) -> Self {
@@ -55,16 +88,35 @@ impl Seen {
                         .and_then(char::from_u32)
                         .filter(|c| !c.is_ascii_control() || *c == '\u{7F}')
                         .unwrap_or('\u{B}'),
-                    None if escape == "%40" => '@',
-                    None if escape.starts_with('%') => '+',
                     None => '/',
                 };
+            }
+            let twice = raw[at..].starts_with("%25").then(|| percent(raw, at, 2));
+            if let Some(found) = twice.flatten().or_else(|| {
+                let once = first == '%';
+                once.then(|| percent(raw, at, 0)).flatten()
+            }) {
+                (c, end) = found;
+                worth = 1;
+            }
+            let mut hidden = false;
+            if let Some(colours) = COLOURS.find(&raw[at..]) {
+                let front = raw[at..].find('[').unwrap();
+                hidden = credit >= colours.len();
+                (c, worth) = ('\u{B}', 1);
+                end = at
+                    + if hidden || colours.len() <= 7 {
+                        colours.len()
+                    } else {
+                        front
+                    };
             } else if raw[..at].ends_with('\\') && "bfnrt".contains(first) {
                 (c, worth) = ('\u{B}', 1);
             }
             let start = std::mem::replace(&mut at, end);
-            if "\u{AD}\u{200B}\u{200D}\u{FEFF}\u{FE0F}\u{202A}".contains(c) && credit >= end - start
-            {
+            hidden |= "\u{AD}\u{200B}\u{200D}\u{FEFF}\u{FE0F}\u{202A}".contains(c)
+                && credit >= end - start;
+            if hidden {
                 credit -= end - start;
                 continue;
             }

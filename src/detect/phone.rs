@@ -47,6 +47,8 @@ pub(crate) const BARE_REACH: usize = 15 + 11;
 
 /// The fewest digits of a number that nothing else than its digits tells.
 const SHORTEST: usize = 7;
+/// The fewest digits of a number that a label behind it tells.
+const SHORTEST_LOCAL: usize = 6;
 
 /// Calling codes of the plans whose national notations are looked for: the G20, the European Union and its neighbours,
 /// Israel, New Zealand.
@@ -184,6 +186,10 @@ fn goes_on(before: &str) -> bool {
 
 /// A number without its country: told by its notation, or by a word before or behind it.
 pub(crate) fn national(before: &str, found: &str) -> Option<usize> {
+    // Most numbers of a text are amounts and dates.
+    if count(found) < SHORTEST_LOCAL {
+        return None;
+    }
     let parts = Parts::of(found);
     if grouped::is_piece(before) || before.ends_with('+') {
         return None;
@@ -213,7 +219,7 @@ fn is_some_national(number: &str) -> bool {
 
 /// As long as the shortest and the longest number that can be dialled.
 fn is_local(number: &str) -> bool {
-    (6..=15).contains(&count(number))
+    (SHORTEST_LOCAL..=15).contains(&count(number))
 }
 
 /// `1 200 000`: thousands, which `home` or `mobile` may well follow.

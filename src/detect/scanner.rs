@@ -35,7 +35,7 @@ pub struct Scanner {
     outgrowing: Groups,
     hidden: bool,
     labels: bool,
-    /// To fold text in: about one per thread, never one per stream, each as large as one slice of it.
+    /// To fold text in: about one per thread, never one per stream, each as large as one slice of it or a short text.
     rooms: Pool<Folding, fn() -> Folding>,
 }
 
@@ -151,15 +151,16 @@ impl Scanner {
     /// Every value in a whole text, in order and without overlap.
     #[must_use]
     pub fn find(&self, text: &str) -> Vec<Finding> {
-        let (mut effort, mut room) = (Effort::default(), Folding::default());
+        let (mut effort, mut room) = (Effort::default(), self.rooms.get());
         let view = View::of(text, &mut room);
-        self.hits(view.text, &mut effort)
-            .map(|hit| Finding {
-                entity: self.entity(hit.pattern).clone(),
-                start: view.start(hit.start + self.joint(view.text, &hit)),
-                end: view.end(hit.end),
-            })
-            .collect()
+        let found = self.hits(view.text, &mut effort).map(|hit| Finding {
+            entity: self.entity(hit.pattern).clone(),
+            start: view.start(hit.start + self.joint(view.text, &hit)),
+            end: view.end(hit.end),
+        });
+        let found = found.collect();
+        room.give_back();
+        found
     }
 
     /// Bytes of the `_` that joins a found value to what is before it, and is none of the value.

@@ -12,13 +12,13 @@
 //! text as it stands: it misses what is escaped there. It misses too a value spread over several strings.
 //! Holds no more than half an escape, one number and what the filter holds.
 
-use super::{Channel, ShapeError, TextFilter, json};
+use super::{Channel, ShapeError, TextFilter, json, texts::MAX_LABEL_BYTES};
 
 /// The longest number; what is longer is no number and makes the rest plain text.
 const MAX_NUMBER_BYTES: usize = 512;
 
-/// The most bytes of a key that are told of as the label of what stands under it.
-const MAX_LABEL_BYTES: usize = 64;
+/// The most bytes of the keys around a text that are told of as its label.
+const MAX_LABELS_BYTES: usize = 3 * MAX_LABEL_BYTES;
 
 /// One arguments text being read.
 #[derive(Debug, Default)]
@@ -314,12 +314,21 @@ impl Arguments {
         self.text.clear();
     }
 
+    /// The keys under which what is read stands, as far as they are told of.
+    fn nearest_keys(&self) -> &str {
+        let mut start = self.keys.len().saturating_sub(MAX_LABELS_BYTES);
+        while !self.keys.is_char_boundary(start) {
+            start += 1;
+        }
+        self.keys[start..].trim_start()
+    }
+
     /// Tells the filter under which keys the text stands that begins: a key stands under those around it only.
     fn tell_label(&mut self, channel: &Channel, filter: &mut dyn TextFilter) {
         if !std::mem::replace(&mut self.begun, true)
             && self.state != (State::InString { key: true })
         {
-            filter.label(channel, self.keys.trim_start());
+            filter.label(channel, self.nearest_keys());
         }
     }
 
@@ -337,7 +346,7 @@ impl Arguments {
         let space = held.get(word.len()..).unwrap_or_default();
         let number = !matches!(word, "true" | "false" | "null");
         if number {
-            filter.label(channel, self.keys.trim_start());
+            filter.label(channel, self.nearest_keys());
         }
         match number.then(|| super::whole(filter, channel, word)) {
             Some(masked) if masked != word => out.push_str(&json::quoted(&masked)),

@@ -192,7 +192,7 @@ impl RequestBody for Plain {
         &[]
     }
 
-    fn strip(&mut self) -> Result<(), &'static str> {
+    fn strip(&mut self, _: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
         Ok(())
     }
 

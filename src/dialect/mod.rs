@@ -166,11 +166,11 @@ pub trait RequestBody: Send + fmt::Debug {
     }
     /// Says which of the body's fields are what. To be said before anything else is asked.
     fn select(&mut self, _selection: &Selection) {}
-    /// Takes out of what [`rewrite`](Self::rewrite) returns each part that cannot be scanned.
+    /// Takes out of what [`rewrite`](Self::rewrite) returns each part that cannot be scanned for one of `these` reasons.
     ///
     /// # Errors
     /// Why one cannot be scanned that cannot be taken out: the body would not be a request without it.
-    fn strip(&mut self) -> Result<(), &'static str>;
+    fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str>;
     /// The body with each text replaced by what `mask` returns for it, where that is `Some`; all else byte for byte as
     /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
     /// too it is put into the first part and the others become empty.

@@ -150,17 +150,21 @@ impl RequestBody for Request {
         }
     }
 
-    fn strip(&mut self) -> Result<(), &'static str> {
-        self.texts.strip()
+    fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
+        self.texts.strip(these)
     }
 
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes {
         let mut filter = Mask::new(mask);
         // INVARIANT: arguments that are nested too deep were refused when the request was read.
-        let edits = self
+        let mut edits = self
             .texts
             .edits(&self.text, &mut filter, &mut Said::default())
             .unwrap_or_default();
+        // A dialect that knows of no models knows of no messages.
+        if !self.asked.model.is_empty() {
+            self.texts.mark_emptied(&mut edits);
+        }
         if edits.is_empty() {
             Bytes::from(self.text.clone())
         } else {

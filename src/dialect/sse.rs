@@ -214,7 +214,7 @@ impl Framing {
 
     /// Bytes in memory.
     pub(crate) fn held(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + self.lines.len() * size_of::<Line>()
     }
 
     /// Notes the line that ends at `seen`; whether it ends its block.

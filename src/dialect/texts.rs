@@ -91,11 +91,15 @@ pub(super) struct Path<'a> {
 }
 
 impl Path<'_> {
-    /// The path written out, such as `choices.0.message.name`.
+    /// The path written out, such as `choices.0.message.name`, as far as [`MAX_FIELD_BYTES`]: each of a million texts may
+    /// have one, and its keys may be as long as the document.
     pub(super) fn dotted(&self) -> String {
         let mut places = self.places.iter();
         let mut out = String::new();
         for key in &self.keys {
+            if out.len() > MAX_FIELD_BYTES {
+                break;
+            }
             if !out.is_empty() {
                 out.push('.');
             }
@@ -104,20 +108,35 @@ impl Path<'_> {
                     out.push_str(&place.to_string());
                     places.next();
                 }
-                (key, _) => out.push_str(key),
+                (key, _) => out.push_str(front(key, MAX_FIELD_BYTES)),
             }
         }
         out
     }
 
-    /// The nearest keys, which say what stands under them.
+    /// The nearest keys, which say what stands under them, each as far as [`MAX_LABEL_BYTES`].
     fn label(&self) -> String {
         let keys = self.keys.iter().filter(|key| **key != "*");
-        let mut keys: Vec<&str> = keys.rev().take(LABEL_KEYS).copied().collect();
+        let keys = keys.rev().take(LABEL_KEYS);
+        let mut keys: Vec<&str> = keys.map(|key| front(key, MAX_LABEL_BYTES)).collect();
         keys.reverse();
         keys.join(" ")
     }
 }
+
+/// The first bytes of a text, in whole characters.
+fn front(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// The most bytes of a field's name, or twice that where the last key is long.
+const MAX_FIELD_BYTES: usize = 256;
+/// The most bytes of a key that are told of as the label of what stands under it.
+pub(super) const MAX_LABEL_BYTES: usize = 64;
 
 /// How many keys say what stands under them.
 const LABEL_KEYS: usize = 3;
@@ -128,7 +147,7 @@ pub(super) struct Slot {
     pub(super) channel: Channel,
     pub(super) span: Span,
     /// The keys it stands under, where a user or a model chose them.
-    label: String,
+    label: Arc<str>,
     pub(super) what: What,
 }
 
@@ -138,7 +157,7 @@ impl Slot {
         Self {
             channel,
             span,
-            label: String::new(),
+            label: Arc::default(),
             what,
         }
     }
@@ -155,7 +174,7 @@ pub(super) enum What {
     /// JSON in a string, with the texts inside it and the keys they stand under.
     Arguments {
         leaf: Leaf,
-        texts: Vec<(String, String)>,
+        texts: Vec<(Arc<str>, String)>,
     },
     /// A key of the object that begins at this byte.
     Key {
@@ -228,8 +247,8 @@ pub(super) struct Texts {
     pub(super) slots: Vec<Slot>,
     /// Why parts could not be scanned, each once.
     pub(super) unscanned: Vec<&'static str>,
-    /// How to take out each of them: `None` where one cannot be without breaking the document.
-    removals: Vec<Option<Removal>>,
+    /// What each of them is, and how to take it out: `None` where it cannot be without breaking the document.
+    removals: Vec<(&'static str, Option<Removal>)>,
     /// What was taken out.
     removed: Vec<Removal>,
 }
@@ -275,7 +294,7 @@ impl Texts {
 
 fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
     for slot in slots {
-        let label = slot.label.as_str();
+        let label = &*slot.label;
         let labelled = |text| Text::under(label, text);
         match &slot.what {
             What::Text(leaf)

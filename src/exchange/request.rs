@@ -581,14 +581,16 @@ fn prepare(
 /// Why the request may not pass: something no detector can look into is in it. Where such parts are to be taken out,
 /// they are.
 fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'static str> {
-    match connection.unscanned {
-        Unscanned::Allow => None,
-        Unscanned::Strip => body.strip().err(),
-        Unscanned::Refuse => {
-            let mut kinds = body.unscanned().iter();
-            kinds.find(|kind| **kind != NOT_SELECTED).copied()
-        }
-    }
+    let becomes = |kind: &str| match kind {
+        NOT_SELECTED => Unscanned::Allow,
+        "signed" | "encrypted" => connection.signed,
+        _ => connection.unscanned,
+    };
+    let mut kinds = body.unscanned().iter();
+    let refused = kinds.find(|kind| becomes(kind) == Unscanned::Refuse);
+    refused
+        .copied()
+        .or_else(|| body.strip(&|kind| becomes(kind) == Unscanned::Strip).err())
 }
 
 /// A request's body as it goes upstream, and what was masked in it.

@@ -94,6 +94,8 @@ pub struct Connection {
     pub durability: Durability,
     /// What becomes of prompts with parts that no detector can look into.
     pub unscanned: Unscanned,
+    /// The same of parts that someone has signed or encrypted.
+    pub signed: Unscanned,
     /// Which fields are values of which entity, and which are looked into.
     pub fields: Arc<Selection>,
     /// Every detector there is.

@@ -169,7 +169,7 @@ impl Masker {
             let mut room = plan.scanner.room();
             let view = room.fold(text, self.held, &mut { self.past });
             let settled = self.settle(view, ended, out);
-            self.past.pass(&text[self.held..settled.raw]);
+            self.past.pass(&text[self.held..], settled.raw - self.held);
             let context = at_least(room.text(), settled.seen.saturating_sub(LOOK_BEHIND));
             buffer.replace_range(..settled.raw, &room.text()[context..settled.seen]);
             self.held = settled.seen - context;

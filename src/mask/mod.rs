@@ -20,7 +20,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::detect::{Effort, Entity, Folding, Scanner, View};
+use crate::detect::{Effort, Entity, Scanner, View};
 
 mod keys;
 mod masker;
@@ -132,7 +132,7 @@ pub fn mask_under(plan: &Arc<Plan>, label: &str, text: &str) -> (String, BTreeMa
 pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
     let mut out = String::with_capacity(text.len());
     let mut counts = BTreeMap::new();
-    let (mut effort, mut room) = (Effort::default(), Folding::default());
+    let (mut effort, mut room) = (Effort::default(), plan.scanner.room());
     let view = View::of(text, &mut room);
     let mut at = 0;
     for hit in plan.scanner.hits(view.text, &mut effort) {
@@ -145,5 +145,6 @@ pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
         at = end;
     }
     out.push_str(&text[at..]);
+    room.give_back();
     (out, counts)
 }

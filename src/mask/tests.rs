@@ -10,6 +10,7 @@ use crate::detect::{Catalog, Custom, MAX_REACH, Terms, oracle::Oracle};
 
 mod bounds;
 mod cutting;
+mod escapes;
 mod seen;
 mod terms;
 
@@ -151,6 +152,19 @@ const PIECES: &[&str] = &[
     r"\/",
     "a%40b.co",
     "%2B",
+    "%3D",
+    "%20",
+    "%22",
+    "%253A",
+    "%25",
+    "4111%201111%201111%201111",
+    "%4012888888881881",
+    "\u{1B}[31m",
+    "\u{1B}[0m\u{1B}[K",
+    "\u{1B}",
+    r"\u001b[0;31m",
+    r"\\x1b[38;5;196m",
+    r"\e[m",
     "40",
     "n",
     "u",

@@ -136,6 +136,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             },
             durability: from.durability,
             unscanned: from.unscanned,
+            signed: from.signed,
             fields: from.fields.clone(),
             catalog: catalog.clone(),
             everything: everything.clone(),

@@ -176,7 +176,7 @@ impl Fields for Answer {
             ["choices", "*", "delta" | "message", "audio"] => {
                 &["id", "data", "transcript", "expires_at"]
             }
-            ["choices", "*", "message", "content", "*"] => &["type", "text"],
+            ["choices", "*", "delta" | "message", "content", "*"] => &["type", "text"],
             ["choices", "*", "delta" | "message", "annotations", "*"] => &["type", "url_citation"],
             [
                 "choices",
@@ -202,6 +202,7 @@ impl Fields for Answer {
         document: &Document<'_>,
     ) -> Result<Class, ShapeError> {
         expect(*self, path, value)?;
+        expect_part(path, value, document)?;
         let chunk = *self == Self::Chunk;
         Ok(match *path.keys.as_slice() {
             ["obfuscation"] if document.string(value).is_some() => Class::Padding,
@@ -300,6 +301,7 @@ impl Fields for Answer {
                 "text" | "summary",
             ]
             | ["choices", "*", "delta", _]
+            | ["choices", "*", "delta", "content", "*", "text"]
                 if chunk =>
             {
                 Class::Piece
@@ -325,6 +327,13 @@ impl Fields for Answer {
                 field: path.dotted(),
             });
         };
+        // Parts of a delta go on with one text, as a delta that is one does.
+        if let (["content", "*", "text"], "delta") = (rest, *message) {
+            return Ok(Channel {
+                choice,
+                field: "content".to_owned(),
+            });
+        }
         let mut places = places.to_vec();
         if let (["tool_calls" | "reasoning_details", "*", ..], Some(place)) =
             (rest, places.first_mut())
@@ -429,7 +438,7 @@ fn expect(answer: Answer, path: &Path<'_>, value: &Value) -> Result<(), ShapeErr
                 "choices",
                 "*",
                 "delta",
-                "tool_calls" | "annotations" | "images" | "reasoning_details",
+                "content" | "tool_calls" | "annotations" | "images" | "reasoning_details",
             ],
             Kind::Array(_),
         ) => None,
@@ -481,6 +490,28 @@ fn expect(answer: Answer, path: &Path<'_>, value: &Value) -> Result<(), ShapeErr
         _ => None,
     };
     fault.map_or(Ok(()), |reason| Err(unknown_shape(reason)))
+}
+
+/// A part of a delta's content is text and nothing else.
+fn expect_part(path: &Path<'_>, value: &Value, document: &Document<'_>) -> Result<(), ShapeError> {
+    let known = match path.keys.as_slice() {
+        ["choices", "*", "delta", "content", "*"] => {
+            let kind = document.member(value, "type");
+            kind.and_then(|kind| document.string(kind)).as_deref() == Some("text")
+        }
+        ["choices", "*", "delta", "content", "*", "type" | "text"] => {
+            matches!(value.kind, Kind::String { .. })
+        }
+        ["choices", "*", "delta", "content", "*", _] => !matches!(
+            value.kind,
+            Kind::String { .. } | Kind::Array(_) | Kind::Object(_)
+        ),
+        _ => true,
+    };
+    if known {
+        return Ok(());
+    }
+    Err(unknown_shape("a part of a delta's content is no text"))
 }
 
 const ROOT: &[&str] = &[

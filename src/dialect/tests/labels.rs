@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{
-    super::{Channel, TextFilter, arguments::Arguments},
+    super::{Channel, RequestBody, TextFilter, arguments::Arguments},
     cut_text, endpoint, read,
 };
 
@@ -146,4 +146,29 @@ fn what_is_said_again_stands_under_the_same_keys() {
     read(&mut *reader, [stream.as_bytes()], &mut labels).unwrap();
     let value = ("ssn".to_owned(), "536228145".to_owned());
     assert_eq!(labels.seen.iter().filter(|seen| **seen == value).count(), 2);
+}
+
+#[test]
+fn a_label_is_no_longer_than_what_it_is_good_for() {
+    let long = "k".repeat(100_000);
+    let deep = (0..40).fold(json!([1, 2]), |inside, _| json!({ long.as_str(): inside }));
+    let (openai, chat) = endpoint("openai", "chat_completions");
+    let call = |arguments: String| {
+        let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        let body = json!({"model": "m", "messages": [{"role": "assistant", "tool_calls": [call]}]});
+        let body = Bytes::from(body.to_string());
+        openai.read_request(chat, "/v1/x", Some("application/json"), body)
+    };
+    let read = call(deep.to_string()).unwrap();
+    let longest = |read: &dyn RequestBody| read.texts().iter().map(|text| text.label.len()).max();
+    assert!(longest(&*read).is_some_and(|longest| longest <= 3 * 64));
+    let (json, any) = endpoint("json", "any");
+    let body = Bytes::from(deep.to_string());
+    let read = json
+        .read_request(any, "/x", Some("application/json"), body)
+        .unwrap();
+    assert!(longest(&*read).is_some_and(|longest| longest <= 3 * 64 + 2));
+    // Values in arguments count as those of a document do.
+    let many = format!("[{}1]", "1,".repeat(1 << 20));
+    assert_eq!(call(many).unwrap_err().code, "too_many_values");
 }

@@ -59,7 +59,7 @@ fn every_text_of_a_gemini_request_is_found_and_masked() {
         ],
     });
     let mut expected = all_masked(&body);
-    expected["contents"][1]["parts"] = json!([{"text": "[\"N\"]"}, {"text": ""}]);
+    expected["contents"][1]["parts"] = json!([{"text": "[\"N\"]"}, {"text": "-"}]);
     assert_eq!(rewritten("gemini", "generate_content", &body), expected);
     let read = request("gemini", "generate_content", &body).unwrap();
     assert_eq!(

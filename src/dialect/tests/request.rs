@@ -266,10 +266,13 @@ fn a_value_across_two_parts_is_seen_and_so_is_one_that_joining_would_hide() {
         texts(&*request(&parts(&["a 12", "34 b"])).unwrap()),
         ["a 12", "34 b", "a 1234 b"]
     );
-    assert_eq!(masked_texts(&parts(&["a 12", "34 b"])), ["a [\"N\"] b", ""]);
+    assert_eq!(
+        masked_texts(&parts(&["a 12", "34 b"])),
+        ["a [\"N\"] b", "-"]
+    );
     assert_eq!(
         masked_texts(&parts(&["1", "2", "3", "4"])),
-        ["[\"N\"]", "", "", ""]
+        ["[\"N\"]", "-", "-", "-"]
     );
     assert_eq!(masked_texts(&parts(&["a 1234", "b"])), ["a [\"N\"]", "b"]);
     assert_eq!(masked_texts(&parts(&["12", "b"])), ["12", "b"]);

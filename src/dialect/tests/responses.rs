@@ -66,7 +66,7 @@ fn every_text_of_a_response_request_is_found_and_masked() {
     let escaped = escaped.replace("4111-1111", "[\\\"N\\\"]");
     let mut expected: Value = serde_json::from_str(&escaped.replace("KEEP", "4111-1111X")).unwrap();
     expected["input"][1]["content"] =
-        json!([{"type": "input_text", "text": "[\"N\"]"}, {"type": "input_text", "text": ""}]);
+        json!([{"type": "input_text", "text": "[\"N\"]"}, {"type": "input_text", "text": "-"}]);
     assert_eq!(rewritten("responses", &body), expected);
     let read = request("responses", &body).unwrap();
     assert_eq!(

@@ -437,3 +437,39 @@ fn what_pads_an_event_is_no_text() {
     let texts: Vec<&str> = filter.texts.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["hi"]);
 }
+
+#[test]
+fn content_in_parts_is_one_text_with_content_that_is_a_string() {
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let stream = [
+        delta(
+            0,
+            json!({"role": "assistant", "content": [part("is 4"), part("1")]}),
+        ),
+        delta(0, json!({"content": "1"})),
+        delta(0, json!({"content": []})),
+        delta(0, json!({"content": [part("1 ok 22"), part("22")]})),
+    ]
+    .concat();
+    let out = through(&stream).unwrap();
+    let mut texts = String::new();
+    for chunk in out.split("\n\n").filter_map(|b| b.strip_prefix("data: ")) {
+        let chunk: Value = serde_json::from_str(chunk).unwrap();
+        let content = &chunk["choices"][0]["delta"]["content"];
+        texts.push_str(content.as_str().unwrap_or_default());
+        let parts = content.as_array().into_iter().flatten();
+        parts.for_each(|part| texts.push_str(part["text"].as_str().unwrap()));
+    }
+    assert_eq!(texts, masked("is 4111 ok 2222"));
+    for odd in [
+        json!([{"type": "thinking", "thinking": []}]),
+        json!([{"type": "text", "text": 1}]),
+        json!([{"type": "text", "text": "x", "more": "4111"}]),
+        json!([{"text": "x"}]),
+        json!(["x"]),
+        json!({"text": "x"}),
+    ] {
+        let refused = through(&delta(0, json!({"content": odd})));
+        assert_eq!(refused.unwrap_err().code, "unknown_shape", "{odd}");
+    }
+}

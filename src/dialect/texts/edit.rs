@@ -1,6 +1,6 @@
 //! A document's texts, masked, put back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -12,6 +12,8 @@ use crate::dialect::{
     whole,
 };
 
+/// What stands where masking left nothing of a text.
+const EMPTIED: &str = "-";
 /// Most texts that are remembered.
 const MAX_SAID: usize = 4096;
 
@@ -97,16 +99,53 @@ impl Texts {
         Ok(edits)
     }
 
-    /// Takes out what cannot be scanned.
+    /// Puts [`EMPTIED`] where masking left nothing of a text: servers refuse messages and parts without text. Values of
+    /// JSON that a model or a tool wrote may well be empty.
+    pub(in crate::dialect) fn mark_emptied(&self, edits: &mut [(Span, String)]) {
+        let mut emptied = edits.iter_mut().filter(|(_, new)| is_blank(new)).peekable();
+        if emptied.peek().is_none() {
+            return;
+        }
+        let texts = self.slots.iter().flat_map(|slot| match &slot.what {
+            What::Text(_) if slot.label.is_empty() => vec![slot.span],
+            What::Run { parts, .. } => parts.iter().map(|(span, _)| *span).collect(),
+            _ => Vec::new(),
+        });
+        let texts: HashSet<u32> = texts.map(|span| span.start).collect();
+        for (span, new) in emptied {
+            if texts.contains(&span.start) {
+                *new = json::quoted(EMPTIED);
+            }
+        }
+    }
+
+    /// Takes out what cannot be scanned and is of one of `these` kinds.
     ///
     /// # Errors
-    /// Why a part cannot be scanned that cannot be taken out.
-    pub(in crate::dialect) fn strip(&mut self) -> Result<(), &'static str> {
-        let removals: Option<Vec<Removal>> = self.removals.iter().copied().collect();
-        let mut removals =
-            removals.ok_or_else(|| self.unscanned.first().copied().unwrap_or("part"))?;
-        removals.dedup();
-        self.removed = removals;
+    /// Why a part cannot be scanned that cannot be taken out: the document is nothing without it, or it is all there is
+    /// in its array, as the only image of a message. Servers refuse a message without content.
+    pub(in crate::dialect) fn strip(
+        &mut self,
+        these: &dyn Fn(&str) -> bool,
+    ) -> Result<(), &'static str> {
+        let mut removed = Vec::new();
+        // By array: its elements that go, and whether the last one is among them.
+        let mut emptied: BTreeMap<u32, (BTreeSet<usize>, bool)> = BTreeMap::new();
+        for (kind, removal) in self.removals.iter().filter(|(kind, _)| these(kind)) {
+            let removal = removal.ok_or(*kind)?;
+            if let Removal::Element(element, _) = removal {
+                let (places, last) = emptied.entry(element.array).or_default();
+                places.insert(element.place);
+                *last |= element.next.is_none();
+                if *last && places.last().is_some_and(|place| places.len() == place + 1) {
+                    return Err(kind);
+                }
+            }
+            if removed.last() != Some(&removal) {
+                removed.push(removal);
+            }
+        }
+        self.removed = removed;
         Ok(())
     }
 
@@ -320,6 +359,16 @@ impl<'e> Edit<'e> {
         };
         self.edits.push((span, String::new()));
     }
+}
+
+/// Whether a string of JSON holds nothing but blanks.
+fn is_blank(string: &str) -> bool {
+    let inside = string.strip_prefix('"').and_then(|s| s.strip_suffix('"'));
+    inside.is_some_and(|inside| {
+        let plain = ["\\n", "\\r", "\\t"].iter();
+        let blanks = plain.fold(inside.to_owned(), |s, escape| s.replace(escape, " "));
+        blanks.trim().is_empty()
+    })
 }
 
 /// Drops edits inside others: what is taken out needs none.

@@ -1,5 +1,7 @@
 //! A walk through a document that notes every text in it.
 
+use std::sync::Arc;
+
 use super::{Class, Element, Fields, Leaf, Mask, Path, Removal, Slot, Texts, What};
 use crate::dialect::{
     Channel, ShapeError, Text,
@@ -51,7 +53,7 @@ impl<'d> Walk<'d, '_> {
                 self.found.unscanned.push(kind);
             }
             let removal = self.removal(kind, value);
-            self.found.removals.push(removal);
+            self.found.removals.push((kind, removal));
         }
         match (class, &value.kind) {
             (Class::Opaque(_), _) => self.words(value),
@@ -112,8 +114,8 @@ impl<'d> Walk<'d, '_> {
     /// What the keys around it say something of.
     fn labelled(&mut self, span: Span, what: What) -> Result<(), ShapeError> {
         self.slot(span, what)?;
-        if let Some(slot) = self.found.slots.last_mut() {
-            slot.label = self.path.label();
+        if let Some((slot, before)) = self.found.slots.split_last_mut() {
+            slot.label = shared(self.path.label(), before.last().map(|before| &before.label));
         }
         Ok(())
     }
@@ -291,13 +293,34 @@ impl<'d> Walk<'d, '_> {
 }
 
 /// The texts inside arguments, in order, with the keys they stand under.
-fn texts_inside(arguments: &str) -> Result<Vec<(String, String)>, ShapeError> {
-    let mut texts = Vec::new();
+///
+/// # Errors
+/// `too_deep`, `too_many_values`.
+fn texts_inside(arguments: &str) -> Result<Vec<(Arc<str>, String)>, ShapeError> {
+    let mut texts: Vec<(Arc<str>, String)> = Vec::new();
+    let mut count = 0;
     let mut collect = |text: Text<'_>| {
-        texts.push((text.label.to_owned(), text.text.to_owned()));
+        count += 1;
+        if !text.text.is_empty() && count <= json::MAX_VALUES {
+            let before = texts.last().map(|(label, _)| label);
+            texts.push((shared(text.label.to_owned(), before), text.text.to_owned()));
+        }
         None
     };
     Arguments::whole(arguments, &Channel::default(), &mut Mask::new(&mut collect))?;
-    texts.retain(|(_, text)| !text.is_empty());
+    if count > json::MAX_VALUES {
+        return Err(ShapeError::new(
+            "too_many_values",
+            "tool call arguments have too many values".to_owned(),
+        ));
+    }
     Ok(texts)
+}
+
+/// A label, in the memory of the one before where that is the same: a million values may stand under one key.
+fn shared(label: String, before: Option<&Arc<str>>) -> Arc<str> {
+    match before {
+        Some(before) if **before == *label => before.clone(),
+        _ => label.into(),
+    }
 }

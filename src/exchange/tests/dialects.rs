@@ -42,14 +42,18 @@ fn claude_is_told_and_tells_nothing_and_its_stream_ends_on_record() {
     ));
     let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}});
     let text = json!({"type": "text", "text": format!("it is {SSN}")});
-    let body = json!({"model": "claude-opus-4-5", "max_tokens": 9, "stream": true, "messages": [{"role": "user", "content": [image, text]}]});
+    let thought = json!([{"type": "thinking", "thinking": "x", "signature": "s"}, {"type": "text", "text": "y"}]);
+    let body = json!({"model": "claude-opus-4-5", "max_tokens": 9, "stream": true, "messages": [
+        {"role": "user", "content": [image, text]}, {"role": "assistant", "content": thought}]});
     bench.body(body.to_string().as_bytes(), true).durable();
     let upstream: Value = serde_json::from_str(bench.upstream()).unwrap();
     assert_eq!(
         upstream["messages"][0]["content"],
         json!([{"type": "text", "text": "it is [US_SSN]"}])
     );
-    assert_eq!(bench.opened().request.unscanned, ["image"]);
+    // What is signed passes here; the image was taken out.
+    assert_eq!(upstream["messages"][1]["content"], thought);
+    assert_eq!(bench.opened().request.unscanned, ["image", "signed"]);
     assert_eq!(bench.opened().request.model, "claude-opus-4-5");
 
     let block = |index: u32, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});

@@ -41,6 +41,7 @@ connections:
     endpoints: [messages]
     policies: [mask-personal, allow-staff]
     unscanned: strip
+    signed: allow
   - name: gemini
     match: { hosts: [gemini.example], path_prefix: /v1beta/ }
     token: x-goog-api-key
