@@ -218,6 +218,7 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         auditors: known.auditors.clone(),
         durability: known.durability,
         unscanned: known.unscanned,
+        signed: known.signed,
         fields: known.fields.clone(),
         catalog: known.catalog.clone(),
         everything: known.everything.clone(),
