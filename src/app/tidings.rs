@@ -63,7 +63,7 @@ impl Tidings {
         if let Some(from) = &config.alerts {
             hooks = notifier(&from.webhooks, "alerts")?;
             masked = from.masked_per_principal.map(|bound| Masked {
-                most: u64::from(bound.count),
+                most: u64::from(bound.count) - 1,
                 within: bound.window,
             });
             if let (Some(topic), Some(kafka)) = (&from.topic, &config.audit.kafka) {

@@ -1,5 +1,6 @@
 //! An event as it travels: who wrote it, and a nonce by which its writer knows it again.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Event;
@@ -14,6 +15,8 @@ pub struct Envelope {
     pub nonce: String,
     /// The replica that wrote it.
     pub replica: String,
+    /// When, by that replica's clock.
+    pub at: Timestamp,
     /// The event.
     pub event: Event,
 }
@@ -35,10 +38,21 @@ struct Written<E> {
     v: u32,
     nonce: String,
     replica: String,
+    at: String,
     event: E,
 }
 
+/// How long an event may be on its way, the difference of clocks included. Shorter than any approval is remembered, so that an
+/// event that somebody writes again, signature and all, is known or comes too late.
+const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(5);
+
 impl Envelope {
+    /// Whether it came into the log at `placed` when it should have: judged by what stands in the log alone.
+    #[must_use]
+    pub fn is_timely(&self, placed: Timestamp) -> bool {
+        placed.duration_since(self.at).abs() <= ON_ITS_WAY
+    }
+
     /// As it is written.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -46,6 +60,7 @@ impl Envelope {
             v: VERSION,
             nonce: self.nonce.clone(),
             replica: self.replica.clone(),
+            at: self.at.to_string(),
             event: &self.event,
         };
         serde_json::to_vec(&written).unwrap_or_default()
@@ -66,6 +81,7 @@ impl Envelope {
         Ok(Self {
             nonce: written.nonce,
             replica: written.replica,
+            at: written.at.parse().map_err(|_| Unreadable::Garbage)?,
             event,
         })
     }

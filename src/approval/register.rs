@@ -143,6 +143,9 @@ pub enum Ignored {
     /// It is not in a state for that.
     #[error("the approval is {} already", .0.name())]
     Over(State),
+    /// It came into the log long after it was written, or before: written again by somebody, or by a replica whose clock is wrong.
+    #[error("the event is not of its time: check the clock of this replica")]
+    Untimely,
     /// It came too late by the log's clock.
     #[error("the approval has expired")]
     Late,

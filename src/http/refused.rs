@@ -104,6 +104,7 @@ impl From<Ignored> for Refused {
             Ignored::Cannot(cannot) => return cannot.into(),
             Ignored::Over(_) => "approval_over",
             Ignored::Late => "approval_expired",
+            Ignored::Untimely => "clock_is_wrong",
             Ignored::OtherBinding => "other_binding",
             Ignored::Repeated
             | Ignored::Early

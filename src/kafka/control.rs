@@ -272,7 +272,8 @@ fn check_topic(
             if found.is_some() {
                 break;
             }
-            thread::sleep(POLL);
+            // Nothing is assigned yet: a wait that ends.
+            let _ = consumer.poll(POLL);
         }
     }
     let (partitions, replicas) = found.ok_or_else(|| ControlTopicError::NoTopic(topic.clone()))?;

@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::{
     approval::{
-        Approval, Digest, Envelope, Event, Fate, Id, MAX_APPROVALS, Placed, Register, State,
-        Unreadable,
+        Approval, Digest, Envelope, Event, Fate, Id, Ignored, MAX_APPROVALS, Placed, Register,
+        State, Unreadable,
     },
     kafka::control::{ControlOptions, ControlTopic, ControlTopicError, Sink},
     runtime::clock::Clock,
@@ -240,6 +240,7 @@ impl Control {
         let envelope = Envelope {
             nonce: Uuid::new_v4().to_string(),
             replica: self.0.replica.clone(),
+            at: self.0.clock.now(),
             event,
         };
         let (reply, fate) = oneshot::channel();
@@ -470,6 +471,14 @@ impl Folded {
                 return None;
             }
         };
+        if !envelope.is_timely(placed.at) {
+            tracing::error!(
+                offset = placed.offset,
+                replica = envelope.replica,
+                "an event of the control log is not of its time and counts for nothing"
+            );
+            return Some((envelope.nonce, Fate::Ignored(Ignored::Untimely)));
+        }
         let fate = self.register.apply(placed, &envelope.event);
         if let Fate::Counts(approval) = &fate {
             if let Some(watched) = self.watched.get(&approval.asked.id) {

@@ -183,7 +183,8 @@ async fn what_has_run_out_is_said_once() {
 async fn after_an_event_of_a_newer_version_nothing_is_released() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = ControlLog::open(dir.path(), |_, _| {}).unwrap();
-    let newer = br#"{"v":1,"nonce":"n","replica":"b","event":{"granted":{}}}"#;
+    let newer =
+        br#"{"v":1,"nonce":"n","replica":"b","at":"1970-01-01T00:00:00Z","event":{"granted":{}}}"#;
     log.append(Timestamp::UNIX_EPOCH, [&newer[..]]).unwrap();
     drop(log);
     let control = Control::open(dir.path(), "a", clock().0).unwrap();
@@ -202,4 +203,33 @@ async fn what_cannot_be_read_at_all_counts_for_nothing() {
     drop(log);
     let control = Control::open(dir.path(), "a", clock().0).unwrap();
     assert_eq!(ask(&control, "x", 1).await.state, State::Pending);
+}
+
+#[tokio::test]
+async fn an_event_written_again_later_counts_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clock, hand) = clock();
+    let control = Control::open(dir.path(), "a", clock.clone()).unwrap();
+    let approval = ask(&control, "x", 1).await;
+    control
+        .append(decided(&approval, "bob", Given::Approve))
+        .await
+        .unwrap();
+    control.append(claimed(&approval, "s1")).await.unwrap();
+    control.close().await;
+    // All of it is forgotten; then somebody who may write, but not sign, copies what stands in the log to its end.
+    let mut events = Vec::new();
+    drop(ControlLog::open(dir.path(), |_, event| events.push(event.to_vec())).unwrap());
+    for minutes in [4, 6, 200] {
+        hand.advance(Duration::from_secs(minutes * 60));
+        let mut log = ControlLog::open(dir.path(), |_, _| {}).unwrap();
+        log.append(clock.now(), events.iter().map(Vec::as_slice))
+            .unwrap();
+        drop(log);
+        let control = Control::open(dir.path(), "a", clock.clone()).unwrap();
+        let known = control.approval(&approval.asked.id);
+        assert!(known.is_none_or(|known| known.state == State::Consumed));
+        assert!(control.for_request(&Digest([1; 32])).is_none());
+        control.close().await;
+    }
 }

@@ -112,6 +112,10 @@ fn due(
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files have the time of the machine that the test runs on"
+)]
 mod tests {
     use std::{fs::File, time::SystemTime};
 
