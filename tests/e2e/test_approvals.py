@@ -2,7 +2,7 @@
 
 import http.client
 import json
-import threading
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,9 @@ import pytest
 from conftest import kind
 from stack import Gateway, Upstream, config, wait_until
 from stack.caller import begin, call, finish, prompt
-from stack.upstream import chat
+from stack.envoy import http_manager
+from stack.process import ROOT
+from stack.upstream import Answer, chat
 
 SSN = "536-22-8145"
 RISKY = f"my number is {SSN}, is that a problem?"
@@ -83,10 +85,13 @@ def office_of(tmp_path, oidc):
     """Starts a gateway that asks: `office_of(wait="defer")`."""
     running = []
 
-    def start(upstream, **changed):
+    def start(upstream, envoy=None, more=None, **changed):
         work = tmp_path / f"office-{len(running)}"
         work.mkdir()
-        gateway = Gateway(work, office(oidc, work, **changed), upstream.port).start()
+        usual = office(oidc, work, **changed)
+        if more:
+            more(usual)
+        gateway = Gateway(work, usual, upstream.port, envoy).start()
         running.append(gateway)
         return Office(gateway, oidc, upstream)
 
@@ -310,3 +315,78 @@ def test_many_are_held_at_once_in_bounded_memory_and_all_go(request, office_of):
             connection.close()
         assert len(upstream.requests) == many + 1
         assert desk.countersign.verify().returncode == 0
+
+
+def to_anthropic(usual: dict):
+    """The same rules for the Messages API."""
+    usual["connections"][0] |= {"dialect": "anthropic", "endpoints": ["messages"], "token": "x-api-key"}
+    usual["connections"][0]["credential"] |= {"header": "x-api-key", "format": "{}"}
+    usual["policies"][-1]["when"] = '"finance" in principal.groups'
+
+
+def test_the_anthropic_sdk_asks_once_and_raises_a_typed_error(office_of, upstream):
+    upstream.answer = lambda request: Answer.json({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [{"type": "text", "text": "a made-up one"}],
+        "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 5}})
+    desk = office_of(upstream, more=to_anthropic, wait="defer")
+    client = anthropic.Anthropic(base_url=desk.url, api_key=desk.token(), timeout=30)
+    asked = {"model": "claude", "max_tokens": 50, "messages": [{"role": "user", "content": RISKY}]}
+    with pytest.raises(anthropic.PermissionDeniedError) as refused:
+        client.messages.create(**asked)
+    assert refused.value.body["error"]["code"] == "approval_required"
+    assert [approval["id"] for approval in desk.pending()] == [refused.value.response.headers["countersign-approval"]]
+    assert desk.decide(desk.pending()[0])[0] == 200
+    assert client.messages.create(**asked).content[0].text == "a made-up one"
+
+
+def test_the_helper_of_the_examples_waits_for_the_decision(office_of, upstream):
+    sys.path.insert(0, str(ROOT / "examples/approvals"))
+    from retry import approved
+
+    upstream.answer = chat("it is a made-up one")
+    desk = office_of(upstream, wait="defer")
+    client = openai.OpenAI(base_url=f"{desk.url}/v1", api_key=desk.token(), timeout=30)
+    heard = []
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(approved, lambda: client.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": RISKY}]), 60, heard.append)
+        (approval,) = desk.wait_for()
+        assert desk.decide(approval)[0] == 200
+        assert asked.result(60).choices[0].message.content
+    assert len(heard) == 1 and approval["id"] in heard[0]
+
+
+def idle(seconds: str):
+    """Envoy's route gives a silent stream up after so long."""
+
+    def change(manager_config: dict):
+        for host in http_manager(manager_config)["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                if "route" in route:
+                    route["route"]["idle_timeout"] = seconds
+
+    return change
+
+
+def test_a_hold_that_envoy_gives_up_on_is_on_record_and_the_question_stands(office_of, upstream):
+    desk = office_of(upstream, envoy=idle("2s"))
+    reply = call(desk.url, desk.token(), prompt(RISKY))
+    assert reply.status in (408, 504), reply
+    wait_until("it is on record", lambda: [record for record in desk.countersign.records() if kind(record) == "refused"
+                                           and record["refused"]["decision"]["code"] in ("request_timeout", "caller_gone")])
+    assert desk.decide(desk.pending()[0])[0] == 200
+    assert upstream.requests == []
+    assert call(desk.url, desk.token(), prompt(RISKY)).status == 200
+
+
+@pytest.mark.long
+def test_a_request_is_held_for_ninety_seconds_and_then_released(office_of, upstream):
+    desk = office_of(upstream, max_hold="3m")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(call, desk.url, desk.token(), prompt(RISKY), seconds=200)
+        (approval,) = desk.wait_for()
+        # The wait itself is what is tested.
+        time.sleep(90)
+        assert not asked.done()
+        assert desk.decide(approval)[0] == 200
+        assert asked.result(60).status == 200

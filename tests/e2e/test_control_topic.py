@@ -143,3 +143,19 @@ def test_a_topic_that_cannot_keep_order_is_refused(kafka, replicas):
     kafka.create_topic(topic, partitions=2)
     with pytest.raises(Exception, match="2 partitions and not 1"):
         replicas(kafka, names=("a",), topic=topic)
+
+
+def test_a_topic_made_anew_is_read_anew_and_nothing_of_the_old_one_counts(kafka, replicas, upstream):
+    (desk,) = replicas(kafka, names=("a",), wait="defer")
+    alice = desk.token()
+    for n in range(5):
+        assert call(desk.url, alice, prompt(f"{RISKY} {n}")).status == 403
+    first = desk.pending()[0]
+    assert desk.decide(first)[0] == 200
+    topic = desk.countersign.config["approvals"]["kafka"]["topic"]
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic, **{"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"})
+    wait_until("it starts anew", lambda: desk.countersign.get("/readyz")[0] == 200 and desk.pending() == [], 60)
+    # What was approved in the log that is gone was approved nowhere.
+    assert [call(desk.url, alice, prompt(f"{RISKY} {n}")).status for n in range(5)] == [403] * 5
+    assert upstream.requests == []
