@@ -11,7 +11,7 @@ use super::{kafka_options, live::Live};
 use crate::{
     approval::{Event, State},
     config::{self, Config, WebhookFormat},
-    exchange::Summary,
+    exchange::{Refusal, Summary},
     kafka::alerts::AlertTopic,
     runtime::{
         alerts::{Alerts, Masked, Noticed, Request, Sink},
@@ -110,7 +110,9 @@ impl Tidings {
             issuer: issuer.clone(),
             subject: subject.clone(),
         };
-        if summary.outcome == "refused" && summary.status == 403 {
+        // A ticket is no refusal: whether it becomes one is decided later, and told then.
+        let asked = summary.code == Refusal::ApprovalRequired.code();
+        if summary.outcome == "refused" && summary.status == 403 && !asked {
             self.alerts
                 .notice(&Noticed::Denied(request(), summary.code));
         }

@@ -319,7 +319,7 @@ def test_many_are_held_at_once_in_bounded_memory_and_all_go(request, office_of):
 
 def to_anthropic(usual: dict):
     """The same rules for the Messages API."""
-    usual["connections"][0] |= {"dialect": "anthropic", "endpoints": ["messages"], "token": "x-api-key"}
+    usual["connections"][0] |= {"dialect": "anthropic", "endpoints": ["messages"], "token": "authorization"}
     usual["connections"][0]["credential"] |= {"header": "x-api-key", "format": "{}"}
     usual["policies"][-1]["when"] = '"finance" in principal.groups'
 

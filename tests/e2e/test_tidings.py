@@ -82,7 +82,7 @@ def test_alerts_come_within_a_second_to_the_hook_and_the_topic(hooked, kafka):
     assert hooked.decide(hooked.pending()[0], "break_glass", who="eve", groups=["incident"])[0] == 200
     wait_until("the glass", lambda: [alert for alert in told(hooked, "alert") if alert["rule"] == "break_glass"])
     rules = [json.loads(message.value())["rule"] for message in kafka.consume(hooked.alerts, 3)]
-    assert rules[0] == "denied" and {"masked", "break_glass"} <= set(rules + [json.loads(m.value())["rule"] for m in kafka.consume(hooked.alerts, 3)])
+    assert rules == ["denied", "masked", "break_glass"]
 
 
 def test_a_hook_that_is_away_delays_nobody(hooked):
@@ -101,7 +101,7 @@ def test_the_command_line_lists_shows_and_decides(hooked):
         environment = {**os.environ, "COUNTERSIGN_TOKEN": hooked.token(who, list(groups)), "COUNTERSIGN_URL": f"http://{hooked.countersign.http}"}
         return run("approvals", *arguments, env=environment)
 
-    (listed,) = json.loads(approvals("list", "--json").stdout)["approvals"]
+    (listed,) = [json.loads(line) for line in approvals("list", "--json").stdout.splitlines()]
     shown = approvals("show", listed["id"])
     assert shown.returncode == 0 and "[US_SSN]" in shown.stdout and SSN not in shown.stdout
     assert approvals("approve", listed["id"], "--yes", who="alice", groups=("finance", "security")).returncode == 1

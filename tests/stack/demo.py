@@ -126,8 +126,8 @@ def walk_approval(walk: Walk, gateway: Gateway, oidc: OidcProvider, model: Upstr
     asked = prompt(f"Is {SSN} a valid number?")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: gateway.openai(tokens["alice-app"], timeout=60).chat.completions.create(**asked))
-        listed = wait_until("it is pending", lambda: json.loads(approvals("sam", "list", "--json").stdout or "{}").get("approvals"))
-        approval = listed[0]["id"]
+        listed = wait_until("it is pending", lambda: approvals("sam", "list", "--json").stdout.splitlines())
+        approval = json.loads(listed[0])["id"]
         walk.show("sam looks at it", approvals("sam", "show", approval).stdout)
         walk.expect(len(model.requests) == before, "the model saw nothing yet")
         done = approvals("alice-app", "approve", approval, "--yes")
