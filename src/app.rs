@@ -214,9 +214,12 @@ async fn open_control(config: &Config) -> anyhow::Result<Option<Control>> {
     };
     let (dir, replica) = (approvals.dir.clone(), replica(&config.audit));
     let shared = match (&approvals.kafka, &config.audit.kafka) {
-        (Some(shared), Some(kafka)) => {
-            Some(control_options(shared, kafka_options(kafka)?, &replica)?)
-        }
+        (Some(shared), Some(kafka)) => Some(control_options(
+            shared,
+            kafka_options(kafka)?,
+            &config.audit.deployment,
+            &replica,
+        )?),
         _ => None,
     };
     let opening = tokio::task::spawn_blocking(move || match shared {
@@ -234,6 +237,7 @@ async fn open_control(config: &Config) -> anyhow::Result<Option<Control>> {
 fn control_options(
     shared: &config::ControlKafka,
     kafka: KafkaOptions,
+    deployment: &str,
     replica: &str,
 ) -> anyhow::Result<ControlOptions> {
     let certificate = std::fs::read_to_string(&shared.certificate)
@@ -244,6 +248,7 @@ fn control_options(
         root: shared.root.clone(),
         key: keyfile::load(&shared.key)?,
         certificate,
+        deployment: deployment.to_owned(),
         replica: replica.to_owned(),
         dev: shared.dev,
     })

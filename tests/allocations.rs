@@ -251,6 +251,7 @@ fn principal(groups: usize) -> Principal {
         authenticated_at: None,
         issued_at: None,
         also: BTreeSet::new(),
+        person_missing: false,
     }
 }
 

@@ -37,6 +37,7 @@ impl Desk {
             auditor: config.access.auditor.clone(),
             approver: config.access.approver.clone(),
             admin: config.access.admin.clone(),
+            issuers: config.access.issuers.clone(),
         };
         let freshness = config
             .approvals

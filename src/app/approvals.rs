@@ -131,7 +131,7 @@ pub(super) async fn record(live: Arc<Live>, control: Control, stop: Cancellation
                 for one in &happened {
                     live.tell(one);
                 }
-                control.recorded(happened.len());
+                control.recorded(&happened);
             }
             Err(error) => {
                 warn!(

@@ -59,8 +59,10 @@ pub struct RequestDigest<'a> {
     pub received: Digest,
     /// SHA-256 of the body as it would be forwarded.
     pub forwarded: Digest,
-    /// The *name* of the credential to be lent; its value may be renewed meanwhile.
-    pub credential: &'a str,
+    /// Where the credential to be lent comes from and which header it goes in; its value may be renewed meanwhile.
+    pub credential: (&'a str, &'a str),
+    /// The cluster that Envoy chose.
+    pub cluster: &'a str,
     /// The connection's own policy chain. Not the whole configuration, or any reload would undo every approval.
     pub chain: Digest,
 }
@@ -78,12 +80,19 @@ impl RequestDigest<'_> {
             self.authority,
             self.target,
             self.model,
-            self.credential,
+            self.credential.0,
+            self.credential.1,
+            self.cluster,
         ] {
             fields.field(text.as_bytes());
         }
         for digest in [self.received, self.forwarded, self.chain] {
             fields.field(&digest.0);
+        }
+        // Also who is behind the account: several people may share one, and nobody joins what another asked for.
+        fields.count(self.caller.also.len());
+        for name in &self.caller.also {
+            fields.field(name.as_bytes());
         }
         fields.count(self.headers.len());
         for (name, value) in self.headers {

@@ -29,8 +29,8 @@ pub enum Unreadable {
     Garbage,
     /// Of a version or a kind this program does not know: a newer one wrote it, and whoever goes on without it would come to
     /// another state than those who understand it.
-    #[error("an event of a newer version: upgrade this replica")]
-    Newer,
+    #[error("an event of a newer version, of {0}: upgrade this replica")]
+    Newer(Timestamp),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,13 +46,14 @@ struct Written<E> {
 /// event that somebody writes again, signature and all, is known or comes too late.
 const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(5);
 
-impl Envelope {
-    /// Whether it came into the log at `placed` when it should have: judged by what stands in the log alone.
-    #[must_use]
-    pub fn is_timely(&self, placed: Timestamp) -> bool {
-        placed.duration_since(self.at).abs() <= ON_ITS_WAY
-    }
+/// Whether an event that was written at `written` came into a shared log, at `placed`, when it should have: judged by what stands
+/// in the log alone.
+#[must_use]
+pub fn is_timely(written: Timestamp, placed: Timestamp) -> bool {
+    placed.duration_since(written).abs() <= ON_ITS_WAY
+}
 
+impl Envelope {
     /// As it is written.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -74,14 +75,15 @@ impl Envelope {
         let written: Written<serde_json::Value> =
             serde_json::from_slice(bytes).map_err(|_| Unreadable::Garbage)?;
         // What has the frame of an event was written by one of us.
+        let at = written.at.parse().map_err(|_| Unreadable::Garbage)?;
         let event = match written.v {
-            VERSION => serde_json::from_value(written.event).map_err(|_| Unreadable::Newer)?,
-            _ => return Err(Unreadable::Newer),
+            VERSION => serde_json::from_value(written.event).map_err(|_| Unreadable::Newer(at))?,
+            _ => return Err(Unreadable::Newer(at)),
         };
         Ok(Self {
             nonce: written.nonce,
             replica: written.replica,
-            at: written.at.parse().map_err(|_| Unreadable::Garbage)?,
+            at,
             event,
         })
     }

@@ -83,6 +83,10 @@ pub struct View {
     pub connection: String,
     /// The endpoint as the dialect names it.
     pub endpoint: String,
+    /// Method, host, path and query.
+    pub target: String,
+    /// The fields of the head that go upstream and may mean something there, as `name: value`, each cut where it is long.
+    pub headers: Vec<String>,
     /// The model.
     pub model: String,
     /// Length of the body as received, in bytes.

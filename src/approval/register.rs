@@ -20,6 +20,9 @@ use super::{
 pub const MAX_APPROVALS: usize = 25_000;
 /// How long an approval is remembered after its time is over, for whoever looks it up.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// Of one caller, so many times what they may have pending are remembered: who asks and cancels again and again fills their own
+/// share and not everybody's.
+const REMEMBERED_EACH: u32 = 10;
 /// Longest time a decision may take, whatever an event says: a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
@@ -181,6 +184,8 @@ pub struct Register {
     forgotten: BTreeSet<(Timestamp, Id)>,
     /// Pending ones by caller.
     pending: BTreeMap<String, u32>,
+    /// All that are remembered by caller.
+    remembered: BTreeMap<String, u32>,
     /// The latest time the log has told.
     now: Timestamp,
 }
@@ -242,6 +247,10 @@ impl Register {
         if self.pending.get(&caller).copied().unwrap_or(0) >= asked.most_pending {
             return Err(Ignored::TooManyPending);
         }
+        let remembered = self.remembered.get(&caller).copied().unwrap_or(0);
+        if remembered >= asked.most_pending.saturating_mul(REMEMBERED_EACH) {
+            return Err(Ignored::TooManyPending);
+        }
         if self.approvals.len() >= MAX_APPROVALS {
             return Err(Ignored::Full);
         }
@@ -253,6 +262,7 @@ impl Register {
             votes: Vec::new(),
             state: State::Pending,
         });
+        *self.remembered.entry(caller.clone()).or_default() += 1;
         *self.pending.entry(caller).or_default() += 1;
         self.by_request.insert(asked.request, asked.id.clone());
         self.forgotten
@@ -368,14 +378,7 @@ impl Register {
     }
 
     fn no_longer_pending(&mut self, approval: &Approval) {
-        let caller = &approval.asked.caller;
-        let caller = Party::account(&caller.issuer, &caller.subject);
-        if let Some(count) = self.pending.get_mut(&caller) {
-            *count -= 1;
-            if *count == 0 {
-                self.pending.remove(&caller);
-            }
-        }
+        one_less(&mut self.pending, approval);
     }
 
     /// Drops what is long over: by the log's time, so alike on every replica.
@@ -385,12 +388,24 @@ impl Register {
             && let Some((_, id)) = self.forgotten.pop_first()
             && let Some(gone) = self.approvals.remove(&id)
         {
+            one_less(&mut self.remembered, &gone);
             if gone.state == State::Pending {
                 self.no_longer_pending(&gone);
             }
             if self.by_request.get(&gone.asked.request) == Some(&id) {
                 self.by_request.remove(&gone.asked.request);
             }
+        }
+    }
+}
+
+fn one_less(counts: &mut BTreeMap<String, u32>, approval: &Approval) {
+    let caller = &approval.asked.caller;
+    let caller = Party::account(&caller.issuer, &caller.subject);
+    if let Some(count) = counts.get_mut(&caller) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&caller);
         }
     }
 }

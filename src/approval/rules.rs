@@ -38,6 +38,9 @@ pub enum Cannot {
     /// Whoever decides alone says why.
     #[error("deciding alone needs a reason")]
     NoReason,
+    /// Their token does not say who is behind the account, and their issuer's do.
+    #[error("your token does not say which person you are: ask for the scope that has it do so")]
+    NoPerson,
     /// They proved who they are too long ago.
     #[error("sign in again: who decides must have done so a moment ago")]
     Stale,
@@ -57,6 +60,7 @@ impl Cannot {
             Self::SeatsFilled => "seats_filled",
             Self::NoBreakGlass => "no_break_glass",
             Self::NoReason => "no_reason",
+            Self::NoPerson => "no_person",
             Self::Stale => "authentication_too_old",
             Self::NoAuthTime => "no_auth_time",
         }

@@ -51,18 +51,18 @@ impl Certificate {
     }
 }
 
-/// The text that a replica signs for an event: one line of JSON.
+/// The text that a replica signs for an event: which log it is for, and one line of JSON.
 #[must_use]
-pub fn text_of(envelope: &Envelope) -> String {
+pub fn text_of(log: &str, envelope: &Envelope) -> String {
     let json = envelope.to_bytes();
-    format!("{EVENT}\n{}\n", String::from_utf8_lossy(&json))
+    format!("{EVENT}\n{log}\n{}\n", String::from_utf8_lossy(&json))
 }
 
-/// The event's bytes in a text that a replica has signed; `None` where it is none.
+/// The event's bytes in a text that a replica has signed for this log; `None` where it is none.
 #[must_use]
-pub fn event_in(text: &str) -> Option<&[u8]> {
+pub fn event_in<'t>(log: &str, text: &'t str) -> Option<&'t [u8]> {
     let mut lines = text.lines();
-    let right = lines.next() == Some(EVENT);
+    let right = lines.next() == Some(EVENT) && lines.next() == Some(log);
     let event = lines.next()?;
     (right && lines.next().is_none()).then_some(event.as_bytes())
 }

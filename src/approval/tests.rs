@@ -420,7 +420,7 @@ fn a_proof_of_identity_is_fresh_or_it_is_not() {
 
 #[test]
 fn every_field_of_a_request_is_in_its_digest_and_none_runs_into_the_next() {
-    let (alice, bob) = (party("alice"), party("bob"));
+    let (alice, bob, shared) = (party("alice"), party("bob"), also("alice", &["person:x"]));
     let headers: &[(&str, &[u8])] = &[("accept", b"a"), ("x", b"b")];
     let base = RequestDigest {
         caller: &alice,
@@ -432,7 +432,8 @@ fn every_field_of_a_request_is_in_its_digest_and_none_runs_into_the_next() {
         model: "m",
         received: Digest([1; 32]),
         forwarded: Digest([2; 32]),
-        credential: "k",
+        credential: ("k", "h"),
+        cluster: "c",
         chain: Digest([3; 32]),
     };
     let other = Digest([9; 32]);
@@ -476,7 +477,19 @@ fn every_field_of_a_request_is_in_its_digest_and_none_runs_into_the_next() {
             ..base
         },
         RequestDigest {
-            credential: "l",
+            credential: ("l", "h"),
+            ..base
+        },
+        RequestDigest {
+            credential: ("k", "i"),
+            ..base
+        },
+        RequestDigest {
+            cluster: "d",
+            ..base
+        },
+        RequestDigest {
+            caller: &shared,
             ..base
         },
         RequestDigest {
@@ -626,6 +639,7 @@ proptest! {
 fn a_caller_is_known_by_every_name_their_token_gives() {
     use crate::identity::{AuthMethod, Principal};
     let principal = |issuer: &str, subject: &str, also: &[&str]| Principal {
+        person_missing: false,
         issuer: issuer.to_owned(),
         subject: subject.to_owned(),
         groups: Vec::new(),

@@ -374,6 +374,7 @@ pub(super) fn access(raw: raw::Access, at: &At, notes: &mut Notes<'_>) -> Access
         auditor: groups(raw.auditor, &at.key("auditor"), notes),
         approver: groups(raw.approver, &at.key("approver"), notes),
         admin: groups(raw.admin, &at.key("admin"), notes),
+        issuers: raw.issuers.into_iter().collect(),
     }
 }
 

@@ -194,6 +194,8 @@ pub struct Access {
     pub approver: BTreeSet<String>,
     /// May cancel approvals.
     pub admin: BTreeSet<String>,
+    /// Issuers whose groups count at our API; all where it is empty.
+    pub issuers: BTreeSet<String>,
 }
 
 /// Whom originals are sealed to.

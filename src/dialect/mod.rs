@@ -31,6 +31,7 @@ mod notes;
 mod ollama;
 mod openai;
 mod references;
+pub(crate) use references::MOST as MOST_REFERENCES;
 mod request;
 mod selection;
 mod sse;

@@ -44,8 +44,8 @@ const ADDRESSES: [&str; 9] = [
     "endpoint",
 ];
 
-/// Most references that are told.
-const MOST: usize = 64;
+/// Most references that are told; where there are as many there may be more.
+pub(crate) const MOST: usize = 64;
 
 /// Every reference in the document: under which name, and what it names.
 pub(super) fn references(document: &Document<'_>) -> Vec<(&'static str, String)> {
@@ -62,6 +62,12 @@ fn walk(document: &Document<'_>, value: &Value, found: &mut Vec<(&'static str, S
     match &value.kind {
         Kind::Array(items) => items.iter().for_each(|item| walk(document, item, found)),
         Kind::Object(members) => {
+            let kind = document.member(value, "type");
+            if kind.and_then(|kind| document.string(kind)).as_deref() == Some("item_reference")
+                && let Some(id) = document.member(value, "id")
+            {
+                named(document, "item_reference", id, found);
+            }
             for member in members {
                 let name = document.key(&member.key);
                 let known = |names: &'static [&'static str]| {
@@ -75,7 +81,7 @@ fn walk(document: &Document<'_>, value: &Value, found: &mut Vec<(&'static str, S
                     && let Some(text) = document.string(&member.value)
                     && is_remote(&text)
                 {
-                    found.push((kind, text.into_owned()));
+                    note(found, kind, text.into_owned());
                 }
                 walk(document, &member.value, found);
             }
@@ -93,21 +99,33 @@ fn named(
 ) {
     if let Some(text) = document.string(value) {
         if !text.is_empty() {
-            found.push((kind, text.into_owned()));
+            note(found, kind, text.into_owned());
         }
     } else if let Kind::Array(items) = &value.kind {
-        for item in items {
-            found.extend(document.string(item).map(|text| (kind, text.into_owned())));
+        for text in items.iter().filter_map(|item| document.string(item)) {
+            note(found, kind, text.into_owned());
         }
-    } else if let Some(id) = document.member(value, "id") {
-        found.extend(document.string(id).map(|text| (kind, text.into_owned())));
+    } else if let Some(text) = document
+        .member(value, "id")
+        .and_then(|id| document.string(id))
+    {
+        note(found, kind, text.into_owned());
+    }
+}
+
+/// Once each: many of the same leave room for the others.
+fn note(found: &mut Vec<(&'static str, String)>, kind: &'static str, name: String) {
+    let one = (kind, name);
+    if found.len() < MOST && !found.contains(&one) {
+        found.push(one);
     }
 }
 
 /// Whether it is fetched from elsewhere, rather than being the thing itself.
 fn is_remote(text: &str) -> bool {
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.trim());
-    scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case("data"))
+    text.trim_start().starts_with("//")
+        || scheme.is_some_and(|scheme| !scheme.eq_ignore_ascii_case("data"))
 }
 
 #[cfg(test)]
@@ -173,6 +191,12 @@ mod tests {
                 "url",
                 "https://m",
             ),
+            (
+                r#"{"input":[{"type":"item_reference","id":"msg_1"}]}"#,
+                "item_reference",
+                "msg_1",
+            ),
+            (r#"{"url":"//host/x.png"}"#, "url", "//host/x.png"),
             (r#"{"container":"container_1"}"#, "container", "container_1"),
             (
                 r#"{"im\u0061ge_url":"https://x"}"#,
@@ -198,7 +222,13 @@ mod tests {
 
     #[test]
     fn a_flood_of_them_is_bounded() {
-        let many = vec![r#"{"file_id":"f"}"#; 10_000].join(",");
-        assert!(found(&format!("[{many}]")).len() <= MOST + 1);
+        let many: Vec<_> = (0..10_000)
+            .map(|n| format!(r#"{{"file_id":"f{n}"}}"#))
+            .collect();
+        assert_eq!(found(&format!("[{}]", many.join(","))).len(), MOST);
+        // Many of the same hide none.
+        let same = vec![r#"{"file_id":"f"}"#; 10_000].join(",");
+        let told = found(&format!(r#"[{same},{{"previous_response_id":"r"}}]"#));
+        assert_eq!(told.last().unwrap().1, "r");
     }
 }

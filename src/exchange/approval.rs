@@ -30,6 +30,7 @@ use crate::{
         Wait,
     },
     audit::{record, sha256},
+    dialect::MOST_REFERENCES,
     mask,
     policy::Call,
 };
@@ -90,9 +91,19 @@ impl Exchange {
         let Leave::Pending(pending) = leave else {
             return self.cut("internal", "nothing_to_ask", out);
         };
-        if !pending.allows_mutable() && !references.is_empty() {
-            let kinds = kinds(&references);
-            return self.refuse(Refusal::MutableContent(kinds), Some(read), out);
+        // As many as are looked for: there may be more, which nobody would see.
+        let many = references.len() >= MOST_REFERENCES;
+        let refusal = if !references.is_empty() && (many || !pending.allows_mutable()) {
+            Some(Refusal::MutableContent(kinds(&references)))
+        } else if caller.principal.person_missing {
+            Some(Refusal::PersonUnknown)
+        } else if caller.head.asks_for_retries() {
+            Some(Refusal::RetriesAsked)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse(refusal, Some(read), out);
         }
         let head = &caller.head;
         let prefer = Prefer::read(head.headers());
@@ -109,6 +120,10 @@ impl Exchange {
         };
         let mut patience = most.min(pending.max_hold());
         let mut held = None;
+        if received.len() > self.rules.approvals.largest_held {
+            // What one caller can have held is bounded by number; so is each, or one could hold all memory there is.
+            patience = Duration::ZERO;
+        }
         if !patience.is_zero() {
             let who = &caller.principal;
             match self.rules.approvals.holds.enter(&who.issuer, &who.subject) {
@@ -139,6 +154,21 @@ impl Exchange {
             view: View {
                 connection: head.connection.name.clone(),
                 endpoint: caller.endpoint.name.to_owned(),
+                target: view::short(&format!(
+                    "{} {}{}",
+                    head.method,
+                    head.authority,
+                    masked(&head.target())
+                )),
+                headers: head
+                    .meaningful()
+                    .into_iter()
+                    .map(|(name, value)| {
+                        let value = masked(&String::from_utf8_lossy(value));
+                        view::short(&format!("{name}: {value}"))
+                    })
+                    .take(view::MOST_HEADERS)
+                    .collect(),
                 model: masked(&call.model),
                 bytes: received.len() as u64,
                 risk,
@@ -150,7 +180,7 @@ impl Exchange {
                     .into_iter()
                     .map(|(kind, name)| Mutable {
                         kind: kind.to_owned(),
-                        name: masked(&name),
+                        name: view::short(&masked(&name)),
                     })
                     .collect(),
             },
@@ -279,6 +309,15 @@ impl Exchange {
         let same = (&principal.issuer, &principal.subject)
             == (&caller.principal.issuer, &caller.principal.subject);
         if !same {
+            return self.refuse(Refusal::ApprovalMismatch, Some(before), out);
+        }
+        // Whoever said yes meanwhile must not be who sends it, by what the token says now.
+        let now_is = Party::from(&*principal);
+        let own = approval
+            .votes
+            .iter()
+            .any(|vote| vote.by.who.is_same_as(&now_is));
+        if own || principal.person_missing {
             return self.refuse(Refusal::ApprovalMismatch, Some(before), out);
         }
         self.rules = rules;
@@ -464,7 +503,8 @@ fn request_digest(caller: &Caller, received: &Bytes, call: &Call, parts: &Parts)
         credential: connection
             .credential
             .as_ref()
-            .map_or("", |lent| &lent.header),
+            .map_or(("", ""), |lent| (&lent.source, &lent.header)),
+        cluster: head.cluster(),
         chain: Digest(connection.chain.digest()),
     }
     .digest()

@@ -52,6 +52,10 @@ pub enum Refusal {
     TooManyApprovals,
     /// The request refers to what could change after it was approved: which kinds.
     MutableContent(String),
+    /// The caller's token does not say which person they are, so nobody could be kept from deciding for themselves.
+    PersonUnknown,
+    /// The caller asks Envoy to send the request more than once.
+    RetriesAsked,
     /// The control log cannot be reached.
     ApprovalsUnavailable(&'static str),
     /// Envoy chose a route or cluster that the connection's credential is not for.
@@ -87,6 +91,7 @@ impl Refusal {
             Self::OddPath
             | Self::AmbiguousHeader(_)
             | Self::RequestTrailers
+            | Self::RetriesAsked
             | Self::Shape(_)
             | Self::Unscannable(_) => 400,
             Self::BadToken(error) => error.challenge().status,
@@ -100,6 +105,7 @@ impl Refusal {
             | Self::ApprovalCancelled
             | Self::ApprovalUsed
             | Self::ApprovalMismatch
+            | Self::PersonUnknown
             | Self::MutableContent(_) => 403,
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
@@ -146,6 +152,8 @@ impl Refusal {
             Self::ApprovalMismatch => "approval_mismatch",
             Self::TooManyApprovals => "too_many_approvals",
             Self::MutableContent(_) => "mutable_content",
+            Self::PersonUnknown => "person_unknown",
+            Self::RetriesAsked => "retries_asked",
             Self::ApprovalsUnavailable(code) => code,
             Self::RouteNotAllowed => "route_not_allowed",
             Self::Unmaskable => "masking_unavailable",
@@ -214,6 +222,12 @@ impl Refusal {
             Self::TooManyApprovals => "Too many of your requests wait for an approval.".into(),
             Self::MutableContent(kinds) => {
                 format!("A request that needs an approval must not refer to what could change afterwards: {kinds}.")
+            }
+            Self::PersonUnknown => {
+                "A person must approve this request, and the token does not say which person sends it; ask for the scope that has it do so.".into()
+            }
+            Self::RetriesAsked => {
+                "A request that needs an approval is sent once: remove the x-envoy headers that ask for retries.".into()
             }
             Self::ApprovalsUnavailable(_) => {
                 "Approvals cannot be asked for or checked now, so the request does not go on; try again shortly.".into()

@@ -56,6 +56,8 @@ pub struct Rules {
 pub struct Approvals {
     /// Places of requests that are held; who finds none gets a ticket.
     pub holds: Admission,
+    /// The largest body that is held, in bytes; who sends a larger one gets a ticket.
+    pub largest_held: usize,
     /// Approvals one caller may have pending.
     pub most_pending: u32,
     /// What stands before the path of our API; empty where that is not known.
@@ -139,6 +141,8 @@ pub(super) struct Secrets {
 /// An upstream credential.
 #[derive(Debug)]
 pub struct Credential {
+    /// Where it comes from, by name: `file:…`, `env:…`.
+    pub source: String,
     /// The header it is lent in, lower case.
     pub header: String,
     /// The whole header value, secret included.

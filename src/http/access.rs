@@ -11,6 +11,8 @@ pub struct Access {
     pub approver: BTreeSet<String>,
     /// May read, and cancel.
     pub admin: BTreeSet<String>,
+    /// Issuers whose groups count here; all where it is empty.
+    pub issuers: BTreeSet<String>,
 }
 
 /// The roles of one caller.
@@ -25,6 +27,12 @@ pub struct Roles {
 }
 
 impl Access {
+    /// Whether groups of this issuer's tokens count here.
+    #[must_use]
+    pub fn hears(&self, issuer: &str) -> bool {
+        self.issuers.is_empty() || self.issuers.contains(issuer)
+    }
+
     /// The roles of a member of `groups`; none without a group that has one.
     #[must_use]
     pub fn roles(&self, groups: &[String]) -> Roles {
@@ -56,6 +64,7 @@ mod tests {
             auditor: set(&["audit", "both"]),
             approver: set(&["security", "both"]),
             admin: set(&["platform"]),
+            ..Access::default()
         };
         let roles = |groups: &[&str]| {
             let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();

@@ -45,6 +45,7 @@ pub(super) struct Caller {
     authenticated_at: Option<Timestamp>,
     issued_at: Option<Timestamp>,
     roles: Roles,
+    person_missing: bool,
 }
 
 impl FromRequestParts<Shared> for Caller {
@@ -54,12 +55,19 @@ impl FromRequestParts<Shared> for Caller {
         let headers = parts.headers.get_all(header::AUTHORIZATION);
         let token = identity::from_authorization(headers.iter().map(|value| value.as_bytes()))?;
         let principal = backing.authenticate(SecretString::from(token)).await?;
+        let access = backing.access();
+        // Groups of an issuer that is not heard here are none.
+        let groups = match access.hears(&principal.issuer) {
+            true => principal.groups.clone(),
+            false => Vec::new(),
+        };
         Ok(Self {
             party: Party::from(&*principal),
-            groups: principal.groups.clone(),
+            person_missing: principal.person_missing,
             authenticated_at: principal.authenticated_at,
             issued_at: principal.issued_at,
-            roles: backing.access().roles(&principal.groups),
+            roles: access.roles(&groups),
+            groups,
         })
     }
 }
@@ -176,6 +184,9 @@ fn may_decide(
     backing: &Shared,
 ) -> Result<(), Refused> {
     let asked = &approval.asked;
+    if caller.person_missing {
+        return Err(Cannot::NoPerson.into());
+    }
     let judged = judge(
         &asked.requirement,
         &asked.caller,

@@ -47,6 +47,7 @@ fn principal(subject: &str, groups: &[&str]) -> Principal {
         authenticated_at: Some(start()),
         issued_at: Some(start()),
         also: BTreeSet::new(),
+        person_missing: false,
     }
 }
 
@@ -134,6 +135,8 @@ impl World {
             },
             most_pending: u32::MAX,
             view: View {
+                target: "POST api.example/v1/chat/completions".into(),
+                headers: vec!["content-type: application/json".into()],
                 connection: connection.into(),
                 endpoint: "chat_completions".into(),
                 model: "gpt-4o-mini".into(),
@@ -205,6 +208,7 @@ impl Backing for World {
             auditor: set("auditors"),
             approver: set("approvers"),
             admin: set("admins"),
+            issuers: BTreeSet::new(),
         })
     }
 

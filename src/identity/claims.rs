@@ -37,6 +37,7 @@ pub(super) struct Accepted {
     pub(super) authenticated_at: Option<Timestamp>,
     pub(super) issued_at: Option<Timestamp>,
     pub(super) also: BTreeSet<String>,
+    pub(super) person_missing: bool,
 }
 
 /// When things happened to the token, and will.
@@ -77,7 +78,7 @@ impl Claims {
             .iter()
             .filter_map(|name| self.lookup(name).map(|value| (name.clone(), value.clone())))
             .collect();
-        let also = self.also(rules)?;
+        let (also, person_missing) = self.also(rules)?;
         Ok(Accepted {
             subject,
             groups,
@@ -86,6 +87,7 @@ impl Claims {
             authenticated_at: times.authenticated_at,
             issued_at: times.issued_at,
             also,
+            person_missing,
         })
     }
 
@@ -165,20 +167,20 @@ impl Claims {
         })
     }
 
-    fn also(&self, rules: &IssuerRules) -> Result<BTreeSet<String>, TokenError> {
+    /// Who is behind the account, and whether the token says nothing of that although its issuer's do.
+    fn also(&self, rules: &IssuerRules) -> Result<(BTreeSet<String>, bool), TokenError> {
         let mut also = BTreeSet::new();
-        for name in [&rules.person_claim, &rules.owner_claim]
-            .into_iter()
-            .flatten()
-        {
+        let named = [&rules.person_claim, &rules.owner_claim];
+        for name in named.into_iter().flatten() {
             if let Some(value) = self.lookup(name) {
                 person::names(value, &mut also)?;
             }
         }
+        let missing = also.is_empty() && named.into_iter().any(Option::is_some);
         if let Some(actor) = self.0.get("act") {
             person::actors(actor, &rules.issuer, &mut also)?;
         }
-        Ok(also)
+        Ok((also, missing))
     }
 
     fn subject(&self) -> Result<String, TokenError> {

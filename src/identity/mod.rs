@@ -80,6 +80,9 @@ pub struct Principal {
     /// Further names of the human who calls: `person:` and a value of the issuer's `person_claim` or `owner_claim`, and the
     /// [`account`] of each actor (`act`, RFC 8693). Two callers who share one are one human.
     pub also: BTreeSet<String>,
+    /// Whether the issuer's tokens name the human (`person_claim`, `owner_claim`) and this one does not: whoever chooses what a token
+    /// tells must not choose to be nobody, so such a caller neither decides nor asks for decisions.
+    pub person_missing: bool,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -133,6 +136,7 @@ impl Unverified<'_> {
             authenticated_at: accepted.authenticated_at,
             issued_at: accepted.issued_at,
             also: accepted.also,
+            person_missing: accepted.person_missing,
         })
     }
 }

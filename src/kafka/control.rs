@@ -62,6 +62,8 @@ pub struct ControlOptions {
     pub key: SigningKey,
     /// The root's note about that key.
     pub certificate: String,
+    /// The deployment's name.
+    pub deployment: String,
     /// This replica's name.
     pub replica: String,
     /// Take a topic that could lose events, as on a laptop; made where there is none.
@@ -112,9 +114,12 @@ pub enum ControlTopicError {
 pub struct ControlTopic {
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     topic: String,
+    /// What is signed as the log's name.
+    log: String,
     key: SigningKey,
     certificate: String,
     stop: Arc<AtomicBool>,
+    suspected: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for ControlTopic {
@@ -147,6 +152,7 @@ impl ControlTopic {
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
             .set("allow.auto.create.topics", "false")
+            .set("isolation.level", "read_uncommitted")
             .set("fetch.wait.max.ms", "20")
             .set("fetch.error.backoff.ms", "20")
             .create()?;
@@ -157,11 +163,16 @@ impl ControlTopic {
             .set("linger.ms", "0")
             .set("message.timeout.ms", SEND_MS)
             .create()?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, suspected) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        // The same root may serve several deployments: what is signed for one log is nothing in another.
+        let log = format!("{} {}", options.deployment, options.topic);
         let mut follower = Follower {
             consumer,
             topic: options.topic.clone(),
-            root: options.root.clone(),
+            log: log.clone(),
+            config: config.clone(),
+            options: options.clone(),
+            suspected: suspected.clone(),
             next: 0,
             end: 0,
             look_at: instant(),
@@ -177,6 +188,8 @@ impl ControlTopic {
         Ok(Self {
             producer,
             topic: options.topic.clone(),
+            log,
+            suspected,
             key: options.key.clone(),
             certificate: options.certificate.clone(),
             stop,
@@ -188,7 +201,7 @@ impl ControlTopic {
     /// # Errors
     /// Where it was not even taken in to be sent.
     pub fn send(&self, envelope: &Envelope) -> Result<(), KafkaError> {
-        let message = self.key.sign(&text_of(envelope));
+        let message = self.key.sign(&text_of(&self.log, envelope));
         let certificate = Header {
             key: CERTIFICATE_HEADER,
             value: Some(&self.certificate),
@@ -200,6 +213,13 @@ impl ControlTopic {
             .payload(&message)
             .headers(headers);
         self.producer.send(record).map_err(|(error, _)| error)
+    }
+}
+
+impl ControlTopic {
+    /// What was sent did not come back: the topic may not be the one that is followed, so it is read anew.
+    pub fn suspect(&self) {
+        self.suspected.store(true, Ordering::Release);
     }
 }
 
@@ -347,17 +367,22 @@ fn unfit(
 struct Follower {
     consumer: BaseConsumer,
     topic: String,
-    root: VerifierKey,
+    log: String,
+    config: ClientConfig,
+    options: ControlOptions,
+    suspected: Arc<AtomicBool>,
     /// The next place to be read.
     next: i64,
     /// The topic's end when reading began: what was there then is known once this is reached.
     end: i64,
     look_at: Instant,
     /// Certificates that were checked, by their text: signatures cost more than the rest together. Bounded.
-    known: BTreeMap<String, Option<Certificate>>,
+    known: BTreeMap<String, Certificate>,
     sink: Arc<dyn Sink>,
 }
 
+/// Longest certificate, in bytes.
+const MAX_CERTIFICATE: usize = 4096;
 /// Certificates remembered.
 const MAX_KNOWN: usize = 256;
 
@@ -399,7 +424,9 @@ impl Follower {
                     self.next = message.offset() + 1;
                     self.message(&message);
                 }
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::OffsetOutOfRange))) => {
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset,
+                ))) => {
                     tracing::error!(
                         topic = self.topic,
                         "the control topic is not the one it was; reading it anew"
@@ -411,6 +438,7 @@ impl Follower {
                 }
                 None => {}
             }
+            broken |= self.suspected.swap(false, Ordering::AcqRel);
             if broken || instant() >= self.look_at {
                 (reached, broken) = self.look(broken);
                 self.look_at = instant() + LOOK;
@@ -434,7 +462,9 @@ impl Follower {
             return (true, false);
         }
         self.sink.current(false);
-        match self.begin() {
+        // It may have been made anew, and otherwise.
+        let checked = check_topic(&self.consumer, &self.config, &self.options);
+        match checked.and_then(|()| Ok(self.begin()?)) {
             Ok(()) => (true, false),
             Err(error) => {
                 tracing::warn!(%error, "the control topic cannot be read anew");
@@ -445,10 +475,11 @@ impl Follower {
 
     fn message(&mut self, message: &rdkafka::message::OwnedMessage) {
         let offset = u64::try_from(message.offset()).unwrap_or(0);
-        let at = message
-            .timestamp()
-            .to_millis()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        // Whoever writes may choose any time where the broker does not stamp.
+        let at = match message.timestamp() {
+            rdkafka::Timestamp::LogAppendTime(ms) => Timestamp::from_millisecond(ms).ok(),
+            _ => None,
+        };
         let event = at.and_then(|at| {
             let note = message
                 .payload()
@@ -456,7 +487,7 @@ impl Follower {
             let certificate = self.certificate(message)?;
             let key: VerifierKey = certificate.key.parse().ok()?;
             let text = note::open(note, &[key]).ok()?;
-            let bytes = event_in(text)?;
+            let bytes = event_in(&self.log, text)?;
             // A replica speaks for itself, and only as long as it may.
             let speaks = Envelope::read(bytes)
                 .map_or(true, |envelope| envelope.replica == certificate.replica);
@@ -474,17 +505,18 @@ impl Follower {
         let header = headers
             .iter()
             .find(|header| header.key == CERTIFICATE_HEADER)?;
-        let text = std::str::from_utf8(header.value?).ok()?;
+        let text = header.value.filter(|text| text.len() <= MAX_CERTIFICATE)?;
+        let text = std::str::from_utf8(text).ok()?;
         if let Some(known) = self.known.get(text) {
-            return known.clone();
+            return Some(known.clone());
         }
-        let root = std::slice::from_ref(&self.root);
-        let certificate = note::open(text, root).ok().and_then(Certificate::read);
+        let root = std::slice::from_ref(&self.options.root);
+        let certificate = note::open(text, root).ok().and_then(Certificate::read)?;
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }
         self.known.insert(text.to_owned(), certificate.clone());
-        certificate
+        Some(certificate)
     }
 }
 
@@ -574,6 +606,7 @@ mod tests {
                 root: root.verifier().clone(),
                 key: key.clone(),
                 certificate: by.sign(&certificate.text()),
+                deployment: "d".into(),
                 replica: "a".into(),
                 dev: false,
             };

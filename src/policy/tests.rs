@@ -72,6 +72,7 @@ impl Case {
             authenticated_at: None,
             issued_at: None,
             also: BTreeSet::new(),
+            person_missing: false,
         };
         let call = Call {
             method: "POST".to_owned(),

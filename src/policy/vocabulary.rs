@@ -249,5 +249,6 @@ pub(super) fn stranger() -> Principal {
         authenticated_at: None,
         issued_at: None,
         also: BTreeSet::new(),
+        person_missing: false,
     }
 }

@@ -26,11 +26,14 @@ use uuid::Uuid;
 use crate::{
     approval::{
         Approval, Digest, Envelope, Event, Fate, Id, Ignored, MAX_APPROVALS, Placed, Register,
-        State, Unreadable,
+        State, Unreadable, is_timely,
     },
     kafka::control::{ControlOptions, ControlTopic, ControlTopicError, Sink},
     runtime::clock::Clock,
-    store::{StoreError, control::ControlLog},
+    store::{
+        StoreError,
+        control::{ControlLog, MAX_EVENT},
+    },
 };
 
 /// Events of our own that are not on record yet, at most.
@@ -52,6 +55,9 @@ pub enum ControlError {
     /// An event of a newer version is in the log.
     #[error("the control log has events of a newer version: upgrade this replica")]
     Newer,
+    /// The event is longer than the log takes.
+    #[error("an event is longer than the control log takes")]
+    TooLarge,
     /// Too much that happened is not on record yet.
     #[error("too many events of the control log wait to be put on record")]
     Behind,
@@ -64,6 +70,7 @@ impl ControlError {
         match self {
             Self::Unreachable | Self::Unknown => "approvals_unavailable",
             Self::Newer => "approvals_outdated",
+            Self::TooLarge => "approval_too_large",
             Self::Behind => "approvals_behind",
         }
     }
@@ -147,6 +154,8 @@ struct Folded {
     /// Events before this place are on record.
     recorded_to: u64,
     trouble: Option<ControlError>,
+    /// Whether others write to the log too.
+    shared: bool,
 }
 
 impl fmt::Debug for Control {
@@ -201,6 +210,7 @@ impl Control {
         let folded = Folded {
             recorded_to: read_cursor(&recorded),
             trouble: Some(ControlError::Unreachable),
+            shared: true,
             ..Folded::default()
         };
         let now = clock.now();
@@ -243,6 +253,9 @@ impl Control {
             at: self.0.clock.now(),
             event,
         };
+        if envelope.to_bytes().len() > MAX_EVENT {
+            return Err(ControlError::TooLarge);
+        }
         let (reply, fate) = oneshot::channel();
         let _waits = match &self.0.backend {
             Backend::Local(jobs) => {
@@ -265,7 +278,15 @@ impl Control {
         match tokio::time::timeout(WITHIN, fate).await {
             Ok(Ok(fate)) => fate,
             Ok(Err(_)) => Err(ControlError::Unreachable),
-            Err(_) => Err(ControlError::Unknown),
+            Err(_) => {
+                // Slow, or not the log that was followed: that is looked at.
+                if let Backend::Topic(topic) = &self.0.backend
+                    && let Some(topic) = topic.get()
+                {
+                    topic.suspect();
+                }
+                Err(ControlError::Unknown)
+            }
         }
     }
 
@@ -347,10 +368,18 @@ impl Control {
         }
     }
 
-    /// Notes that the oldest `n` of them are on record now. After a crash that was not noted they are told again.
-    pub fn recorded(&self, n: usize) {
+    /// Notes that these, the oldest of them, are on record now. After a crash that was not noted they are told again.
+    pub fn recorded(&self, told: &[Happened]) {
         let mut folded = self.0.folded();
-        let last = folded.unrecorded.drain(..n).next_back();
+        let mut last = None;
+        for one in told {
+            // Read anew meanwhile, what waits may be something else; then it is told again.
+            let same = |next: &Happened| next.nonce == one.nonce;
+            match folded.unrecorded.front().is_some_and(same) {
+                true => last = folded.unrecorded.pop_front(),
+                false => break,
+            }
+        }
         if let Some(last) = last {
             folded.recorded_to = last.placed.offset + 1;
             let to = folded.recorded_to;
@@ -458,7 +487,9 @@ impl Folded {
     fn take(&mut self, placed: Placed, bytes: &[u8], replica: &str) -> Option<(String, Fate)> {
         let envelope = match Envelope::read(bytes) {
             Ok(envelope) => envelope,
-            Err(Unreadable::Newer) => {
+            // Copied to the log long after, it says nothing of the replicas there are.
+            Err(Unreadable::Newer(at)) if self.shared && !is_timely(at, placed.at) => return None,
+            Err(Unreadable::Newer(_)) => {
                 // From here on this replica does not know what the others know.
                 self.trouble = Some(ControlError::Newer);
                 return None;
@@ -471,7 +502,8 @@ impl Folded {
                 return None;
             }
         };
-        if !envelope.is_timely(placed.at) {
+        // In files of our own nobody else writes, and the clock may have been anything.
+        if self.shared && !is_timely(envelope.at, placed.at) {
             tracing::error!(
                 offset = placed.offset,
                 replica = envelope.replica,

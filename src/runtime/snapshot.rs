@@ -82,6 +82,9 @@ fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
             || Admission::new(holds, each),
             |rules| rules.approvals.holds.with_caps(holds, each),
         ),
+        // A quarter of the memory for all that one caller may have held, each twice.
+        largest_held: usize::try_from(config.limits.memory).unwrap_or(usize::MAX)
+            / (8 * each.max(1)),
         most_pending,
         public_url,
     }
@@ -348,6 +351,10 @@ fn lend(
     let catalog = catalog.with_credential(secret.expose_secret())?;
     let plan = Plan::new(catalog.scanner(&BTreeSet::new())?, &BTreeMap::new());
     Ok(Credential {
+        source: match &from.source {
+            SecretSource::File(path) => format!("file:{}", path.display()),
+            SecretSource::Env(name) => format!("env:{name}"),
+        },
         header: from.header.clone(),
         value,
         secret,

@@ -69,6 +69,10 @@ pub(super) fn full(full: &Full, paint: Paint, now: Timestamp) -> String {
         one_line(&view.endpoint)
     );
     fact("connection", &endpoint);
+    fact("asks for", &one_line(&view.target));
+    for header in &view.headers {
+        fact("header", &one_line(header));
+    }
     fact("model", &one_line(&view.model));
     for reason in &full.requirement.reasons {
         fact("why", &paint.bold(&one_line(reason)));

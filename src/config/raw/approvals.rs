@@ -197,4 +197,7 @@ pub(in crate::config) struct Access {
     /// May cancel approvals; decides on none by that. Default: nobody.
     #[serde(default)]
     pub(in crate::config) admin: Vec<String>,
+    /// Issuers whose groups count at our API, for roles and for deciding. Default: all under `identity`.
+    #[serde(default)]
+    pub(in crate::config) issuers: Vec<String>,
 }

@@ -448,3 +448,89 @@ fn what_envoy_may_not_say_while_a_request_waits_ends_it() {
     assert!(bench.seen.upstream.is_empty());
     assert!(bench.seen.end.is_some() || bench.seen.immediate.is_some());
 }
+
+#[test]
+fn people_who_share_an_account_do_not_join_what_another_asked() {
+    let mut bob = Bench::new();
+    bob.head(to_held("shared-bob", &[]));
+    bob.body(risky().as_bytes(), true);
+    let mut eve = bob.next();
+    eve.head(to_held("shared-eve", &[]));
+    eve.body(risky().as_bytes(), true);
+    assert_ne!(
+        eve.holding.as_ref().unwrap().0,
+        bob.holding.as_ref().unwrap().0
+    );
+    // Nor does one go by what they approved themselves, should the token say so only now.
+    let eve_approves = |party: &str| crate::approval::Party {
+        issuer: "https://idp.example".into(),
+        subject: party.into(),
+        also: std::collections::BTreeSet::from(["person:eve".to_owned()]),
+    };
+    let mut bob = Bench::new();
+    bob.head(to_held("shared-bob", &[]));
+    bob.body(risky().as_bytes(), true);
+    let fate =
+        bob.office
+            .lock()
+            .unwrap()
+            .decide_as(eve_approves("eve"), "security", Given::Approve);
+    assert!(matches!(fate, Fate::Counts(_)));
+    let (id, _, patience) = bob.holding.take().unwrap();
+    bob.holding = Some((id, "token-of-shared-eve".into(), patience));
+    bob.look();
+    bob.refusal(403, "approval_mismatch");
+}
+
+#[test]
+fn who_does_not_say_which_person_they_are_is_not_asked_for() {
+    let mut bench = Bench::new();
+    bench.head(to_held("unnamed", &[]));
+    bench.body(risky().as_bytes(), true);
+    bench.refusal(403, "person_unknown");
+    let mut harmless = Bench::new();
+    harmless.head(to_held("unnamed", &[]));
+    harmless.body(prompt("hello").as_bytes(), true);
+    assert!(harmless.seen.upstream_ended, "only approvals ask who it is");
+}
+
+#[test]
+fn one_approval_is_not_made_two_requests_by_retries() {
+    for header in [
+        "x-envoy-retry-on",
+        "x-envoy-max-retries",
+        "x-envoy-hedge-on-per-try-timeout",
+    ] {
+        let mut bench = Bench::new();
+        ask(&mut bench, &risky(), &[(header, "5")]);
+        bench.refusal(400, "retries_asked");
+    }
+}
+
+#[test]
+fn a_body_too_large_to_be_held_gets_a_ticket() {
+    let mut bench = Bench::with(4 << 20, 1 << 20, 256 << 20, 100);
+    let body = prompt(&format!("my number is {SSN} {}", "x".repeat(1 << 20)));
+    ask(&mut bench, &body, &[]);
+    assert_eq!(bench.holding.as_ref().unwrap().2.as_secs(), 0);
+}
+
+#[test]
+fn headers_that_upstreams_obey_are_part_of_the_request() {
+    for header in [
+        "x-forwarded-user",
+        "x-forwarded-groups",
+        "x-forwarded-host",
+        "baggage",
+        "x-forwarded-client-cert",
+    ] {
+        let mut bench = waiting();
+        let mut next = bench.next();
+        ask(&mut next, &risky(), &[(header, "admin")]);
+        assert_ne!(
+            next.holding.as_ref().unwrap().0.as_str(),
+            "session-1",
+            "{header}"
+        );
+    }
+}

@@ -145,17 +145,22 @@ impl Office {
 
     /// The only approval there is, decided by `who` of `group`.
     pub(super) fn decide(&mut self, who: &str, group: &str, given: Given) -> Fate {
+        let who = Party {
+            issuer: "https://idp.example".into(),
+            subject: who.into(),
+            also: std::collections::BTreeSet::new(),
+        };
+        self.decide_as(who, group, given)
+    }
+
+    pub(super) fn decide_as(&mut self, who: Party, group: &str, given: Given) -> Fate {
         let approval = self.only();
         self.append(&approval::Event::Decided(Box::new(Decided {
             id: approval.asked.id.clone(),
             binding: approval.binding,
             given,
             by: Approver {
-                who: Party {
-                    issuer: "https://idp.example".into(),
-                    subject: who.into(),
-                    also: std::collections::BTreeSet::new(),
-                },
+                who,
                 groups: std::collections::BTreeSet::from([group.to_owned()]),
             },
             reason: "looked at it".into(),

@@ -164,6 +164,7 @@ pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> 
         time_zone: jiff::tz::TimeZone::UTC,
         approvals: Approvals {
             holds: Admission::new(2, 1),
+            largest_held: 1 << 20,
             most_pending: 2,
             public_url: "https://gateway.example".into(),
         },
@@ -183,7 +184,11 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
     };
     Ok(Arc::new(Principal {
         issuer: "https://idp.example".into(),
-        subject: name.into(),
+        subject: if name.starts_with("shared-") {
+            "shared".into()
+        } else {
+            name.into()
+        },
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
         claims: BTreeMap::new(),
         auth_method: AuthMethod::OidcJwt,
@@ -191,7 +196,12 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
         expires_at: jiff::Timestamp::UNIX_EPOCH,
         authenticated_at: None,
         issued_at: None,
-        also: BTreeSet::new(),
+        also: match name {
+            "shared-bob" => BTreeSet::from(["person:bob".to_owned()]),
+            "shared-eve" => BTreeSet::from(["person:eve".to_owned()]),
+            _ => BTreeSet::new(),
+        },
+        person_missing: name == "unnamed",
     }))
 }
 
@@ -201,6 +211,7 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         .credential
         .as_ref()
         .map(|lent| crate::exchange::Credential {
+            source: lent.source.clone(),
             header: lent.header.clone(),
             value: lent.value.clone(),
             secret: lent.secret.clone(),

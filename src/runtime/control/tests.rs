@@ -124,7 +124,7 @@ async fn a_restart_knows_what_was_decided_and_what_is_not_on_record() {
     let control = Control::open(dir.path(), "a", clock().0).unwrap();
     let approval = ask(&control, "x", 1).await;
     assert_eq!(control.happened(10).await.len(), 1);
-    control.recorded(1);
+    control.recorded(&control.happened(1).await);
     control
         .append(decided(&approval, "bob", Given::Approve))
         .await
@@ -156,7 +156,7 @@ async fn a_restart_knows_what_was_decided_and_what_is_not_on_record() {
     let twice = control.append(claimed(&approval, "s2")).await.unwrap();
     assert_eq!(twice, Fate::Ignored(Ignored::Over(State::Consumed)));
     // Events of another replica are for that one to record.
-    control.recorded(2);
+    control.recorded(&control.happened(2).await);
     control.close().await;
     let other = Control::open(dir.path(), "b", clock().0).unwrap();
     assert_eq!(other.unrecorded(), 0);
@@ -205,31 +205,42 @@ async fn what_cannot_be_read_at_all_counts_for_nothing() {
     assert_eq!(ask(&control, "x", 1).await.state, State::Pending);
 }
 
-#[tokio::test]
-async fn an_event_written_again_later_counts_for_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let (clock, hand) = clock();
-    let control = Control::open(dir.path(), "a", clock.clone()).unwrap();
-    let approval = ask(&control, "x", 1).await;
-    control
-        .append(decided(&approval, "bob", Given::Approve))
-        .await
-        .unwrap();
-    control.append(claimed(&approval, "s1")).await.unwrap();
-    control.close().await;
-    // All of it is forgotten; then somebody who may write, but not sign, copies what stands in the log to its end.
-    let mut events = Vec::new();
-    drop(ControlLog::open(dir.path(), |_, event| events.push(event.to_vec())).unwrap());
-    for minutes in [4, 6, 200] {
-        hand.advance(Duration::from_secs(minutes * 60));
-        let mut log = ControlLog::open(dir.path(), |_, _| {}).unwrap();
-        log.append(clock.now(), events.iter().map(Vec::as_slice))
-            .unwrap();
-        drop(log);
-        let control = Control::open(dir.path(), "a", clock.clone()).unwrap();
-        let known = control.approval(&approval.asked.id);
-        assert!(known.is_none_or(|known| known.state == State::Consumed));
-        assert!(control.for_request(&Digest([1; 32])).is_none());
-        control.close().await;
+#[test]
+fn an_event_written_again_later_counts_for_nothing_in_a_log_that_others_write_to() {
+    let noon: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+    let mut folded = Folded {
+        shared: true,
+        ..Folded::default()
+    };
+    let written = |event, minute: i64| {
+        let at = noon + jiff::SignedDuration::from_mins(minute);
+        let envelope = Envelope {
+            nonce: format!("n{minute}"),
+            replica: "a".into(),
+            at,
+            event,
+        };
+        envelope.to_bytes()
+    };
+    let mut offset = 0;
+    let mut take = |bytes: &[u8], minute: i64| {
+        offset += 1;
+        let at = noon + jiff::SignedDuration::from_mins(minute);
+        folded.take(Placed { offset, at }, bytes, "b").unwrap().1
+    };
+    let ask = written(asked("x", 1), 0);
+    let Fate::Counts(approval) = take(&ask, 0) else {
+        panic!("it is of its time");
+    };
+    let yes = written(decided(&approval, "bob", Given::Approve), 0);
+    let claim = written(claimed(&approval, "s1"), 0);
+    for event in [&yes, &claim] {
+        assert!(matches!(take(event, 1), Fate::Counts(_)));
+    }
+    // Known as long as a copy would be of its time, and forgotten only later.
+    for minute in [3, 6, 300] {
+        for event in [&ask, &yes, &claim] {
+            assert!(matches!(take(event, minute), Fate::Ignored(_)), "{minute}");
+        }
     }
 }
