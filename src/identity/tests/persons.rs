@@ -196,3 +196,19 @@ fn when_the_caller_signed_in_is_told_as_the_issuer_tells_it() {
     let token = P256.token(&claims_with(json!({"iat": null})));
     assert_eq!(check(&token).unwrap().issued_at, None);
 }
+
+#[test]
+fn a_token_that_names_nobody_where_its_issuer_names_people_says_so() {
+    let missing = |changes: Value, rules: &IssuerRules| {
+        let token = P256.token(&claims_with(changes));
+        let principal = verify(&token, rules, &keys(&[&P256]), now()).unwrap();
+        principal.person_missing
+    };
+    assert!(missing(json!({}), &naming()));
+    // An actor is no name for who is behind the account.
+    assert!(missing(json!({"act": {"sub": "robot"}}), &naming()));
+    assert!(missing(json!({"email": []}), &naming()));
+    assert!(!missing(json!({"email": "a@x"}), &naming()));
+    assert!(!missing(json!({"ext": {"owner": "a@x"}}), &naming()));
+    assert!(!missing(json!({}), &rules()), "nobody is asked for");
+}
