@@ -204,11 +204,20 @@ fn a_token_that_names_nobody_where_its_issuer_names_people_says_so() {
         let principal = verify(&token, rules, &keys(&[&P256]), now()).unwrap();
         principal.person_missing
     };
-    assert!(missing(json!({}), &naming()));
+    assert!(missing(json!({"email": null}), &naming()));
     // An actor is no name for who is behind the account.
-    assert!(missing(json!({"act": {"sub": "robot"}}), &naming()));
+    assert!(missing(
+        json!({"email": null, "act": {"sub": "robot"}}),
+        &naming()
+    ));
     assert!(missing(json!({"email": []}), &naming()));
     assert!(!missing(json!({"email": "a@x"}), &naming()));
-    assert!(!missing(json!({"ext": {"owner": "a@x"}}), &naming()));
-    assert!(!missing(json!({}), &rules()), "nobody is asked for");
+    assert!(!missing(
+        json!({"email": null, "ext": {"owner": "a@x"}}),
+        &naming()
+    ));
+    assert!(
+        !missing(json!({"email": null}), &rules()),
+        "nobody is asked for"
+    );
 }
