@@ -116,3 +116,25 @@ def test_two_verifiers_agree_on_a_log_that_was_touched(logged, tmp_path):
             assert place & {(f["chain"], f["seq"]) for f in json.loads(theirs.stdout)["faults"]}, (ours.stdout, theirs.stdout)
         shutil.rmtree(copy)
     assert found >= 30
+
+
+def test_two_verifiers_agree_on_a_log_that_lacks_a_whole_chain(logged, tmp_path):
+    directory, _ = logged
+    copy = tmp_path / "log"
+    shutil.copytree(directory, copy)
+    # A third chain: its writing is another test's matter.
+    gone = sorted((copy / "chains").iterdir())
+    for n, chain in enumerate(gone):
+        one = tmp_path / str(n)
+        shutil.copytree(copy, one)
+        shutil.rmtree(one / "chains" / chain.name)
+        outside = tmp_path / f"outside-{n}"
+        outside.write_text((chain / "checkpoints").read_text())
+        # Nothing but a checkpoint from elsewhere tells of the newest.
+        is_last = chain == gone[-1]
+        for more, code in (([], 0 if is_last else 1), (["--checkpoint", outside], 1)):
+            ours, theirs = run("verify", "--dir", one, "--json", *more), independent("--dir", one, "--json", *more)
+            assert (ours.returncode, theirs.returncode) == (code, code), (chain, ours.stdout, theirs.stdout)
+            if code:
+                places = [{(f["chain"], f["seq"]) for f in json.loads(done.stdout)["faults"]} for done in (ours, theirs)]
+                assert places[0] & places[1], places
