@@ -528,8 +528,11 @@ fn a_stump_grows_from_the_one_before_it() {
 fn a_stump_that_contradicts_itself_is_none() {
     let (stump, _) = pruned(&Log::new(0xa, 9, None), 5);
     let text = stump.text();
+    let old = Stump::read(br#"{"format": "countersign/pruned/v1", "records": "5"}"#);
+    assert_eq!(old, Err(stump::NotAStump::Old));
+    assert!(old.unwrap_err().to_string().contains("verify it with"));
     for (from, to) in [
-        ("pruned/v2", "pruned/v1"),
+        ("pruned/v2", "pruned/v3"),
         ("monotonicNs", "monotonicMs"),
         ("\\\"replica\\\":\\\"a\\\"", "\\\"replica\\\":\\\"b\\\""),
         ("\"path\": [", "\"path\": [],\n  \"path\": ["),
@@ -539,7 +542,11 @@ fn a_stump_that_contradicts_itself_is_none() {
     ] {
         let bad = text.replacen(from, to, 1);
         assert_ne!(bad, text);
-        assert_eq!(Stump::read(bad.as_bytes()), Err(stump::NotAStump), "{bad}");
+        assert_eq!(
+            Stump::read(bad.as_bytes()),
+            Err(stump::NotAStump::Malformed),
+            "{bad}"
+        );
     }
 }
 
