@@ -316,6 +316,11 @@ def check_directory(directory: Path, outside: list, trusted: list):
         if chain.pruned and not sound.intersection(said):
             faults.append((chain.id, 0, f"the first {chain.pruned} records are not there, and no record says that they were pruned"))
     faults += [(chain, 0, "a checkpoint names the chain and it is missing") for chain, marks in expected.items() if marks]
+    first = (chains[0].genesis or {}).get("previousChain") if chains else None
+    if first and not re.fullmatch("[0-9a-f]{32}", first):
+        faults.append((chains[0].id, 0, "the genesis names no chain before it"))
+    elif first:
+        faults.append((bytes.fromhex(first), 0, "a later chain continues it and it is missing"))
     for before, chain in zip(chains, chains[1:]):
         said = chain.genesis or {}
         if said.get("previousChain") != before.id.hex():

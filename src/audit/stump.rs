@@ -35,10 +35,22 @@ struct Written {
     open: Vec<String>,
 }
 
-/// Not a stump, or one that contradicts itself.
+/// The form before, which kept no genesis that could be checked.
+const OLD_FORMAT: &str = "countersign/pruned/v1";
+
+/// No stump that can be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is no file of the form `{FORMAT}`")]
-pub struct NotAStump;
+pub enum NotAStump {
+    /// Not a stump, or one that contradicts itself.
+    #[error("it is no file of the form `{FORMAT}`")]
+    Malformed,
+    /// One of a version before.
+    #[error(
+        "it is of the form `{OLD_FORMAT}`, whose genesis cannot be checked: keep this directory and verify it with the version \
+         that pruned it, and begin a fresh one for this version"
+    )]
+    Old,
+}
 
 /// What is kept of a chain's first records.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,21 +145,24 @@ impl Stump {
     /// # Errors
     /// [`NotAStump`].
     pub fn read(text: &[u8]) -> Result<Self, NotAStump> {
-        let written: Written = serde_json::from_slice(text).map_err(|_| NotAStump)?;
-        let size = written.records.parse().map_err(|_| NotAStump)?;
+        if is_old(text) {
+            return Err(NotAStump::Old);
+        }
+        let written: Written = serde_json::from_slice(text).map_err(|_| NotAStump::Malformed)?;
+        let size = written.records.parse().map_err(|_| NotAStump::Malformed)?;
         if written.format != FORMAT || size == 0 {
-            return Err(NotAStump);
+            return Err(NotAStump::Malformed);
         }
         let tree = hashes(&written.frontier).and_then(|nodes| Frontier::from_nodes(size, nodes));
-        let tree = tree.ok_or(NotAStump)?;
-        let chain: ChainId = written.chain.parse().map_err(|_| NotAStump)?;
-        let hash = Hash::from_hex(&written.head).ok_or(NotAStump)?;
+        let tree = tree.ok_or(NotAStump::Malformed)?;
+        let chain: ChainId = written.chain.parse().map_err(|_| NotAStump::Malformed)?;
+        let hash = Hash::from_hex(&written.head).ok_or(NotAStump::Malformed)?;
         let first = First {
-            path: hashes(&written.path).ok_or(NotAStump)?,
-            ..First::read(written.genesis.as_bytes()).ok_or(NotAStump)?
+            path: hashes(&written.path).ok_or(NotAStump::Malformed)?,
+            ..First::read(written.genesis.as_bytes()).ok_or(NotAStump::Malformed)?
         };
         if !first.is_under(&tree, chain) {
-            return Err(NotAStump);
+            return Err(NotAStump::Malformed);
         }
         Ok(Self {
             head: Head { chain, size, hash },
@@ -170,6 +185,14 @@ impl Stump {
             rule: rule.to_owned(),
         }
     }
+}
+
+fn is_old(text: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Form {
+        format: String,
+    }
+    serde_json::from_slice(text).is_ok_and(|form: Form| form.format == OLD_FORMAT)
 }
 
 fn hashes(hex: &[String]) -> Option<Vec<Hash>> {

@@ -31,7 +31,7 @@ mod report;
 mod resent;
 mod stretch;
 
-pub use report::{Cause, ChainReport, Fault, Report, Verdict};
+pub use report::{Cause, ChainReport, Expired, Fault, Report, Verdict};
 pub use stretch::Stretch;
 
 /// How records may come.
@@ -146,6 +146,8 @@ pub struct Verifier {
     trusted: Vec<VerifierKey>,
     /// Whether a topic begins later than it was written from.
     begins_late: bool,
+    /// Records `discarded`, and where they are.
+    discarded: VecDeque<((ChainId, u64), Discarded)>,
     chains: BTreeMap<ChainId, Chain>,
     /// Stumps that records name: the chain whose record does, the pruned chain, its records that are gone, the stump's hash.
     announced: BTreeSet<((ChainId, u64), ChainId, u64, Hash)>,
@@ -171,6 +173,7 @@ impl Verifier {
             late_checkpoints: 0,
             late_repeats: 0,
             discarded: None,
+            begins_late: false,
             expired: Vec::new(),
             keys: Vec::new(),
         };
@@ -178,6 +181,7 @@ impl Verifier {
             order,
             trusted,
             begins_late: false,
+            discarded: VecDeque::new(),
             chains: BTreeMap::new(),
             announced: BTreeSet::new(),
             introductions: BTreeSet::new(),
@@ -264,7 +268,7 @@ impl Verifier {
     }
 
     /// A topic begins later than it was written from: its retention, or whoever may delete there, took what was before. Chains
-    /// that are not there at all are then not provable rather than missing.
+    /// that are not there at all are then not provable rather than missing, and the verdict is at best "not provable".
     pub fn begins_late(&mut self) {
         self.begins_late = true;
     }
@@ -417,6 +421,9 @@ impl Verifier {
         for id in &ids {
             self.check_expired(*id);
         }
+        self.check_unseen();
+        self.check_discarded();
+        self.report.begins_late = self.begins_late;
         self.report.chains = self
             .chains
             .values()
@@ -516,10 +523,11 @@ impl Verifier {
                 .insert(((id, seq), chain, pruned.records, stump));
         }
         if let Some(told) = told.discarded {
-            let newest = self.report.discarded.as_ref();
-            if newest.is_none_or(|newest| newest.until <= told.until) {
-                self.report.discarded = Some(told);
+            if self.discarded.len() == MAX_TOLD {
+                // The oldest says least.
+                self.discarded.pop_front();
             }
+            self.discarded.push_back(((id, seq), told));
         }
         for statement in told.rotated.into_iter().flat_map(|told| told.introductions) {
             if self.introductions.len() < MAX_TOLD {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
+    num::NonZeroUsize,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,7 +13,6 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use memchr::memmem;
 
 use super::{
     index::IndexedDir,
@@ -23,11 +23,11 @@ use crate::{
         chain::Position,
         record::{Discarded, Entry, Erased, Event, Sealed},
         seal::{AuditorSecret, FrameKind, Opener, Part, UnsealError},
+        verify::{Order, Verifier},
     },
     index::{Index, Session},
     store::{
-        layout, prune,
-        reader::Step,
+        check::{self, Reading},
         sealed::{self, Seen},
     },
 };
@@ -135,22 +135,20 @@ fn key(path: &Path) -> anyhow::Result<AuditorSecret> {
 /// How long before its record something may have been sealed.
 const SEALED_BEFORE: SignedDuration = SignedDuration::from_secs(1);
 
-/// What the log says of the discarding of what was sealed for a record of this time.
+/// What the log says of the discarding of what was sealed for a record of this time, in a record that a checkpoint covers.
 fn discarded(dir: &Path, begun: Timestamp) -> anyhow::Result<Option<Discarded>> {
-    for chain in layout::chains(dir)? {
-        let mut reader = prune::begin(chain)?.1.ending_now()?;
-        while let Step::Record(stored) = reader.step()? {
-            if memmem::find(&stored.bytes, br#","discarded":{"#).is_some()
-                && let Ok(entry) = serde_json::from_slice::<Entry>(&stored.bytes)
-                && let Event::Discarded(gone) = entry.event
-                && let Ok(until) = gone.until.parse::<Timestamp>()
-                && until.duration_since(begun) > -SEALED_BEFORE
-            {
-                return Ok(Some(gone));
-            }
-        }
-    }
-    Ok(None)
+    let mut verifier = Verifier::new(Order::Strict, Vec::new());
+    let reading = Reading {
+        threads: NonZeroUsize::MIN,
+        archive: None,
+        progress: &|_| {},
+    };
+    check::feed(&mut verifier, dir, &reading)?;
+    let newest = verifier.finish().discarded;
+    Ok(newest.filter(|gone| {
+        let until = gone.until.parse::<Timestamp>();
+        until.is_ok_and(|until| until.duration_since(begun) > -SEALED_BEFORE)
+    }))
 }
 
 /// What the records say of the sealed payload.

@@ -22,7 +22,7 @@ use crate::{
         chain::{Head, Position},
         checkpoint::notes,
         note::VerifierKey,
-        verify::{ChainReport, Holder, Order, Report, Verdict, Verifier},
+        verify::{ChainReport, Expired, Holder, Order, Report, Verdict, Verifier},
     },
     kafka::{KafkaOptions, reader::TopicReader},
     store::{
@@ -283,7 +283,11 @@ fn print(checked: &Checked, json: bool) {
             chain.records,
             match chain.pruned {
                 0 => String::new(),
-                gone if report.expired.iter().any(|(id, _)| *id == chain.chain) => {
+                gone if report
+                    .expired
+                    .iter()
+                    .any(|lacks| lacks.chain == chain.chain) =>
+                {
                     format!("{gone} before them gone, ")
                 }
                 pruned => format!("{pruned} before them pruned, "),
@@ -291,10 +295,24 @@ fn print(checked: &Checked, json: bool) {
             extent(chain, report)
         );
     }
-    for (chain, records) in &report.expired {
+    for Expired {
+        chain,
+        records,
+        pruned,
+    } in &report.expired
+    {
         println!(
             "chain {chain}: {records} records are before what the topic begins with: deleted by Kafka's retention, or by whoever may; \
-             not provable"
+             {}not provable",
+            match pruned {
+                true => "a record says the disk's copy was pruned; ",
+                false => "",
+            }
+        );
+    }
+    if report.begins_late && report.expired.is_empty() {
+        println!(
+            "the topic no longer begins where it was written from, and nothing tells what it held: not provable"
         );
     }
     for notice in notices {
@@ -360,7 +378,7 @@ fn as_json(report: &Report, notices: &[String]) -> serde_json::Value {
     let expired: Vec<_> = report
         .expired
         .iter()
-        .map(|(chain, records)| json!({"chain": chain.to_string(), "records": records}))
+        .map(|lacks| json!({"chain": lacks.chain.to_string(), "records": lacks.records, "disk_pruned": lacks.pruned}))
         .collect();
     let faults: Vec<_> = report
         .faults

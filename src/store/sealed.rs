@@ -79,10 +79,7 @@ impl Writer {
     pub fn open(dir: &Path, cap: u64) -> io::Result<Self> {
         create_private(dir)?;
         let files = files(dir)?;
-        let mut bytes = 0;
-        for (_, path) in &files {
-            bytes += fs::metadata(path)?.len();
-        }
+        let bytes = length(&files)?;
         Ok(Self {
             dir: dir.to_owned(),
             number: files.last().map_or(0, |(number, _)| *number),
@@ -133,13 +130,19 @@ impl Writer {
                 .write(true)
                 .create_new(true)
                 .mode(super::disk::FILE_MODE)
-                .open(path)?;
-            file.write_all_at(MAGIC, 0)?;
-            file.sync_all()?;
-            sync_dir(&self.dir)?;
+                .open(&path)?;
+            let begun = file
+                .write_all_at(MAGIC, 0)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| sync_dir(&self.dir));
+            if let Err(error) = begun {
+                // Not half a file: the next write begins another.
+                let _ = fs::remove_file(&path);
+                return Err(error);
+            }
             // What went by a rule meanwhile makes room; the new file is counted too.
-            self.count()?;
             self.file = Some((file, MAGIC.len() as u64));
+            self.count()?;
         }
         let Some((file, length)) = &mut self.file else {
             return Err(io::ErrorKind::NotFound.into());
@@ -153,21 +156,45 @@ impl Writer {
 
     /// Somebody may have moved old files away.
     fn count(&mut self) -> io::Result<()> {
-        let mut bytes = 0;
-        for (_, path) in files(&self.dir)? {
-            bytes += fs::metadata(path)?.len();
-        }
-        self.bytes = bytes;
+        self.bytes = length(&files(&self.dir)?)?;
         Ok(())
     }
 }
 
+/// Bytes of files, of which some may have gone since they were listed.
+fn length(files: &[(u64, PathBuf)]) -> io::Result<u64> {
+    let mut bytes = 0;
+    for (_, path) in files {
+        bytes += match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            found => found?.len(),
+        };
+    }
+    Ok(bytes)
+}
+
+/// Keeps erasures, and the taking away of files, in directory `dir` apart from each other until the result is dropped: a copy that is
+/// archived has no keys that were reported destroyed. It waits for whoever has it, in any process.
+///
+/// # Errors
+/// Those of the file system; [`io::ErrorKind::NotFound`] where there is no such directory.
+pub(crate) fn hold(dir: &Path) -> io::Result<File> {
+    let held = File::open(dir)?;
+    held.lock()?;
+    Ok(held)
+}
+
 /// Overwrites the wrapped keys of `session` in directory `dir`, on disk on return; how many frames of them there were, destroyed
-/// before or now. It reads over every file and may take as long, beside a [`Writer`] that goes on.
+/// before or now. It reads over every file and may take as long, beside a [`Writer`] that goes on; it waits while files are taken away.
+/// A file stays as old as it was.
 ///
 /// # Errors
 /// Those of the file system; then it is to be done again.
 pub fn erase(dir: &Path, session: &str) -> io::Result<usize> {
+    let _held = match hold(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        held => held?,
+    };
     let mut keys = 0;
     let mut failed = None;
     visit(dir, |at, frame| {
@@ -184,7 +211,10 @@ pub fn erase(dir: &Path, session: &str) -> io::Result<usize> {
         };
         encode(&zeros, &mut bytes);
         let written = OpenOptions::new().write(true).open(frame).and_then(|file| {
+            // Its age is that of what was sealed, by which it goes.
+            let modified = file.metadata()?.modified()?;
             file.write_all_at(&bytes, at.offset)?;
+            file.set_modified(modified)?;
             file.sync_all()
         });
         failed = written.err();
@@ -474,7 +504,16 @@ mod tests {
         let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
         writer.append(&some()).unwrap();
         let (before, size) = (all(dir.path()), writer.bytes());
+        let (_, file) = files(dir.path()).unwrap().remove(0);
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let opened = OpenOptions::new().write(true).open(&file).unwrap();
+        opened.set_modified(long_ago).unwrap();
         assert_eq!(erase(dir.path(), "s-1").unwrap(), 1);
+        assert_eq!(
+            fs::metadata(&file).unwrap().modified().unwrap(),
+            long_ago,
+            "it is as old as before"
+        );
         assert_eq!(
             erase(dir.path(), "s-1").unwrap(),
             1,
@@ -497,6 +536,60 @@ mod tests {
                 .windows(19)
                 .any(|window| window == b"wrapped keys of two")
         );
+    }
+
+    /// The archive may have a copy from before an erasure, after a crash: then the erasure is carried out there too.
+    #[test]
+    fn a_copy_from_before_an_erasure_loses_the_keys_and_any_other_file_stays() {
+        let (dir, outer) = (testing::dir(), testing::dir());
+        let to = outer.path().join("a").join("b");
+        let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
+        writer.append(&some()).unwrap();
+        let (_, file) = files(dir.path()).unwrap().remove(0);
+        copy(std::slice::from_ref(&file), &to).unwrap();
+        erase(dir.path(), "s-1").unwrap();
+        copy(std::slice::from_ref(&file), &to).unwrap();
+        let archived = to.join(file.file_name().unwrap());
+        let erased = fs::read(&file).unwrap();
+        assert_eq!(fs::read(&archived).unwrap(), erased);
+        // A byte of a piece, or keys that the copy has no more but the file does: not this file.
+        let mut other = erased.clone();
+        *other.last_mut().unwrap() ^= 1;
+        fs::write(&archived, &other).unwrap();
+        let refused = copy(std::slice::from_ref(&file), &to).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&archived).unwrap(), other);
+        fs::write(&archived, &erased).unwrap();
+        erase(&to, "s-2").unwrap();
+        assert!(copy(std::slice::from_ref(&file), &to).is_err());
+    }
+
+    #[test]
+    fn an_erasure_waits_while_files_are_taken_away() {
+        let dir = testing::dir();
+        let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
+        writer.append(&some()).unwrap();
+        let held = hold(dir.path()).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| done.send(erase(dir.path(), "s-1").unwrap()));
+            let other = File::open(dir.path()).unwrap();
+            assert!(other.try_lock().is_err(), "it is held");
+            assert_eq!(keys_of(dir.path(), "s-1").unwrap(), Some(FrameKind::Keys));
+            assert!(is_done.try_recv().is_err());
+            drop(held);
+            assert_eq!(is_done.recv().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_file_that_went_since_it_was_listed_counts_nothing() {
+        let dir = testing::dir();
+        let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
+        writer.append(&some()).unwrap();
+        let mut listed = files(dir.path()).unwrap();
+        listed.push((9, dir.path().join("00000009.sealed")));
+        assert_eq!(length(&listed).unwrap(), writer.bytes());
     }
 
     #[test]

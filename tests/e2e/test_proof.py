@@ -21,7 +21,7 @@ def independent(*arguments):
 
 @pytest.fixture(scope="module")
 def logged(oidc, tokens, tmp_path_factory):
-    """A stopped gateway's log with a few sessions over two chains, and the sessions' ids."""
+    """A stopped gateway's log with a few sessions over three chains, and the sessions' ids."""
     work = tmp_path_factory.mktemp("proof")
     with Upstream(chat("Her number is 536-22-8145, " + "and so on. " * 50, size=9)) as upstream, \
             Gateway(work, config(oidc.issuer, work), upstream.port) as gateway:
@@ -29,6 +29,8 @@ def logged(oidc, tokens, tmp_path_factory):
         gateway.countersign.stop()
         gateway.countersign.start()
         sessions += [call(gateway.envoy.url, tokens(), prompt(f"again {n}")).session for n in range(3)]
+        gateway.countersign.stop()
+        gateway.countersign.start()
         gateway.countersign.stop()
         return gateway.countersign.audit, sessions
 
@@ -93,7 +95,7 @@ def test_two_verifiers_agree_on_a_log_as_it_was_written(logged):
         mine, other = json.loads(ours.stdout), json.loads(theirs.stdout)
         assert mine["verdict"] == other["verdict"] == ("whole" if "--checkpoint" in more else "consistent, unanchored")
         extents = [{(c["chain"], c["records"], c["whole_records"]) for c in report["chains"]} for report in (mine, other)]
-        assert extents[0] == extents[1] and len(extents[0]) == 2
+        assert extents[0] == extents[1] and len(extents[0]) == 3
 
 
 def test_two_verifiers_agree_on_a_log_that_was_touched(logged, tmp_path):
@@ -116,3 +118,24 @@ def test_two_verifiers_agree_on_a_log_that_was_touched(logged, tmp_path):
             assert place & {(f["chain"], f["seq"]) for f in json.loads(theirs.stdout)["faults"]}, (ours.stdout, theirs.stdout)
         shutil.rmtree(copy)
     assert found >= 30
+
+
+def test_two_verifiers_agree_on_a_log_that_lacks_a_whole_chain(logged, tmp_path):
+    directory, _ = logged
+    copy = tmp_path / "log"
+    shutil.copytree(directory, copy)
+    gone = sorted((copy / "chains").iterdir())
+    for n, chain in enumerate(gone):
+        one = tmp_path / str(n)
+        shutil.copytree(copy, one)
+        shutil.rmtree(one / "chains" / chain.name)
+        outside = tmp_path / f"outside-{n}"
+        outside.write_text((chain / "checkpoints").read_text())
+        # Nothing but a checkpoint from elsewhere tells of the newest.
+        is_last = chain == gone[-1]
+        for more, code in (([], 0 if is_last else 1), (["--checkpoint", outside], 1)):
+            ours, theirs = run("verify", "--dir", one, "--json", *more), independent("--dir", one, "--json", *more)
+            assert (ours.returncode, theirs.returncode) == (code, code), (chain, ours.stdout, theirs.stdout)
+            if code:
+                places = [{(f["chain"], f["seq"]) for f in json.loads(done.stdout)["faults"]} for done in (ours, theirs)]
+                assert places[0] & places[1], places

@@ -1,6 +1,8 @@
 //! What can be said of chains once all of them were read: what is missing, how they link, and how far trust reaches.
 
-use super::{Cause, State, Verifier};
+use std::collections::BTreeMap;
+
+use super::{Cause, Expired, State, Verifier};
 use crate::audit::{
     chain::{ChainId, Hash},
     checkpoint::Checkpoint,
@@ -39,8 +41,7 @@ impl Verifier {
         teller.is_some_and(|chain| chain.state != State::Bad && *seq < chain.signed)
     }
 
-    /// What a topic no longer had of a chain is pruned where a record says that at least so much was, as from a directory; else
-    /// nobody can tell the broker's retention from somebody's hand.
+    /// What a topic no longer had of a chain. Nobody can tell the broker's retention from somebody's hand.
     pub(super) fn check_expired(&mut self, id: ChainId) {
         let found = self.chains.get(&id);
         let lacking = found.filter(|chain| chain.expired > 0 && chain.state != State::Bad);
@@ -49,15 +50,47 @@ impl Verifier {
         }
     }
 
+    /// A record that says that the disk's copy was pruned excuses nothing here: that one may go because the topic has the other.
     fn expire(&mut self, id: ChainId, records: u64) {
-        let told = self
+        let pruned = self
             .announced
             .iter()
             .any(|(teller, chain, n, _)| *chain == id && *n >= records && self.is_covered(teller));
-        let known = self.report.expired.iter().any(|(chain, _)| *chain == id);
-        if !told && !known {
-            self.report.expired.push((id, records));
+        if self.report.expired.iter().all(|known| known.chain != id) {
+            self.report.expired.push(Expired {
+                chain: id,
+                records,
+                pruned,
+            });
         }
+    }
+
+    /// A chain that only a record of another names, in a topic that begins late.
+    pub(super) fn check_unseen(&mut self) {
+        if !self.begins_late {
+            return;
+        }
+        let named = self
+            .announced
+            .iter()
+            .filter(|(teller, chain, ..)| {
+                let seen = self.chains.get(chain);
+                let nothing =
+                    seen.is_none_or(|seen| seen.head.size == 0 && seen.state != State::Bad);
+                nothing && self.is_covered(teller)
+            })
+            .map(|(_, chain, records, _)| (*chain, *records));
+        for (chain, records) in named.collect::<BTreeMap<_, _>>() {
+            self.expire(chain, records);
+        }
+    }
+
+    /// The newest record `discarded` that a checkpoint of its own chain covers: anybody can append others.
+    pub(super) fn check_discarded(&mut self) {
+        let mut told = std::mem::take(&mut self.discarded);
+        told.retain(|(teller, _)| self.is_covered(teller));
+        let told = told.into_iter().map(|(_, told)| told);
+        self.report.discarded = told.max_by(|a, b| a.until.cmp(&b.until));
     }
 
     /// A chain of which there is nothing.

@@ -169,12 +169,25 @@ pub struct Report {
     pub late_checkpoints: u64,
     /// Records that came again so late, and in so broken a run, that they could not be compared with the first ones.
     pub late_repeats: u64,
-    /// Chains that a topic no longer had the first of, or any, and how many records of each; no record says that they were pruned.
-    pub expired: Vec<(ChainId, u64)>,
-    /// The newest sealed payloads of which a record says that they were deleted by a rule.
+    /// Whether it was a topic that no longer begins where it was written from.
+    pub begins_late: bool,
+    /// Chains that such a topic no longer had the first of, or any.
+    pub expired: Vec<Expired>,
+    /// The newest sealed payloads of which a record says that they were deleted by a rule; one that a checkpoint covers.
     pub discarded: Option<Discarded>,
     /// The trusted keys: those given, and those they introduced.
     pub keys: Vec<VerifierKey>,
+}
+
+/// What a topic lacks of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// The chain.
+    pub chain: ChainId,
+    /// How many of its first records, at least.
+    pub records: u64,
+    /// Whether a record, covered by a checkpoint, says that the disk's copy of them was pruned. It does not say why the topic's went.
+    pub pruned: bool,
 }
 
 /// The outcome in a word.
@@ -196,7 +209,7 @@ impl Report {
     pub fn verdict(&self) -> Verdict {
         match (self.faults.is_empty(), self.anchors) {
             (false, _) => Verdict::Tampered,
-            (true, _) if !self.expired.is_empty() => Verdict::Unprovable,
+            (true, _) if self.begins_late || !self.expired.is_empty() => Verdict::Unprovable,
             (true, 0) => Verdict::Unanchored,
             (true, _) => Verdict::Whole,
         }

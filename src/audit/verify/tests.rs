@@ -528,8 +528,11 @@ fn a_stump_grows_from_the_one_before_it() {
 fn a_stump_that_contradicts_itself_is_none() {
     let (stump, _) = pruned(&Log::new(0xa, 9, None), 5);
     let text = stump.text();
+    let old = Stump::read(br#"{"format": "countersign/pruned/v1", "records": "5"}"#);
+    assert_eq!(old, Err(stump::NotAStump::Old));
+    assert!(old.unwrap_err().to_string().contains("verify it with"));
     for (from, to) in [
-        ("pruned/v2", "pruned/v1"),
+        ("pruned/v2", "pruned/v3"),
         ("monotonicNs", "monotonicMs"),
         ("\\\"replica\\\":\\\"a\\\"", "\\\"replica\\\":\\\"b\\\""),
         ("\"path\": [", "\"path\": [],\n  \"path\": ["),
@@ -539,7 +542,11 @@ fn a_stump_that_contradicts_itself_is_none() {
     ] {
         let bad = text.replacen(from, to, 1);
         assert_ne!(bad, text);
-        assert_eq!(Stump::read(bad.as_bytes()), Err(stump::NotAStump), "{bad}");
+        assert_eq!(
+            Stump::read(bad.as_bytes()),
+            Err(stump::NotAStump::Malformed),
+            "{bad}"
+        );
     }
 }
 
@@ -640,9 +647,9 @@ fn a_long_stretch_that_was_sent_again_is_proven_by_where_it_leads() {
 }
 
 /// A topic that begins late: the rest holds together, its end is still named, and nobody says "whole" or "tampered" of what is not
-/// there, unless a record says that so much was pruned.
+/// there: also where a record says that the disk's copy was pruned, which may go only because the topic has the other.
 #[test]
-fn what_a_topic_no_longer_has_is_not_provable_unless_a_record_says_that_it_was_pruned() {
+fn what_a_topic_no_longer_has_is_not_provable_whatever_went_from_the_disk() {
     let a = Log::new(0xa, 30, None);
     let mut b = Log::new(0xb, 8, Some(&a));
     let (_, entry) = pruned(&a, 12);
@@ -671,27 +678,35 @@ fn what_a_topic_no_longer_has_is_not_provable_unless_a_record_says_that_it_was_p
         report
     };
     let told = check(12, &[(&a, 12), (&b, 0)], &|_| {});
-    assert_eq!(told.verdict(), Verdict::Unanchored, "{:?}", told.faults);
+    let lacks = |chain, records, pruned| {
+        let lacks = Expired {
+            chain,
+            records,
+            pruned,
+        };
+        (Verdict::Unprovable, vec![lacks])
+    };
+    assert_eq!((told.verdict(), told.expired), lacks(A, 12, true));
     let more = check(13, &[(&a, 13), (&b, 0)], &|_| {});
-    assert_eq!(
-        (more.verdict(), more.expired),
-        (Verdict::Unprovable, vec![(A, 13)])
-    );
+    assert_eq!((more.verdict(), more.expired), lacks(A, 13, false));
     let alone = check(12, &[(&a, 12)], &|_| {});
-    assert_eq!(
-        (alone.verdict(), alone.expired),
-        (Verdict::Unprovable, vec![(A, 12)])
-    );
+    assert_eq!((alone.verdict(), alone.expired), lacks(A, 12, false));
     // None of it, and its successor is there from the beginning.
     let none = check(0, &[(&b, 0)], &|_| {});
-    assert_eq!(
-        (none.verdict(), none.expired),
-        (Verdict::Unprovable, vec![(A, 30)])
-    );
+    assert_eq!((none.verdict(), none.expired), lacks(A, 30, false));
     let mut all_told = Log::new(0xb, 8, Some(&a));
     all_told.push(&pruned(&a, 30).1);
     let none = check(0, &[(&all_told, 0)], &|_| {});
-    assert_eq!(none.verdict(), Verdict::Unanchored, "{none:?}");
+    assert_eq!((none.verdict(), none.expired), lacks(A, 30, true));
+    // Nothing names what was there but the record, or nothing at all.
+    let mut only_told = Log::new(0xb, 8, None);
+    only_told.push(&pruned(&a, 30).1);
+    let none = check(0, &[(&only_told, 0)], &|_| {});
+    assert_eq!((none.verdict(), none.expired), lacks(A, 30, true));
+    let mut emptied = Verifier::new(Order::Resent, Vec::new());
+    emptied.begins_late();
+    let emptied = emptied.finish();
+    assert_eq!(emptied.verdict(), Verdict::Unprovable);
     // What is left is still looked at: a changed record, one that is missing, an end that is cut off.
     let changed = a.rewritten(20, |text| text.replacen("05:27", "06:27", 1));
     let mut mixed = a.clone();
@@ -714,5 +729,46 @@ fn what_a_topic_no_longer_has_is_not_provable_unless_a_record_says_that_it_was_p
             verifier.record(A, seq, &a.records[seq as usize].0, None);
         }
     });
-    assert_eq!(again.verdict(), Verdict::Unanchored, "{:?}", again.faults);
+    assert_eq!(again.verdict(), Verdict::Unprovable, "{:?}", again.faults);
+}
+
+/// Whoever can write to the directory can append a record that no checkpoint covers.
+#[test]
+fn a_record_of_what_was_discarded_counts_only_under_a_checkpoint() {
+    let mut log = Log::new(0xa, 8, None);
+    let mut say = |until: &str| {
+        let told = Discarded {
+            until: until.to_owned(),
+            ..Discarded::default()
+        };
+        log.push(&Entry {
+            session: String::new(),
+            event: Event::Discarded(told),
+        });
+        log.clone()
+    };
+    let covered = say("2026-01-01T00:00:00Z");
+    let appended = say("2027-01-01T00:00:00Z");
+    let told = |signed: Option<&Log>| {
+        let mut verifier = Verifier::new(Order::Strict, vec![key(1).verifier().clone()]);
+        if let Some(log) = signed {
+            let signed = log.checkpoint(log.head.size, &key(1));
+            verifier.checkpoint(&signed, Holder::Inside).unwrap();
+        }
+        for (seq, (bytes, _)) in appended.records.iter().enumerate() {
+            verifier.record(A, seq as u64, bytes, None);
+        }
+        let report = verifier.finish();
+        assert_eq!(report.faults, []);
+        report.discarded.map(|told| told.until)
+    };
+    assert_eq!(told(None), None);
+    assert_eq!(
+        told(Some(&covered)).as_deref(),
+        Some("2026-01-01T00:00:00Z")
+    );
+    assert_eq!(
+        told(Some(&appended)).as_deref(),
+        Some("2027-01-01T00:00:00Z")
+    );
 }

@@ -182,9 +182,24 @@ impl Sweeper {
     /// Takes off the disk what may and is to go; returns how many records went since the start.
     fn sweep(&self) -> Result<u64, SweepError> {
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut swept = self.sweep_log(&mut gone);
+        // Whatever became of the log's segments, and after whoever waits for their room was told. A file may take long to archive, so
+        // the log is looked at between two of them.
+        let discarded = loop {
+            match self.discard(wall()) {
+                Ok(true) if swept.is_ok() => swept = self.sweep_log(&mut gone),
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        swept.and(discarded).map(|()| *gone)
+    }
+
+    fn sweep_log(&self, gone: &mut u64) -> Result<(), SweepError> {
         let swept = loop {
             match self.due(wall()) {
-                Ok(None) => break Ok(*gone),
+                Ok(None) => break Ok(()),
                 Ok(Some(due)) => match self.prune(&due) {
                     Ok(records) => *gone += records,
                     Err(error) => break Err(error),
@@ -193,9 +208,7 @@ impl Sweeper {
             }
         };
         self.sweeps.fetch_add(1, Ordering::AcqRel);
-        // Whatever became of the log's segments, and after whoever waits for their room was told.
-        let discarded = self.discard(wall());
-        swept.and_then(|gone| discarded.map(|()| gone))
+        swept
     }
 
     /// The oldest segments of one chain that may go, and are to.

@@ -1,8 +1,8 @@
 //! What may go of the sealed payloads, and when: whole files, oldest first, never the newest.
 //!
 //! Promises: as for segments, except that no checkpoint has to cover them: the records that commit to them are in the log, and a
-//! record that says which files go is durable before they do. How old a file is, its time of last change says: an erasure in it
-//! makes it younger. Cannot do: carry out an erasure in what was archived.
+//! record that says which files go is durable before they do. How old a file is, its time of last change says, which an erasure puts
+//! back. Cannot do: carry out an erasure in what was archived.
 
 use std::{
     fs, io,
@@ -27,31 +27,36 @@ struct Due {
 }
 
 impl Sweeper {
-    /// Takes the files off the disk that may and are to go. A crash after any line leaves them there, or gone and on record.
-    pub(super) fn discard(&self, now: Timestamp) -> Result<(), SweepError> {
+    /// Takes the oldest file off the disk if it may and is to go; whether it did. A crash after any line leaves it there, or gone and
+    /// on record. No erasure comes in between.
+    pub(super) fn discard(&self, now: Timestamp) -> Result<bool, SweepError> {
         let dir = sealed_dir(&self.dir);
-        while let Some(mut due) = due(&dir, now, &self.retention, self.publishes)? {
-            if let Some(to) = &self.retention.archive {
-                sealed::copy(&due.files, &sealed_dir(to))?;
-                due.told.rule = format!("archive, {}", due.told.rule);
-            }
-            self.record(vec![Event::Discarded(due.told.clone())])?;
-            sealed::remove(&due.files, &dir)?;
-            let Discarded {
-                first, last, rule, ..
-            } = due.told;
-            tracing::info!(first, last, rule, "discarded sealed payloads");
+        let _held = match sealed::hold(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            held => held?,
+        };
+        let Some(mut due) = due(&dir, now, &self.retention, self.publishes, 1)? else {
+            return Ok(false);
+        };
+        if let Some(to) = &self.retention.archive {
+            sealed::copy(&due.files, &sealed_dir(to))?;
+            due.told.rule = format!("archive, {}", due.told.rule);
         }
-        Ok(())
+        self.record(vec![Event::Discarded(due.told.clone())])?;
+        sealed::remove(&due.files, &dir)?;
+        let Discarded { first, rule, .. } = due.told;
+        tracing::info!(file = first, rule, "discarded sealed payloads");
+        Ok(true)
     }
 }
 
-/// The oldest files that may go, and are to. With `publishes`, only those whose pieces Kafka has.
+/// The oldest files that may go, and are to, at most `most_files`. With `publishes`, only those whose pieces Kafka has.
 fn due(
     dir: &Path,
     now: Timestamp,
     retention: &Retention,
     publishes: bool,
+    most_files: usize,
 ) -> io::Result<Option<Due>> {
     let files = sealed::files(dir)?;
     let Some((_, older)) = files.split_last() else {
@@ -75,7 +80,7 @@ fn due(
     // From the second alarm on, down to below the first.
     let pressing = above(bytes, ALARMS[1]);
     let mut due: Option<Due> = None;
-    for ((number, path), (length, modified)) in older.iter().zip(seen) {
+    for ((number, path), (length, modified)) in older.iter().zip(seen).take(most_files) {
         let until = Timestamp::try_from(modified).map_err(io::Error::other)?;
         let age = Duration::try_from(now.duration_since(until)).unwrap_or_default();
         if age < retention.at_least || published.is_some_and(|at| !at.is_past(*number)) {
@@ -175,7 +180,7 @@ mod tests {
             ..retention(None, None, 0)
         };
         let gone = |retention: &Retention, publishes| {
-            let due = due(&sealed, Timestamp::now(), retention, publishes).unwrap();
+            let due = due(&sealed, Timestamp::now(), retention, publishes, 4).unwrap();
             due.map(|due| {
                 assert_eq!(due.told.last - due.told.first + 1, due.files.len() as u64);
                 assert!(due.told.bytes > 1_000 * due.files.len() as u64);
@@ -239,12 +244,12 @@ mod tests {
             ..retention(Some(3), None, 0)
         });
         // Somebody else's file in the archive is not written over, and then nothing goes.
-        let other = sealed_dir(archive.path()).join("00000002.sealed");
+        let other = sealed_dir(archive.path()).join("00000001.sealed");
         fs::create_dir_all(sealed_dir(archive.path())).unwrap();
         fs::write(&other, "of another log").unwrap();
         let ledger = Ledger::open(options).unwrap();
         let told = ledger.prune().unwrap_err().to_string();
-        assert!(told.contains("00000002.sealed"), "{told}");
+        assert!(told.contains("00000001.sealed"), "{told}");
         assert_eq!(numbers(dir.path()), [1, 2, 3, 4]);
         fs::remove_file(&other).unwrap();
         ledger.prune().unwrap();
@@ -262,10 +267,11 @@ mod tests {
                 _ => None,
             })
             .collect();
-        let [told] = told.as_slice() else {
+        let [before, told] = told.as_slice() else {
             panic!("{told:?}")
         };
-        assert_eq!((told.first, told.last), (1, 2));
+        assert_eq!((before.first, before.last), (1, 1));
+        assert_eq!((told.first, told.last), (2, 2));
         assert_eq!(told.rule, "archive, age 10800s");
         let report = testing::verify(dir.path());
         assert_eq!(report.verdict(), Verdict::Unanchored);
