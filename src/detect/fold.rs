@@ -19,7 +19,8 @@
 //!   right behind `\n` does not begin with a letter. The backslash is seen, and so is every other one.
 //! - `\uXXXX` is the character of that number and `\/` is `/`, each a whole: no value begins or ends inside. Of a run of
 //!   backslashes before them two belong to it, as in JSON inside JSON. Half a surrogate pair is a blank.
-//! - `%XX` that stands for ASCII which is no letter or digit (RFC 3986 section 2.1), `%25XX` too, is a whole: that
+//! - `%XX` that stands for ASCII which is no letter, digit or control character but a tab and the ends of a line (RFC 3986
+//!   section 2.1), `%25XX` too, is a whole: that
 //!   character where it is `:` or may stand in a password without quotes, and else `%`, so that `%22` parts what is around it but
 //!   ends no password and no link. `%20` between digits and parentheses is a blank, as groups of a number are parted.
 //!   `%40` with [`NO_DOMAIN`] digits behind it is none: a number behind a percent sign.
@@ -589,7 +590,9 @@ fn percent(before: u8, bytes: &[u8]) -> Option<(usize, char)> {
         let c = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
         let number = || behind.iter().take_while(|b| b.is_ascii_digit()).count();
         let seen = match c {
-            0x80.. => return None,
+            0x7F.. => return None,
+            // No link has them: what is behind a percent sign is a number.
+            c if c < b' ' && !b"\t\n\r".contains(&c) => return None,
             c if c.is_ascii_alphanumeric() => return None,
             b'@' if number() >= NO_DOMAIN => return None,
             b' ' => {

@@ -59,6 +59,8 @@ fn percent(raw: &str, at: usize, skip: usize) -> Option<(char, usize)> {
     let behind = &one[3..];
     let c = match c {
         c if c.is_ascii_alphanumeric() => return None,
+        '\t' | '\n' | '\r' => '%',
+        c if c.is_ascii_control() => return None,
         '@' if NUMBER.is_match(behind) => return None,
         ' ' if raw[..at].ends_with(|c: char| c == ')' || c.is_ascii_digit())
             && behind.starts_with(|c: char| c == '(' || c.is_ascii_digit()) =>

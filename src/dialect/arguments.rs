@@ -238,10 +238,12 @@ impl Arguments {
 
     /// A character of a key.
     fn label(&mut self, c: char) {
-        if let Some(Open::Object(keys)) = self.open.last()
-            && self.keys.len() < keys + MAX_LABEL_BYTES
-        {
+        if let Some(Open::Object(keys)) = self.open.last() {
             self.keys.push(c);
+            // Its last words say the most. Before it is a blank.
+            while self.keys.len() > keys + 1 + MAX_LABEL_BYTES {
+                self.keys.remove(keys + 1);
+            }
         }
     }
 

@@ -114,11 +114,11 @@ impl Path<'_> {
         out
     }
 
-    /// The nearest keys, which say what stands under them, each as far as [`MAX_LABEL_BYTES`].
+    /// The nearest keys, which say what stands under them, the last [`MAX_LABEL_BYTES`] of each.
     fn label(&self) -> String {
         let keys = self.keys.iter().filter(|key| **key != "*");
         let keys = keys.rev().take(LABEL_KEYS);
-        let mut keys: Vec<&str> = keys.map(|key| front(key, MAX_LABEL_BYTES)).collect();
+        let mut keys: Vec<&str> = keys.map(|key| back(key, MAX_LABEL_BYTES)).collect();
         keys.reverse();
         keys.join(" ")
     }
@@ -131,6 +131,15 @@ fn front(text: &str, bytes: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// The last bytes of a text, in whole characters: of a key's words the last says the most.
+fn back(text: &str, bytes: usize) -> &str {
+    let mut start = text.len().saturating_sub(bytes);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 /// The most bytes of a field's name, or twice that where the last key is long.

@@ -440,6 +440,33 @@ fn only_parts_of_the_kinds_asked_for_are_taken_out() {
 }
 
 #[test]
+fn parts_go_once_in_any_order() {
+    let kinds = [
+        json!({"type": "text", "text": "y"}),
+        json!({"type": "thinking", "thinking": "4111", "signature": "s"}),
+        json!({"type": "redacted_thinking", "data": "d"}),
+    ];
+    for stripped in [&["encrypted"][..], &["signed", "encrypted"]] {
+        for (len, number) in (1..=4).flat_map(|len| (0..3_usize.pow(len)).map(move |n| (len, n))) {
+            let parts = (0..len).map(|at| &kinds[number / 3_usize.pow(at) % 3]);
+            let parts: Vec<&Value> = parts.collect();
+            let body =
+                json!({"model": "m", "messages": [{"role": "assistant", "content": &parts}]});
+            let mut read = request("anthropic", "messages", &body).unwrap();
+            if read.strip(&|kind| stripped.contains(&kind)).is_err() {
+                continue;
+            }
+            let mut mask = |text: Text<'_>| (text.text == "4111").then(|| "x".to_owned());
+            let out = read.rewrite(&mut mask);
+            let out: Value = serde_json::from_slice(&out)
+                .unwrap_or_else(|fault| panic!("{parts:?}: {fault}: {out:?}"));
+            let left: Vec<&Value> = parts.into_iter().filter(|p| p["type"] == "text").collect();
+            assert_eq!(out["messages"][0]["content"], json!(left), "{body}");
+        }
+    }
+}
+
+#[test]
 fn a_text_of_which_nothing_is_left_is_not_empty() {
     let redacted = |dialect, name, body: &Value| {
         let read = request(dialect, name, body).unwrap();

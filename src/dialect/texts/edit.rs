@@ -1,6 +1,6 @@
 //! A document's texts, masked, put back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -72,7 +72,7 @@ impl Texts {
             edits: Vec::new(),
             keys: Vec::new(),
             changed: Vec::new(),
-            removed: HashMap::new(),
+            removed: BTreeMap::new(),
         };
         edit.slots(&self.slots)?;
         for removal in &self.removed {
@@ -85,15 +85,17 @@ impl Texts {
             mut edits,
             keys,
             changed,
+            removed,
             ..
         } = edit;
+        take_out(&removed, &mut edits);
         rename(keys, &mut edits);
         self.drop_annotations(&changed, &mut edits);
         let named = self
             .slots
             .iter()
             .any(|slot| matches!(slot.what, What::Named { .. }));
-        if named || !self.removed.is_empty() {
+        if named || !removed.is_empty() || !self.removed.is_empty() {
             outermost(&mut edits);
         }
         Ok(edits)
@@ -178,8 +180,8 @@ struct Edit<'e> {
     keys: Vec<(u32, Span, &'e str, String)>,
     /// The choices whose text changed.
     changed: Vec<u32>,
-    /// How many elements of each array went.
-    removed: HashMap<u32, usize>,
+    /// The elements that go, by array and place.
+    removed: BTreeMap<(u32, usize), (Element, Span)>,
 }
 
 impl<'e> Edit<'e> {
@@ -336,28 +338,27 @@ impl<'e> Edit<'e> {
         Ok(())
     }
 
-    /// Takes an element out of its array, with the comma that parts it from another.
+    /// Takes an element out of its array, once.
     fn remove(&mut self, element: Element, span: Span) {
-        let removed = self.removed.entry(element.array).or_default();
-        let first = *removed == element.place;
-        *removed += 1;
-        let span = match element {
-            Element {
-                previous: Some(previous),
-                ..
-            } if !first => Span {
-                start: previous,
-                end: span.end,
-            },
-            Element {
-                next: Some(next), ..
-            } => Span {
-                start: span.start,
-                end: next,
-            },
-            _ => span,
+        let place = (element.array, element.place);
+        self.removed.insert(place, (element, span));
+    }
+}
+
+/// Takes elements out of their arrays, each with the comma that parts it from another.
+fn take_out(removed: &BTreeMap<(u32, usize), (Element, Span)>, edits: &mut Vec<(Span, String)>) {
+    // The array, and how many of its first elements went.
+    let mut front = None;
+    for (&(array, place), &(element, span)) in removed {
+        let gone = front.map_or(0, |(of, gone)| if of == array { gone } else { 0 });
+        let all_before = gone == place;
+        front = Some((array, if all_before { gone + 1 } else { gone }));
+        let (start, end) = match (element.previous, element.next) {
+            (Some(previous), _) if !all_before => (previous, span.end),
+            (_, Some(next)) => (span.start, next),
+            _ => (span.start, span.end),
         };
-        self.edits.push((span, String::new()));
+        edits.push((Span { start, end }, String::new()));
     }
 }
 

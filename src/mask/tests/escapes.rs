@@ -37,6 +37,10 @@ fn a_value_in_a_link_is_masked_with_its_escapes() {
         ),
         // a number behind a percent sign
         ("5%4012888888881881", "5%[CREDIT_CARD]"),
+        ("ssn LIKE '%123-45-6789%'", "ssn LIKE '%[US_SSN]%'"),
+        ("ip LIKE '%10.20.30.40%'", "ip LIKE '%[IP_ADDRESS]%'"),
+        ("%25123-45-6789%25", "%25[US_SSN]%25"),
+        ("'%1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa'", "'%[CRYPTO]'"),
     ]);
 }
 
