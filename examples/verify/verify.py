@@ -316,20 +316,25 @@ def check_directory(directory: Path, outside: list, trusted: list):
         if chain.pruned and not sound.intersection(said):
             faults.append((chain.id, 0, f"the first {chain.pruned} records are not there, and no record says that they were pruned"))
     faults += [(chain, 0, "a checkpoint names the chain and it is missing") for chain, marks in expected.items() if marks]
-    first = (chains[0].genesis or {}).get("previousChain") if chains else None
-    if first and not re.fullmatch("[0-9a-f]{32}", first):
-        faults.append((chains[0].id, 0, "the genesis names no chain before it"))
-    elif first:
-        faults.append((bytes.fromhex(first), 0, "a later chain continues it and it is missing"))
+    if chains and (chains[0].genesis or {}).get("previousChain"):
+        faults.append(missing_before(chains[0]))
     for before, chain in zip(chains, chains[1:]):
         said = chain.genesis or {}
         if said.get("previousChain") != before.id.hex():
-            faults.append((chain.id, 0, "the genesis does not name the chain before it"))
+            faults.append(missing_before(chain))
         elif (int(said.get("previousSize", 0)), said.get("previousHead")) != (before.size, before.head.hex()):
             faults.append((before.id, before.size, "the next chain's genesis says it ended otherwise"))
         elif said.get("previousRoot") and said["previousRoot"] != before.tree.root().hex():
             faults.append((before.id, 0, "the next chain's genesis names another root: what is kept of pruned records is of others"))
     return faults, chains
+
+
+def missing_before(chain):
+    """The fault of a chain that continues one that is not there before it."""
+    named = (chain.genesis or {}).get("previousChain") or ""
+    if re.fullmatch("[0-9a-f]{32}", named):
+        return bytes.fromhex(named), 0, "a later chain continues it and it is missing"
+    return chain.id, 0, "the genesis does not name the chain before it"
 
 
 def stumps(record: bytes):
