@@ -117,7 +117,7 @@ enum Backend {
     /// The thread that owns the files.
     Local(mpsc::Sender<Command>),
     /// A topic that other replicas write to as well; there from when it was opened.
-    Topic(OnceLock<ControlTopic>),
+    Topic(Box<OnceLock<ControlTopic>>),
 }
 
 enum Command {
@@ -216,7 +216,7 @@ impl Control {
         let now = clock.now();
         let shared = Arc::new(Shared {
             folded: Mutex::new(folded),
-            backend: Backend::Topic(OnceLock::new()),
+            backend: Backend::Topic(Box::default()),
             replica: options.replica.clone(),
             clock,
             happened: Notify::new(),
