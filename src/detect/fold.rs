@@ -214,7 +214,7 @@ pub(crate) fn characters(text: &str) -> impl Iterator<Item = (&str, char)> {
 /// How many bytes at the end of a text may be the front of an escape that is a whole: at most [`UNFINISHED`].
 pub(crate) fn unfinished(text: &str) -> usize {
     let bytes = text.as_bytes();
-    let may_be = |b: &u8| b.is_ascii_hexdigit() || b"%\\\x1B[;:ux".contains(b);
+    let may_be = |b: &u8| b.is_ascii_hexdigit() || b"%\\\x1B[;:ux-. ".contains(b);
     if !bytes.last().is_some_and(may_be) {
         return 0;
     }
@@ -243,9 +243,12 @@ const ESC: u8 = 0x1B;
 /// Whether this behind a `%`, at the end of a text, may be the front of an escape, or one that more text may yet change.
 fn is_percent_front(behind: &[u8]) -> bool {
     let once = |behind: &[u8]| match behind {
-        [] | [b'0'..=b'7'] | [b'2', b'0'] => true,
-        [b'4', b'0', digits @ ..] => {
-            digits.len() < NO_DOMAIN && digits.iter().all(u8::is_ascii_digit)
+        [] | [b'0'..=b'7'] | [b'2', b'0' | b'1' | b'3' | b'4' | b'6'] | [b'6', b'0'] => true,
+        [b'4', b'0', rest @ ..] => {
+            let (len, digits) = number(rest);
+            // A blank, dot or dash at the very end may yet part digits.
+            let parted = rest.len() == len + 1 && len > 0 && b"-. ".contains(&rest[len]);
+            digits < NO_DOMAIN && (rest.len() == len || parted)
         }
         _ => false,
     };
@@ -581,6 +584,23 @@ fn is_letter(byte: Option<&u8>) -> bool {
 }
 
 /// How what `%` and two digits stand for is seen, and the length of the whole, if `bytes` begin with that.
+/// How many bytes of a number this begins with, and how many digits are in it: single blanks, dots and dashes may part them.
+fn number(bytes: &[u8]) -> (usize, usize) {
+    let (mut len, mut digits) = (0, 0);
+    for (i, b) in bytes.iter().enumerate() {
+        let parts = b"-. ".contains(b) && len == i && digits > 0;
+        if b.is_ascii_digit() {
+            (len, digits) = (i + 1, digits + 1);
+        } else if !parts {
+            break;
+        }
+        if digits == NO_DOMAIN {
+            break;
+        }
+    }
+    (len, digits)
+}
+
 fn percent(before: u8, bytes: &[u8]) -> Option<(usize, char)> {
     let twice = bytes.strip_prefix(b"%25").map(|digits| (5, digits));
     let once = bytes.strip_prefix(b"%").map(|digits| (3, digits));
@@ -588,13 +608,16 @@ fn percent(before: u8, bytes: &[u8]) -> Option<(usize, char)> {
         let (digits, behind) = rest.split_first_chunk::<2>()?;
         let digit = |i: usize| char::from(digits[i]).to_digit(16);
         let c = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
-        let number = || behind.iter().take_while(|b| b.is_ascii_digit()).count();
         let seen = match c {
             0x7F.. => return None,
             // No link has them: what is behind a percent sign is a number.
             c if c < b' ' && !b"\t\n\r".contains(&c) => return None,
             c if c.is_ascii_alphanumeric() => return None,
-            b'@' if number() >= NO_DOMAIN => return None,
+            b'@' if number(behind).1 >= NO_DOMAIN => return None,
+            // Behind none of these a link has a number; behind a percent sign `LIKE '%212-555-0100%'` has one.
+            c if b"!#$&`".contains(&c) && behind.first().is_some_and(u8::is_ascii_digit) => {
+                return None;
+            }
             b' ' => {
                 let grouped = before.is_ascii_digit() || before == b')';
                 let goes_on = matches!(behind, [b'0'..=b'9' | b'(', ..]);
@@ -757,7 +780,7 @@ mod tests {
             ("a%2540b %253D1 %2541 %25zz", "a@b =1 %41 %zz"),
             ("1%20(2)%203%20x%20 4%2520 5%252067", "1 (2) 3%x% 4% 5 67"),
             // a number behind a percent sign
-            ("5%4012888 5%40128888", "5@12888 5%40128888"),
+            ("5%4012888x5%40128888", "5@12888x5%40128888"),
             // colours
             (
                 "\u{1B}[31m1\u{1B}[0;1m2\u{1B}[m\u{1B}[K \u{1B}[31 \u{1B}x",

@@ -40,13 +40,14 @@ static FRONT: LazyLock<meta::Regex> = LazyLock::new(|| {
     meta::Regex::new(concat!(
         r"(?:\\{1,2}(?:u[0-9A-Fa-f]{0,3}|x1?|03?)?",
         r"|(?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e))(?:\[[0-9;:]{0,16})?",
-        r"|%(?:25)?(?:[0-7]?|40[0-9]{0,5}|20))$"
+        r"|%(?:25)?(?:[0-7]?|40(?:[0-9][-. ]?){0,5}|2[01346]|60))$"
     ))
     .unwrap()
 });
 static PERCENT: LazyLock<meta::Regex> =
     LazyLock::new(|| meta::Regex::new(r"^%[0-7][0-9A-Fa-f]").unwrap());
-static NUMBER: LazyLock<meta::Regex> = LazyLock::new(|| meta::Regex::new(r"^[0-9]{6}").unwrap());
+static NUMBER: LazyLock<meta::Regex> =
+    LazyLock::new(|| meta::Regex::new(r"^(?:[0-9][-. ]?){5}[0-9]").unwrap());
 static COLOURS: LazyLock<meta::Regex> = LazyLock::new(|| {
     meta::Regex::new(r"^((?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e)))\[[0-9;:]{0,16}[mK]").unwrap()
 });
@@ -62,6 +63,9 @@ fn percent(raw: &str, at: usize, skip: usize) -> Option<(char, usize)> {
         '\t' | '\n' | '\r' => '%',
         c if c.is_ascii_control() => return None,
         '@' if NUMBER.is_match(behind) => return None,
+        '!' | '#' | '$' | '&' | '`' if behind.starts_with(|c: char| c.is_ascii_digit()) => {
+            return None;
+        }
         ' ' if raw[..at].ends_with(|c: char| c == ')' || c.is_ascii_digit())
             && behind.starts_with(|c: char| c == '(' || c.is_ascii_digit()) =>
         {

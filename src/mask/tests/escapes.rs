@@ -38,6 +38,15 @@ fn a_value_in_a_link_is_masked_with_its_escapes() {
         // a number behind a percent sign
         ("5%4012888888881881", "5%[CREDIT_CARD]"),
         ("ssn LIKE '%123-45-6789%'", "ssn LIKE '%[US_SSN]%'"),
+        ("tel LIKE '%212-555-0100%'", "tel LIKE '%[PHONE_NUMBER]%'"),
+        (
+            "card LIKE '%6011111111111117%'",
+            "card LIKE '%[CREDIT_CARD]%'",
+        ),
+        (
+            "card LIKE '%4012 8888 8888 1881%'",
+            "card LIKE '%[CREDIT_CARD]%'",
+        ),
         ("ip LIKE '%10.20.30.40%'", "ip LIKE '%[IP_ADDRESS]%'"),
         ("%25123-45-6789%25", "%25[US_SSN]%25"),
         ("'%1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa'", "'%[CRYPTO]'"),
