@@ -6,8 +6,9 @@
 //!
 //! ```text
 //! technologies   config  grpc  http  kafka  store  index  keys  runtime  telemetry      (app and cli know them all)
-//! ideas          exchange -> dialect, mask, policy, identity, audit
-//!                policy -> identity, detect, mask     mask -> detect     dialect, identity, detect, audit -> nothing
+//! ideas          exchange -> dialect, mask, policy, approval, identity, audit
+//!                policy -> identity, detect, mask, approval     approval -> identity     mask -> detect
+//!                dialect, identity, detect, audit -> nothing
 //! ```
 
 pub mod app;

@@ -46,7 +46,11 @@ pub(super) async fn ask(
         Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
         Fate::Ignored(why) => {
             error!(%why, "an approval could not be asked for");
-            Err(NotAsked::Unavailable("approvals_full"))
+            Err(NotAsked::Unavailable(match why {
+                Ignored::Full => "approvals_full",
+                // The clock of this replica, or a requirement that no fold takes: trying again changes neither.
+                _ => "approvals_refused",
+            }))
         }
     }
 }
@@ -131,7 +135,12 @@ pub(super) async fn record(live: Arc<Live>, control: Control, stop: Cancellation
                 for one in &happened {
                     live.tell(one);
                 }
-                control.recorded(&happened);
+                let noted = control.clone();
+                // A small file, on a disk that may hang.
+                let noting = tokio::task::spawn_blocking(move || noted.recorded(&happened));
+                if let Err(error) = noting.await {
+                    error!(%error, "how far approvals are on record was not noted; they are recorded again");
+                }
             }
             Err(error) => {
                 warn!(

@@ -16,7 +16,8 @@ use super::{
     rules::judge,
 };
 
-/// Most approvals that are remembered, pending or over: at about 4 KiB each, 100 MiB. Beyond it new ones are not taken.
+/// Most approvals that are remembered, pending or over. Beyond it new ones are not taken. One takes some 6 KiB, mostly its excerpt,
+/// and 40 KiB at most, with as many long references and headers as are shown: 150 MiB in all, and never more than a gigabyte.
 pub const MAX_APPROVALS: usize = 25_000;
 /// How long an approval is remembered after its time is over, for whoever looks it up.
 const REMEMBERED: Duration = Duration::from_secs(3600);

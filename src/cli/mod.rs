@@ -30,7 +30,7 @@ mod terminal;
 pub mod unseal;
 pub mod verify;
 
-/// Govern AI inference traffic from inside Envoy: identity, policy, masking, and a record that can be verified.
+/// Govern AI inference traffic from inside Envoy: identity, policy, masking, approvals, and a record that can be verified.
 #[derive(Debug, Parser)]
 #[command(
     name = "countersign",

@@ -6,7 +6,7 @@ use clap::ValueHint;
 
 use crate::app;
 
-/// Serve: the ext_proc filter, health and metrics. SIGTERM drains and stops, SIGHUP reads the configuration again.
+/// Serve: the ext_proc filter, the API for approvals, health and metrics. SIGTERM drains and stops, SIGHUP reads the configuration again.
 ///
 /// The configuration is followed while serving: a new version that is valid is put into force for new requests, a faulty
 /// one is refused and the old one stays. Logs go to stderr, as JSON unless that is a terminal; RUST_LOG sets the levels.

@@ -160,15 +160,7 @@ impl Exchange {
                     head.authority,
                     masked(&head.target())
                 )),
-                headers: head
-                    .meaningful()
-                    .into_iter()
-                    .map(|(name, value)| {
-                        let value = masked(&String::from_utf8_lossy(value));
-                        view::short(&format!("{name}: {value}"))
-                    })
-                    .take(view::MOST_HEADERS)
-                    .collect(),
+                headers: view::headers(&head.meaningful(), masked),
                 model: masked(&call.model),
                 bytes: received.len() as u64,
                 risk,

@@ -16,7 +16,7 @@ const EACH: usize = 4;
 /// Longest name or value of the caller's choice that is shown beside the text, in bytes.
 const SHORT: usize = 200;
 /// Fields of the head that are shown.
-pub(super) const MOST_HEADERS: usize = 32;
+const MOST_HEADERS: usize = 32;
 
 /// `text`, or its beginning and its digest where it is long: what cannot be seen whole can still be told apart.
 pub(super) fn short(text: &str) -> String {
@@ -26,6 +26,20 @@ pub(super) fn short(text: &str) -> String {
     let start = &text[..text.floor_char_boundary(SHORT)];
     let digest = sha256_hex(text.as_bytes());
     format!("{start}… ({} bytes, sha256 {digest})", text.len())
+}
+
+/// Fields of the head as `name: value`, masked; of many the first, and how many more there are.
+pub(super) fn headers(fields: &[(&str, &[u8])], masked: impl Fn(&str) -> String) -> Vec<String> {
+    let show = |(name, value): &(&str, &[u8])| {
+        let value = masked(&String::from_utf8_lossy(value));
+        short(&format!("{name}: {value}"))
+    };
+    let mut shown: Vec<String> = fields.iter().take(MOST_HEADERS).map(show).collect();
+    if fields.len() > MOST_HEADERS {
+        let more = fields.len() - MOST_HEADERS;
+        shown.push(format!("({more} more, which are not shown)"));
+    }
+    shown
 }
 
 /// Excerpts of `masked`, which shows every value that was found as `[ENTITY]`: around places of each entity of `findings`, and the
@@ -191,6 +205,15 @@ mod tests {
         let shown: usize = pieces.iter().map(String::len).sum();
         assert!(shown <= MOST);
         assert_eq!(shown as u64 + not_shown, text.len() as u64);
+    }
+
+    #[test]
+    fn headers_that_are_not_shown_are_counted() {
+        let fields: Vec<(&str, &[u8])> = vec![("x", b"1"); MOST_HEADERS + 3];
+        let shown = headers(&fields, |text| text.replace('1', "[ONE]"));
+        assert_eq!(shown[0], "x: [ONE]");
+        assert_eq!(shown.last().unwrap(), "(3 more, which are not shown)");
+        assert_eq!(headers(&fields[..2], str::to_owned).len(), 2);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use super::{Backing, answers::Teller, convert};
-use crate::exchange::{Exchange, Input, Output, RECORD_EVERY};
+use crate::exchange::{Exchange, Held, Input, Output, RECORD_EVERY};
 
 /// From here on a body is worth a thread of its own to look through, in bytes.
 const LARGE: usize = 256 << 10;
@@ -141,6 +141,8 @@ impl<B: Backing> Driver<B> {
         let elapsed = self.backing.monotonic().saturating_sub(self.began);
         let large = match &input {
             Input::RequestBody(bytes, _) | Input::ResponseBody(bytes, _) => bytes.len() >= LARGE,
+            // Its whole body is looked through again.
+            Input::Held(Held::Approved { .. }) => true,
             _ => false,
         };
         let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);

@@ -1,4 +1,4 @@
-//! Kafka: publishing the log, and reading it back.
+//! Kafka: publishing the log and reading it back, the control log that replicas share, and alerts.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -42,16 +42,21 @@ pub(super) enum FetchError {
 
 impl From<reqwest::Error> for FetchError {
     fn from(error: reqwest::Error) -> Self {
-        // reqwest's own words stop before the cause, which is the part that helps.
-        let error = error.without_url();
-        let mut words = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            words = format!("{words}: {inner}");
-            cause = inner.source();
-        }
-        Self::Transport(words)
+        Self::Transport(in_words(error))
     }
+}
+
+/// What went wrong, without the address, which may be a secret. reqwest's own words stop before the cause, which is the part that
+/// helps.
+pub(crate) fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
 }
 
 /// The client for issuers: no proxy from the environment, no redirect out of the origin that was asked.

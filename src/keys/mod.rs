@@ -4,6 +4,7 @@ pub mod jwks;
 pub mod secret;
 
 mod fetch;
+pub(crate) use fetch::in_words;
 
 #[cfg(test)]
 pub(crate) mod testing;

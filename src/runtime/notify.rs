@@ -16,7 +16,6 @@ mod signature;
 pub(crate) mod tests;
 
 use std::{
-    error::Error as _,
     fmt, io,
     path::PathBuf,
     sync::{
@@ -42,6 +41,7 @@ pub use self::{
     signature::{BadSecret, SigningSecret},
 };
 use super::clock::Clock;
+use crate::keys::in_words;
 
 /// Messages on their way to one hook, those that wait for another attempt included. Beyond it, straight to the dead letters.
 const ON_THEIR_WAY: usize = 1_000;
@@ -285,15 +285,7 @@ impl Failure {
 
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
-        // The address may be a secret; and reqwest's own words stop before the cause, which is the part that helps.
-        let error = error.without_url();
-        let mut words = error.to_string();
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            words = format!("{words}: {inner}");
-            cause = inner.source();
-        }
-        Self::Request(words)
+        Self::Request(in_words(error))
     }
 }
 
