@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     approval::{Asked, Digest, Event, Given, Mutable, Placed, Register, Requirement, Slot, View},
-    identity::AuthMethod,
+    identity::testing,
 };
 
 const ISSUER: &str = "https://issuer.example";
@@ -40,14 +40,10 @@ fn principal(subject: &str, groups: &[&str]) -> Principal {
         issuer: ISSUER.to_owned(),
         subject: subject.to_owned(),
         groups: names(groups),
-        claims: BTreeMap::new(),
-        auth_method: AuthMethod::OidcJwt,
-        token_hash: [0; 32],
         expires_at: Timestamp::MAX,
         authenticated_at: Some(start()),
         issued_at: Some(start()),
-        also: BTreeSet::new(),
-        person_missing: false,
+        ..testing::principal()
     }
 }
 

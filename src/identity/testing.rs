@@ -1,6 +1,10 @@
 //! An issuer for tests: keys, a JWKS, and tokens right or wrong in any way.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -13,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Algorithm, IssuerRules, KeySet};
+use super::{Algorithm, AuthMethod, IssuerRules, KeySet, Principal};
 
 pub(crate) const ISSUER: &str = "https://login.example/realms/a";
 pub(crate) const AUDIENCE: &str = "countersign";
@@ -204,5 +208,22 @@ pub(crate) fn rules() -> IssuerRules {
         owner_claim: None,
         clock_skew: Duration::from_secs(30),
         allow_id_tokens: false,
+    }
+}
+
+/// A caller of whom nothing is known but a name: tests say what differs and take the rest with `..principal()`.
+pub(crate) fn principal() -> Principal {
+    Principal {
+        issuer: "https://idp.example".to_owned(),
+        subject: "alice".to_owned(),
+        groups: Vec::new(),
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [0; 32],
+        expires_at: Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: BTreeSet::new(),
+        person_missing: false,
     }
 }

@@ -12,7 +12,7 @@ mod approvals;
 mod risk;
 
 use super::*;
-use crate::identity::{AuthMethod, Principal};
+use crate::identity::{Principal, testing};
 
 fn vocabulary() -> Vocabulary {
     Vocabulary {
@@ -61,19 +61,6 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let principal = Principal {
-            issuer: "https://idp.example".to_owned(),
-            subject: "alice".to_owned(),
-            groups: Vec::new(),
-            claims: BTreeMap::new(),
-            auth_method: AuthMethod::OidcJwt,
-            token_hash: [0; 32],
-            expires_at: jiff::Timestamp::UNIX_EPOCH,
-            authenticated_at: None,
-            issued_at: None,
-            also: BTreeSet::new(),
-            person_missing: false,
-        };
         let call = Call {
             method: "POST".to_owned(),
             authority: "gateway.example".to_owned(),
@@ -85,7 +72,7 @@ impl Case {
             body_bytes: 120,
         };
         Self {
-            principal,
+            principal: testing::principal(),
             call,
             findings: BTreeMap::new(),
             risk: 0,

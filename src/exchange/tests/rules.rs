@@ -1,7 +1,7 @@
 //! The rules exchanges are tested under, and who calls.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
 };
 
@@ -9,7 +9,7 @@ use crate::{
     audit::seal::AuditorSecret,
     config::{self, Config},
     exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
-    identity::{AuthMethod, Principal, TokenError},
+    identity::{Principal, TokenError, testing},
     runtime::snapshot,
 };
 
@@ -183,25 +183,20 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
         _ => &["staff"],
     };
     Ok(Arc::new(Principal {
-        issuer: "https://idp.example".into(),
         subject: if name.starts_with("shared-") {
             "shared".into()
         } else {
             name.into()
         },
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-        claims: BTreeMap::new(),
-        auth_method: AuthMethod::OidcJwt,
         token_hash: [7; 32],
-        expires_at: jiff::Timestamp::UNIX_EPOCH,
-        authenticated_at: None,
-        issued_at: None,
         also: match name {
             "shared-bob" => BTreeSet::from(["person:bob".to_owned()]),
             "shared-eve" => BTreeSet::from(["person:eve".to_owned()]),
             _ => BTreeSet::new(),
         },
         person_missing: name == "unnamed",
+        ..testing::principal()
     }))
 }
 
