@@ -3,6 +3,7 @@
 mod api;
 mod approvals;
 mod erase;
+mod grants;
 mod live;
 mod reload;
 mod socket;

@@ -18,16 +18,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{api::Desk, approvals, tidings::Tidings};
+use super::{api::Desk, approvals, grants, tidings::Tidings};
 use crate::{
-    approval::{Approval, Asked, Claimed, Id},
+    approval::{Approval, Asked, Claimed, Id, Use},
     audit::{
         Durability,
         record::{ConfigLoaded, Entry, Event, Unauthenticated},
         seal::{Frame, Seed},
     },
     config::Config,
-    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
+    exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
     grpc::Backing,
     http::Probe,
     identity::{Principal, TokenError},
@@ -131,7 +131,9 @@ impl Live {
     /// Something happened to an approval, and is on record.
     pub(super) fn tell(&self, happened: &Happened) {
         self.tidings.happened(happened);
-        let approval = &happened.approval;
+        let Some(approval) = &happened.approval else {
+            return;
+        };
         info!(
             approval = %approval.asked.id,
             session = approval.asked.session,
@@ -318,6 +320,10 @@ impl Backing for Live {
             Some(live) => approvals::hold(live, id, token, patience).boxed(),
             None => async { Held::Unavailable("approvals_unavailable") }.boxed(),
         }
+    }
+
+    fn take_use(&self, wanted: Use) -> BoxFuture<'static, Result<u32, NotUsed>> {
+        grants::take_use(self.control.clone(), wanted).boxed()
     }
 
     fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {

@@ -23,6 +23,7 @@ mod rules;
 pub mod signed;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -36,6 +37,7 @@ pub use self::{
     event::{Asked, Claimed, Decided, Event, Given, Id, Mutable, Stop, View},
     register::{Approval, Fate, Ignored, MAX_APPROVALS, Placed, Register, State, Vote},
     rules::{Approver, Cannot, Freshness, judge},
+    uses::{LONGEST_GRANT, MAX_GRANTS, Revoked, Use},
 };
 
 /// What a request must have before it is forwarded.

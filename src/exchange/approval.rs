@@ -19,6 +19,7 @@ use secrecy::SecretString;
 use super::{
     Exchange, Held, NotAsked, NotClaimed, Output, Refusal, Rules,
     budget::Place,
+    grant::Then,
     messages::Ticket,
     prefer::Prefer,
     request::{Caller, Forward, Leave, Parts, Read, Request, Weighed, identity},
@@ -52,8 +53,10 @@ pub(super) struct Claiming {
     leave: Leave,
     parts: Parts,
     place: Place,
-    read: Box<Read>,
     approval: Arc<Approval>,
+    /// What is about to be claimed.
+    claimed: Claimed,
+    read: Box<Read>,
 }
 
 impl Waiting {
@@ -359,14 +362,31 @@ impl Exchange {
             binding: Binding(&recomputed).digest(),
             session: self.session().to_owned(),
         };
-        let place = caller.place;
-        self.request = Request::AwaitingClaim(Box::new(Claiming {
+        let Caller {
+            place, principal, ..
+        } = caller;
+        let claiming = Claiming {
             leave,
             parts,
             place,
-            read,
             approval,
-        }));
+            claimed,
+            read: Box::default(),
+        };
+        // The use first: an approval is spent by what can go, and by nothing else.
+        self.take_use(&principal, Then::Claim(Box::new(claiming)), read, out);
+    }
+
+    /// Claims the approval.
+    pub(super) fn claim(
+        &mut self,
+        mut claiming: Box<Claiming>,
+        read: Box<Read>,
+        out: &mut Vec<Output>,
+    ) {
+        claiming.read = read;
+        let claimed = claiming.claimed.clone();
+        self.request = Request::AwaitingClaim(claiming);
         out.push(Output::Claim(claimed));
     }
 
@@ -389,6 +409,7 @@ impl Exchange {
             place,
             read,
             approval,
+            ..
         } = claiming;
         let approval = match result {
             Ok(approval) => approval,

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::{Headers, Rules};
 use crate::{
-    approval::{Approval, Asked, Claimed, Id, State},
+    approval::{Approval, Asked, Claimed, Id, State, Use},
     audit::{Durability, record::Entry, seal::Frame},
     identity::{Principal, TokenError},
 };
@@ -33,6 +33,8 @@ pub enum Input {
     Asked(Result<Arc<Approval>, NotAsked>),
     /// The approval was decided, or the time to wait for it is over.
     Held(Held),
+    /// This use of the caller's grant, by its number, is this exchange's; or it is not.
+    Used(Result<u32, NotUsed>),
     /// The approval is this exchange's to use, once; or it is not.
     Claimed(Result<Arc<Approval>, NotClaimed>),
     /// The records of an [`Output::Record`] are durable, or could not be made so (with a stable code).
@@ -89,6 +91,17 @@ impl Held {
     }
 }
 
+/// Why a grant could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotUsed {
+    /// It was used as often as it may be, or its time is over.
+    Over,
+    /// It was revoked.
+    Revoked,
+    /// The control log did not say.
+    Unavailable,
+}
+
 /// Why an approval could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotClaimed {
@@ -116,6 +129,8 @@ pub enum Output {
     Ask(Box<Asked>),
     /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the token checked again.
     Hold(Id, SecretString, Duration),
+    /// Take this use of a grant and answer with [`Input::Used`].
+    Use(Use),
     /// Claim the approval and answer with [`Input::Claimed`].
     Claim(Claimed),
     /// Keep these sealed frames beside the log, then append these records, and answer with [`Input::Recorded`] once all are durable.
@@ -255,6 +270,7 @@ impl fmt::Debug for Input {
                 .field(&result.as_ref().map(|approval| &approval.asked.id))
                 .finish(),
             Self::Held(held) => f.debug_tuple("Held").field(&held.name()).finish(),
+            Self::Used(result) => f.debug_tuple("Used").field(result).finish(),
             Self::Claimed(result) => f
                 .debug_tuple("Claimed")
                 .field(&result.as_ref().map(|approval| &approval.asked.id))

@@ -8,6 +8,7 @@ use super::{
     Answer, Attributes, Exchange, Mutation, Output, PIECE, Refusal, Step,
     approval::{Claiming, Waiting},
     budget::{Full, Place},
+    grant::{self, Then, Using},
     head::{Head, Target},
     headers::Headers,
     response::Response,
@@ -33,6 +34,7 @@ pub(super) enum Request {
     AwaitingBody(Box<Caller>, Body),
     AwaitingTicket(Box<Waiting>),
     AwaitingDecision(Box<Waiting>),
+    AwaitingUse(Box<Using>),
     AwaitingClaim(Box<Claiming>),
     AwaitingOpened(Box<Forward>),
     /// Refused, told or about to be.
@@ -115,6 +117,11 @@ impl Forward {
             place,
         }
     }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        self.parts.memory()
+    }
 }
 
 impl Parts {
@@ -140,6 +147,11 @@ impl Read {
         self.request.body.len()
     }
 
+    /// Notes which use of the caller's grant it takes.
+    pub(super) fn used(&mut self, number: u32) {
+        self.decision.grant_use = number;
+    }
+
     /// With the approval that it goes by, or that it is refused for want of.
     pub(super) fn under(mut self: Box<Self>, approval: record::Approval) -> Box<Self> {
         self.decision.approval = Some(approval);
@@ -148,11 +160,14 @@ impl Read {
 }
 
 impl Request {
-    /// Whether an approval is being asked for, waited for or claimed.
-    pub(super) fn awaits_approval(&self) -> bool {
+    /// Whether the control log is being asked, or a decision waited for.
+    pub(super) fn awaits_control(&self) -> bool {
         matches!(
             self,
-            Self::AwaitingTicket(_) | Self::AwaitingDecision(_) | Self::AwaitingClaim(_)
+            Self::AwaitingTicket(_)
+                | Self::AwaitingDecision(_)
+                | Self::AwaitingUse(_)
+                | Self::AwaitingClaim(_)
         )
     }
 
@@ -161,8 +176,9 @@ impl Request {
         match self {
             Self::AwaitingIdentity(_, body) | Self::AwaitingBody(_, body) => body.bytes.len(),
             Self::AwaitingTicket(waiting) | Self::AwaitingDecision(waiting) => waiting.memory(),
+            Self::AwaitingUse(using) => using.memory(),
             Self::AwaitingClaim(claiming) => claiming.memory(),
-            Self::AwaitingOpened(forward) => forward.parts.memory(),
+            Self::AwaitingOpened(forward) => forward.memory(),
             Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
         }
     }
@@ -252,6 +268,7 @@ impl Exchange {
             .endpoint(&head.method, &head.path)
             .copied()
             .ok_or(Refusal::EndpointNotAllowed)?;
+        grant::covers_endpoint(&principal, &head, &endpoint)?;
         if head.query_names_model() {
             let reason = "the model belongs in the body, not in the query".to_owned();
             return Err(Refusal::Shape(ShapeError {
@@ -383,7 +400,7 @@ impl Exchange {
         match weighed.leave {
             Leave::Permit(permit) => {
                 let forward = Forward::new(permit, weighed.parts, caller.place);
-                self.open(forward, weighed.read, out);
+                self.take_use(&caller.principal, Then::Open(forward), weighed.read, out);
             }
             Leave::Pending(_) => self.ask(caller, received, weighed, out),
         }
@@ -445,6 +462,9 @@ impl Exchange {
             request: shown(&connection, &*body, &findings, clean, length),
             original,
         });
+        if !grant::covers_model(principal, &call.model) {
+            return Err((Refusal::OutsideGrant("model"), Some(read)));
+        }
         let (leave, mut references) = match verdict.outcome {
             Outcome::Deny(denial) => return Err((Refusal::Denied(denial), Some(read))),
             _ if unscannable.is_some() => {
@@ -714,6 +734,12 @@ pub(super) fn identity(principal: &Principal) -> record::Identity {
         claims: principal.claims.clone(),
         auth_method: principal.auth_method.name().to_owned(),
         token_hash: hex::encode(principal.token_hash),
+        grant: principal.grant.as_deref().map(|grant| record::GrantHeld {
+            id: grant.id.clone(),
+            max_uses: grant.scope.max_uses.unwrap_or(0),
+            approval: grant.approval.clone().unwrap_or_default(),
+            obtained_with: grant.obtained_with.clone(),
+        }),
     }
 }
 

@@ -217,7 +217,7 @@ impl Exchange {
             (None, Request::AwaitingIdentity(..) | Request::AwaitingBody(..)) => {
                 self.refuse(Refusal::TimedOut, None, out);
             }
-            (None, request) if request.awaits_approval() => self.give_up(Refusal::TimedOut, out),
+            (None, request) if request.awaits_control() => self.give_up(Refusal::TimedOut, out),
             // A refusal is being recorded: it is told when that is done.
             (Some(_), _) => {}
             (None, _) => self.protocol_error(out),

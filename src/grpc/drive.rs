@@ -167,6 +167,9 @@ impl<B: Backing> Driver<B> {
                     let held = self.backing.hold(approval, token, patience);
                     self.waiting = Some(held.map(Input::Held).boxed());
                 }
+                Output::Use(wanted) => {
+                    self.waiting = Some(self.backing.take_use(wanted).map(Input::Used).boxed());
+                }
                 Output::Claim(claimed) => {
                     self.waiting = Some(self.backing.claim(claimed).map(Input::Claimed).boxed());
                 }

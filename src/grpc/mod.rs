@@ -21,13 +21,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    approval::{Approval, Asked, Claimed, Id},
+    approval::{Approval, Asked, Claimed, Id, Use},
     audit::{
         Durability,
         record::Entry,
         seal::{Frame, Seed},
     },
-    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
+    exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
     identity::{Principal, TokenError},
 };
 
@@ -57,6 +57,8 @@ pub trait Backing: Send + Sync + 'static {
         token: SecretString,
         patience: Duration,
     ) -> BoxFuture<'static, Held>;
+    /// Takes a use of a grant, before what it is for is forwarded; which one it is.
+    fn take_use(&self, wanted: Use) -> BoxFuture<'static, Result<u32, NotUsed>>;
     /// Claims an approval, before what it is for is forwarded.
     fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>>;
     /// Makes sealed frames durable, then records, in order; a stable code where that failed.

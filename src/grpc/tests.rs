@@ -168,6 +168,10 @@ impl Backing for Fake {
         futures::future::pending().boxed()
     }
 
+    fn take_use(&self, _: Use) -> BoxFuture<'static, Result<u32, NotUsed>> {
+        futures::future::pending().boxed()
+    }
+
     fn claim(&self, _: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {
         futures::future::pending().boxed()
     }

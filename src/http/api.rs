@@ -249,6 +249,8 @@ async fn known(backing: &Shared, id: AskedId) -> Result<Arc<Approval>, Refused> 
 fn status(fate: Fate, now: Timestamp) -> Answer<Status> {
     match fate {
         Fate::Counts(approval) | Fate::Joins(approval) => Ok(Json(Status::of(&approval, now))),
+        // Nobody asks for these here.
+        Fate::Used(_) | Fate::Revoked(_) => Err(Refused::not_found()),
         Fate::Ignored(ignored) => Err(ignored.into()),
     }
 }

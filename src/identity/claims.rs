@@ -96,7 +96,7 @@ impl Claims {
     fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
         // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
         let kind = self.0.get("typ").and_then(Value::as_str);
-        let other = typ == Typ::Other
+        let other = matches!(typ, Typ::Other | Typ::Grant)
             || matches!(kind, Some("Refresh" | "Offline" | "Logout"))
             // A logout token (OIDC Back-Channel Logout 2.4) or another security event (RFC 8417).
             || self.0.contains_key("events");

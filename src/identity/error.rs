@@ -120,6 +120,15 @@ pub enum TokenError {
     /// of 1 to 256 bytes without control characters.
     #[error("the actor of the token is not valid")]
     ActorInvalid,
+    /// A grant of ours says what this program does not know: a newer replica made it.
+    #[error("the grant cannot be read here: a newer replica made it")]
+    GrantUnreadable,
+    /// The grant was revoked (RFC 7009).
+    #[error("the grant was revoked")]
+    GrantRevoked,
+    /// Whether the grant was revoked cannot be known: the control log cannot be reached.
+    #[error("grants cannot be checked now; try again")]
+    GrantsUnavailable,
     /// A claim that names a person holds neither a string of 1 to 256 bytes without control characters, nor a whole number,
     /// nor a list of at most 16 of these.
     #[error("the person that the token names is not valid")]
@@ -137,7 +146,7 @@ pub struct Challenge {
 
 impl TokenError {
     /// Every variant, for tables and for documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::Missing,
         Self::Repeated,
         Self::NotBearer,
@@ -177,6 +186,9 @@ impl TokenError {
         Self::GroupsElsewhere,
         Self::ActorInvalid,
         Self::PersonInvalid,
+        Self::GrantUnreadable,
+        Self::GrantRevoked,
+        Self::GrantsUnavailable,
     ];
 
     /// The stable machine-readable code.
@@ -222,6 +234,9 @@ impl TokenError {
             Self::GroupsElsewhere => "groups_elsewhere",
             Self::ActorInvalid => "actor_invalid",
             Self::PersonInvalid => "person_invalid",
+            Self::GrantUnreadable => "grant_unreadable",
+            Self::GrantRevoked => "grant_revoked",
+            Self::GrantsUnavailable => "grants_unavailable",
         }
     }
 
@@ -238,7 +253,7 @@ impl TokenError {
                 status: 400,
                 error: Some("invalid_request"),
             },
-            Self::IssuerUnavailable => Challenge {
+            Self::IssuerUnavailable | Self::GrantsUnavailable => Challenge {
                 status: 503,
                 error: None,
             },

@@ -19,13 +19,17 @@
 mod bearer;
 mod claims;
 mod error;
+mod grant;
 mod json;
 mod jws;
 mod keyset;
 mod person;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -33,6 +37,7 @@ use sha2::{Digest, Sha256};
 pub use self::{
     bearer::from_authorization,
     error::{Challenge, TokenError},
+    grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
@@ -44,14 +49,17 @@ pub use self::{
 pub enum AuthMethod {
     /// An OIDC access token in JWT form (RFC 9068).
     OidcJwt,
+    /// A grant of our own, which says how its holder authenticated when it was made.
+    Grant,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`.
+    /// The name in records: `oidc_jwt`, `grant`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
+            Self::Grant => "grant",
         }
     }
 }
@@ -83,6 +91,8 @@ pub struct Principal {
     /// Whether the issuer's tokens name the human (`person_claim`, `owner_claim`) and this one does not: whoever chooses what a token
     /// tells must not choose to be nobody, so such a caller neither decides nor asks for decisions.
     pub person_missing: bool,
+    /// What a grant narrows the caller to, where they authenticated with one.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -137,6 +147,7 @@ impl Unverified<'_> {
             issued_at: accepted.issued_at,
             also: accepted.also,
             person_missing: accepted.person_missing,
+            grant: None,
         })
     }
 }

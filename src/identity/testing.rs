@@ -225,5 +225,6 @@ pub(crate) fn principal() -> Principal {
         issued_at: None,
         also: BTreeSet::new(),
         person_missing: false,
+        grant: None,
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::approval::{
     self, Approval, Approver, Asked, Claimed, Decided, Fate, Given, Id, Ignored, Party, Placed,
-    Register, State,
+    Register, State, Use,
 };
 use crate::audit::{
     record::{Closed, Delivered, Event, Opened, Refused},
@@ -78,6 +78,9 @@ pub(super) struct Bench {
     pub(super) office: Arc<Mutex<Office>>,
     asking: Option<Box<Asked>>,
     claiming: Option<Claimed>,
+    using: Option<Use>,
+    /// Whether the control log takes its time to take uses.
+    pub(super) slow_control: bool,
     /// What it waits for, with which token, and how long.
     pub(super) holding: Option<(Id, String, Duration)>,
     asked: Vec<Event>,
@@ -128,7 +131,19 @@ impl Office {
         match self.append(&approval::Event::Asked(asked)) {
             Fate::Counts(approval) | Fate::Joins(approval) => Ok(approval),
             Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
-            Fate::Ignored(why) => panic!("{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take_use(&mut self, wanted: Use) -> Result<u32, NotUsed> {
+        if !self.reachable {
+            return Err(NotUsed::Unavailable);
+        }
+        match self.append(&approval::Event::Used(wanted)) {
+            Fate::Used(number) => Ok(number),
+            Fate::Ignored(Ignored::Revoked) => Err(NotUsed::Revoked),
+            Fate::Ignored(Ignored::UsedUp | Ignored::Late) => Err(NotUsed::Over),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -216,6 +231,8 @@ impl Bench {
             office: Arc::default(),
             asking: None,
             claiming: None,
+            using: None,
+            slow_control: false,
             holding: None,
             asked: Vec::new(),
             said_bytes: 0,
@@ -360,6 +377,12 @@ impl Bench {
             let asked = self.office.lock().unwrap().ask(asked);
             self.handle(Input::Asked(asked));
         }
+        if !self.slow_control
+            && let Some(wanted) = self.using.take()
+        {
+            let used = self.office.lock().unwrap().take_use(wanted);
+            self.handle(Input::Used(used));
+        }
         if let Some(claimed) = self.claiming.take() {
             let claimed = self.office.lock().unwrap().claim(claimed);
             self.handle(Input::Claimed(claimed));
@@ -414,6 +437,9 @@ impl Bench {
             Output::Hold(id, token, patience) => {
                 assert!(self.holding.is_none(), "waits twice at once");
                 self.holding = Some((id, token.expose_secret().to_owned(), patience));
+            }
+            Output::Use(wanted) => {
+                assert!(self.using.replace(wanted).is_none(), "used twice at once");
             }
             Output::Claim(claimed) => {
                 assert!(

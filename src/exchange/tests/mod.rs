@@ -9,6 +9,7 @@
 mod approvals;
 mod bench;
 mod dialects;
+mod grants;
 mod order;
 mod property;
 mod recording;

@@ -5,11 +5,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use jiff::Timestamp;
+
 use crate::{
     audit::seal::AuditorSecret,
     config::{self, Config},
     exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
-    identity::{Principal, TokenError, testing},
+    identity::{Grant, Kind, Principal, Scope, TokenError, testing},
     runtime::snapshot,
 };
 
@@ -196,7 +198,39 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
             _ => BTreeSet::new(),
         },
         person_missing: name == "unnamed",
+        // Until a minute after every exchange of these tests began.
+        expires_at: Timestamp::constant(1_772_366_460, 0),
+        grant: grant(name),
         ..testing::principal()
+    }))
+}
+
+/// `once-CONNECTION`: a grant for one call of any `gpt-*` at its chat; `free-CONNECTION`: for as many as one likes, of anything.
+fn grant(name: &str) -> Option<Arc<Grant>> {
+    let (kind, connection) = name.split_once('-')?;
+    let (max_uses, listed): (_, &[&str]) = match kind {
+        "once" => (Some(1), &["gpt-*", "chat_completions"]),
+        "free" => (None, &[]),
+        _ => return None,
+    };
+    let several = |at: usize| {
+        listed
+            .get(at)
+            .map(|text| (*text).to_owned())
+            .into_iter()
+            .collect()
+    };
+    Some(Arc::new(Grant {
+        id: format!("grant-{name}"),
+        scope: Scope {
+            kind: Kind::Inference,
+            connection: connection.to_owned(),
+            models: several(0),
+            methods: several(1),
+            max_uses,
+        },
+        approval: None,
+        obtained_with: "oidc_jwt".to_owned(),
     }))
 }
 
