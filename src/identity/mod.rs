@@ -23,6 +23,7 @@ mod json;
 mod jws;
 mod keyset;
 mod person;
+mod presented;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub use self::{
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
+    presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
