@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
-use secrecy::SecretString;
+use url::Url;
 
 use super::{approvals, live::Live};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         access::Access,
         list::{Filter, Page},
     },
-    identity::{Principal, TokenError},
+    identity::{Presented, Principal, TokenError},
     mask,
     runtime::control::ControlError,
 };
@@ -38,6 +38,10 @@ impl Desk {
             approver: config.access.approver.clone(),
             admin: config.access.admin.clone(),
             issuers: config.access.issuers.clone(),
+            address: config
+                .approvals
+                .as_ref()
+                .and_then(|approvals| address(approvals.public_url.as_ref()?)),
         };
         let freshness = config
             .approvals
@@ -52,6 +56,15 @@ impl Desk {
             }),
         }
     }
+}
+
+/// A URL without its scheme, and without a slash at its end.
+fn address(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    let port = url
+        .port()
+        .map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{host}{port}{}", url.path().trim_end_matches('/')))
 }
 
 impl Backing for Live {
@@ -69,9 +82,9 @@ impl Backing for Live {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
-        crate::grpc::Backing::authenticate(self, token)
+        crate::grpc::Backing::authenticate(self, presented)
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>> {

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -15,6 +14,7 @@ use crate::{
         record::{ApprovalEvent, Entry, Event as Recorded},
     },
     exchange::{Held, NotAsked, NotClaimed, of_record},
+    identity::Presented,
     runtime::control::{Control, ControlError, Happened},
 };
 
@@ -59,7 +59,12 @@ pub(super) async fn ask(
 }
 
 /// Waits for a decision, at most as long as `patience`.
-pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience: Duration) -> Held {
+pub(super) async fn hold(
+    live: Arc<Live>,
+    id: Id,
+    presented: Presented,
+    patience: Duration,
+) -> Held {
     let Some(control) = live.control().cloned() else {
         return Held::Unavailable(ControlError::Unreachable.code());
     };
@@ -77,7 +82,7 @@ pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience:
         match approval.state_at(now) {
             State::Pending => {}
             State::Approved => {
-                let principal = live.check(token).await;
+                let principal = live.check(presented).await;
                 let rules = live.rules_in_force();
                 return Held::Approved {
                     approval,

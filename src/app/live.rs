@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -30,7 +29,7 @@ use crate::{
     exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
     grpc::Backing,
     http::Probe,
-    identity::{Principal, TokenError},
+    identity::{Presented, Principal, TokenError},
     runtime::{
         authenticator::Authenticator,
         clock::Clock,
@@ -119,9 +118,9 @@ impl Live {
         self.rules.load_full()
     }
 
-    /// Checks a token as it counts now.
-    pub(super) async fn check(&self, token: SecretString) -> Result<Arc<Principal>, TokenError> {
-        Backing::authenticate(self, token).await
+    /// Checks a caller as they count now.
+    pub(super) async fn check(&self, presented: Presented) -> Result<Arc<Principal>, TokenError> {
+        Backing::authenticate(self, presented).await
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -300,11 +299,11 @@ impl Backing for Live {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
         let authenticator = self.authenticator.load_full();
         let now = self.clock.now();
-        async move { authenticator.authenticate(token.expose_secret(), now).await }.boxed()
+        async move { authenticator.authenticate(&presented, now).await }.boxed()
     }
 
     fn now(&self) -> Timestamp {
@@ -315,9 +314,9 @@ impl Backing for Live {
         approvals::ask(self.control.clone(), asked).boxed()
     }
 
-    fn hold(&self, id: Id, token: SecretString, patience: Duration) -> BoxFuture<'static, Held> {
+    fn hold(&self, id: Id, presented: Presented, patience: Duration) -> BoxFuture<'static, Held> {
         match self.itself.upgrade() {
-            Some(live) => approvals::hold(live, id, token, patience).boxed(),
+            Some(live) => approvals::hold(live, id, presented, patience).boxed(),
             None => async { Held::Unavailable("approvals_unavailable") }.boxed(),
         }
     }

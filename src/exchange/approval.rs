@@ -224,12 +224,15 @@ impl Exchange {
         }
         let id = approval.asked.id.clone();
         waiting.approval = Some(approval);
-        let (token, patience) = (waiting.caller.head.token(), waiting.patience);
+        let patience = waiting.patience;
+        let Some(presented) = waiting.caller.head.presented_again() else {
+            return self.cut("internal", "nothing_presented", out);
+        };
         self.request = Request::AwaitingDecision(waiting);
         if let Some(refusal) = self.unwanted.take() {
             return self.give_up(refusal, out);
         }
-        out.push(Output::Hold(id, token, patience));
+        out.push(Output::Hold(id, Box::new(presented), patience));
     }
 
     /// Somebody decided, or time is over.

@@ -6,18 +6,29 @@
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
-
 use super::{
     Attributes, Mutation, Refusal, Rules,
     headers::Headers,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
 };
-use crate::{audit::record, mask};
+use crate::{
+    audit::record,
+    identity::{Presented, TokenError},
+    mask,
+};
+
+/// The header of a DPoP proof (RFC 9449, 4.1).
+const PROOF_HEADER: &str = "dpop";
 
 /// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
 /// must arrive as plain text to be read.
-const DROPPED_HEADERS: [&str; 4] = ["accept-encoding", "cookie", "proxy-authorization", "prefer"];
+const DROPPED_HEADERS: [&str; 5] = [
+    "accept-encoding",
+    "cookie",
+    "proxy-authorization",
+    "prefer",
+    PROOF_HEADER,
+];
 
 /// Fields that tell how a request travels and by which try, and nothing of what is asked for. Method, authority and path stand
 /// for themselves.
@@ -144,7 +155,7 @@ fn is_plain_query(query: &str) -> bool {
 }
 
 impl Head {
-    /// The head of a request to `connection`, and the token it carries.
+    /// The head of a request to `connection`, and what it shows of the caller.
     ///
     /// # Errors
     /// [`Refusal`] for what is known before the caller is: an upgrade, a token that is missing or repeated.
@@ -153,7 +164,7 @@ impl Head {
         connection: Arc<Connection>,
         headers: Headers,
         attributes: Attributes,
-    ) -> Result<(Self, SecretString), Refusal> {
+    ) -> Result<(Self, Presented), Refusal> {
         let Target {
             method,
             authority,
@@ -163,7 +174,6 @@ impl Head {
         if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
             return Err(Refusal::Upgrade);
         }
-        let token = rules::token(&headers, connection.token_header).map_err(Refusal::BadToken)?;
         let head = Self {
             connection,
             method,
@@ -173,7 +183,39 @@ impl Head {
             attributes,
             query,
         };
-        Ok((head, token))
+        let presented = head.presented().map_err(Refusal::BadToken)?;
+        Ok((head, presented))
+    }
+
+    /// What it shows of the caller.
+    fn presented(&self) -> Result<Presented, TokenError> {
+        let Self {
+            connection,
+            headers,
+            attributes,
+            ..
+        } = self;
+        let certificate = attributes.certificate.clone();
+        let token = match rules::token(headers, connection.token_header) {
+            // Only where there is none: a token that is shown counts, and must.
+            Err(TokenError::Missing) if connection.certificate_alone && certificate.is_some() => {
+                None
+            }
+            token => Some(token?),
+        };
+        let proof = headers
+            .one(PROOF_HEADER)
+            .map_err(|_| TokenError::ProofRepeated)?;
+        // Where the connection answers for any host, the host is the caller's word: a proof for another service would do.
+        let named = connection.route.names(&self.authority);
+        Ok(Presented {
+            token,
+            proof: proof.map(Into::into),
+            method: self.method.clone(),
+            target: named.then(|| format!("{}{}", self.authority, self.path)),
+            certificate,
+            again: false,
+        })
     }
 
     /// The content type, where there is one.
@@ -189,9 +231,13 @@ impl Head {
         &self.headers
     }
 
-    /// The caller's token, as it was when it was read first.
-    pub(super) fn token(&self) -> SecretString {
-        rules::token(&self.headers, self.connection.token_header).unwrap_or_default()
+    /// What it showed of the caller, who was accepted by it.
+    pub(super) fn presented_again(&self) -> Option<Presented> {
+        let presented = self.presented().ok()?;
+        Some(Presented {
+            again: true,
+            ..presented
+        })
     }
 
     /// The connection this request belongs to under other rules.

@@ -10,7 +10,7 @@ use super::{Headers, Rules};
 use crate::{
     approval::{Approval, Asked, Claimed, Id, State, Use},
     audit::{Durability, record::Entry, seal::Frame},
-    identity::{Principal, TokenError},
+    identity::{Certificate, Presented, Principal, TokenError},
 };
 
 /// What happened.
@@ -27,7 +27,7 @@ pub enum Input {
     ResponseBody(Bytes, bool),
     /// The answer ended in trailers.
     ResponseTrailers(Headers),
-    /// The token was checked.
+    /// It was checked who is calling.
     Authenticated(Result<Arc<Principal>, TokenError>),
     /// The approval is in the control log: this one, or that of the same request asked for before.
     Asked(Result<Arc<Approval>, NotAsked>),
@@ -123,12 +123,12 @@ pub(super) struct Ticket {
 /// What should happen, in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Check this token and answer with [`Input::Authenticated`].
-    Authenticate(SecretString),
+    /// Check who this shows to be calling and answer with [`Input::Authenticated`].
+    Authenticate(Box<Presented>),
     /// Ask for this approval and answer with [`Input::Asked`].
     Ask(Box<Asked>),
-    /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the token checked again.
-    Hold(Id, SecretString, Duration),
+    /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the caller checked again.
+    Hold(Id, Box<Presented>, Duration),
     /// Take this use of a grant and answer with [`Input::Used`].
     Use(Use),
     /// Claim the approval and answer with [`Input::Claimed`].
@@ -202,6 +202,8 @@ pub struct Attributes {
     pub cluster: String,
     /// `source.address`.
     pub source_address: String,
+    /// The certificate the caller's connection was authenticated by, of `connection.*`.
+    pub certificate: Option<Certificate>,
 }
 
 /// What an exchange came to, for metrics and the log. Holds names and numbers only.

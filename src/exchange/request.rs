@@ -199,13 +199,13 @@ impl Exchange {
             .find(&headers)
             .and_then(|(target, connection)| Head::of(target, connection, headers, attributes));
         match read {
-            Ok((head, token)) => {
+            Ok((head, presented)) => {
                 let body = Body {
                     whole: end,
                     ..Body::default()
                 };
                 self.request = Request::AwaitingIdentity(Box::new(head), body);
-                out.push(Output::Authenticate(token));
+                out.push(Output::Authenticate(Box::new(presented)));
             }
             Err(refusal) => self.refuse(refusal, None, out),
         }

@@ -14,7 +14,7 @@ use crate::{
     audit::{Durability, seal::AuditorKey},
     detect::{Catalog, DetectorError, Entity, Scanner},
     dialect::{Dialect, Selection},
-    identity::{self, Principal, TokenError},
+    identity::{self, Principal, Scheme, Token, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
     policy::{Chain, LocalTime, Risk},
 };
@@ -82,6 +82,8 @@ pub struct Connection {
     pub route: Route,
     /// The header the caller's token is read from.
     pub token_header: &'static str,
+    /// Whether a certificate alone may say who calls, where no token came.
+    pub certificate_alone: bool,
     /// The wire format.
     pub dialect: &'static dyn Dialect,
     /// What is lent to the upstream; `None` lends nothing.
@@ -256,17 +258,17 @@ impl Connection {
     }
 }
 
-/// The token a request carries in `header`, without its scheme.
+/// The token a request carries in `header`.
 ///
 /// # Errors
 /// [`TokenError`] where there is none, or several, or something else.
-pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, TokenError> {
+pub(super) fn token(headers: &Headers, header: &str) -> Result<Token, TokenError> {
     let mut values = headers
         .iter()
         .filter(|(name, _)| *name == header)
         .map(|(_, value)| value);
     if header == "authorization" {
-        return identity::from_authorization(values).map(SecretString::from);
+        return identity::from_authorization(values);
     }
     let value = values.next().ok_or(TokenError::Missing)?;
     if values.next().is_some() {
@@ -278,6 +280,9 @@ pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, Tok
     if text.is_empty() {
         Err(TokenError::Missing)
     } else {
-        Ok(text.into())
+        Ok(Token {
+            scheme: Scheme::Bare,
+            text: text.into(),
+        })
     }
 }

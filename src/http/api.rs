@@ -9,7 +9,7 @@ use axum::{
         FromRequestParts, Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     Backing,
-    access::Roles,
+    access::{Access, Roles},
     list::{self, Filter},
     refused::Refused,
     wire::{Decide, Full, List, MAX_REASON, Shown, Status, listed},
@@ -27,7 +27,7 @@ use crate::{
     approval::{
         Approval, Approver, Cannot, Decided, Fate, Id, Ignored, Party, State as Stands, Stop, judge,
     },
-    identity,
+    identity::{self, Presented, TokenError},
 };
 
 /// The largest body that is read, in bytes.
@@ -52,10 +52,9 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, backing: &Shared) -> Result<Self, Refused> {
-        let headers = parts.headers.get_all(header::AUTHORIZATION);
-        let token = identity::from_authorization(headers.iter().map(|value| value.as_bytes()))?;
-        let principal = backing.authenticate(SecretString::from(token)).await?;
         let access = backing.access();
+        let presented = presented(parts, &access)?;
+        let principal = backing.authenticate(presented).await?;
         // Groups of an issuer that is not heard here are none.
         let groups = match access.hears(&principal.issuer) {
             true => principal.groups.clone(),
@@ -70,6 +69,27 @@ impl FromRequestParts<Shared> for Caller {
             groups,
         })
     }
+}
+
+/// What a request shows of whoever sends it. Certificates do not count here: nothing but headers would tell of them.
+fn presented(parts: &Parts, access: &Access) -> Result<Presented, TokenError> {
+    let tokens = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let token = identity::from_authorization(tokens.map(HeaderValue::as_bytes))?;
+    let mut proofs = parts.headers.get_all("dpop").iter();
+    let proof = proofs.next().map(HeaderValue::to_str).transpose();
+    let proof = proof.map_err(|_| TokenError::ProofRepeated)?;
+    if proofs.next().is_some() {
+        return Err(TokenError::ProofRepeated);
+    }
+    let address = access.address.as_ref();
+    Ok(Presented {
+        token: Some(token),
+        proof: proof.map(SecretString::from),
+        method: parts.method.to_string(),
+        target: address.map(|address| format!("{address}{}", parts.uri.path())),
+        certificate: None,
+        again: false,
+    })
 }
 
 impl Caller {

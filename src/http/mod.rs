@@ -25,7 +25,6 @@ use axum::{
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use secrecy::SecretString;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -37,7 +36,7 @@ use self::{
 };
 use crate::{
     approval::{Approval, Decided, Fate, Freshness, Id, Party, Stop},
-    identity::{Principal, TokenError},
+    identity::{Presented, Principal, TokenError},
 };
 
 /// Something cannot be known, decided or put on record now: a stable code.
@@ -60,10 +59,10 @@ pub trait Backing: Probe {
     fn access(&self) -> Arc<Access>;
     /// How fresh a proof of identity must be of who decides.
     fn freshness(&self) -> Freshness;
-    /// Who holds `token`.
+    /// Who shows `presented`.
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
     /// Some approvals: [`Filter::page`] over all there are.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>>;

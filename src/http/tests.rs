@@ -205,6 +205,7 @@ impl Backing for World {
             approver: set("approvers"),
             admin: set("admins"),
             issuers: BTreeSet::new(),
+            address: None,
         })
     }
 
@@ -217,9 +218,10 @@ impl Backing for World {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
         let known = self.tokens.lock().unwrap();
+        let token = presented.token.unwrap().text;
         let known = known.get(token.expose_secret()).cloned().map(Arc::new);
         let known = match self.keys_away.load(Ordering::Relaxed) {
             true => Err(TokenError::IssuerUnavailable),

@@ -6,14 +6,17 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TokenError {
     /// No token came with the request.
-    #[error("no bearer token was sent")]
+    #[error("no token was sent")]
     Missing,
     /// More than one token came with the request; which of them counts would be a guess.
     #[error("more than one token was sent")]
     Repeated,
-    /// The `Authorization` header is not `Bearer` followed by one token.
-    #[error("the authorization header is not a bearer token")]
+    /// The `Authorization` header is not `Bearer` or `DPoP` followed by one token.
+    #[error("the authorization header is neither a bearer nor a DPoP token")]
     NotBearer,
+    /// More than one DPoP proof came with the request (RFC 9449, 4.3, check 1), or one that is not readable text.
+    #[error("more than one DPoP proof was sent, or one that is not readable")]
+    ProofRepeated,
     /// Longer than [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES).
     #[error("the token is larger than 16 KiB")]
     TooLarge,
@@ -146,10 +149,11 @@ pub struct Challenge {
 
 impl TokenError {
     /// Every variant, for tables and for documentation.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: &[Self] = &[
         Self::Missing,
         Self::Repeated,
         Self::NotBearer,
+        Self::ProofRepeated,
         Self::TooLarge,
         Self::NotJws,
         Self::NotBase64Url,
@@ -198,6 +202,7 @@ impl TokenError {
             Self::Missing => "token_missing",
             Self::Repeated => "token_repeated",
             Self::NotBearer => "token_not_bearer",
+            Self::ProofRepeated => "proof_repeated",
             Self::TooLarge => "token_too_large",
             Self::NotJws => "token_not_jws",
             Self::NotBase64Url => "token_not_base64url",
@@ -249,7 +254,7 @@ impl TokenError {
                 status: 401,
                 error: None,
             },
-            Self::Repeated | Self::NotBearer => Challenge {
+            Self::Repeated | Self::NotBearer | Self::ProofRepeated => Challenge {
                 status: 400,
                 error: Some("invalid_request"),
             },

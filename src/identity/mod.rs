@@ -24,6 +24,7 @@ mod json;
 mod jws;
 mod keyset;
 mod person;
+mod presented;
 mod rules;
 
 use std::{
@@ -41,6 +42,7 @@ pub use self::{
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
+    presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 

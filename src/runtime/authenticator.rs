@@ -20,10 +20,11 @@ use std::{
 
 use jiff::Timestamp;
 use moka::sync::Cache;
+use secrecy::ExposeSecret;
 
 use super::clock::Clock;
 use crate::{
-    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, TokenError, Unverified},
+    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, TokenError, Unverified},
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
 
@@ -183,7 +184,7 @@ impl Authenticator {
         })
     }
 
-    /// The caller that `token` proves at the instant `now`.
+    /// Who is proved to be calling by what is `presented` at the instant `now`.
     ///
     /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
     /// dropped at any point, it leaves nothing half done.
@@ -192,9 +193,15 @@ impl Authenticator {
     /// [`TokenError`]; [`TokenError::IssuerUnavailable`] while the issuer's keys cannot be had.
     pub async fn authenticate(
         &self,
-        token: &str,
+        presented: &Presented,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
+        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
+        self.holder(token.text.expose_secret(), now).await
+    }
+
+    /// Whose the token is.
+    async fn holder(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             self.strangers.fetch_add(1, Relaxed);
             return Err(TokenError::TooLarge);

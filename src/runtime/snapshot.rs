@@ -128,6 +128,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             name: from.name.clone(),
             route: from.route.clone(),
             token_header: from.token.name(),
+            certificate_alone: false,
             dialect: from.dialect,
             credential,
             chain: from.chain.clone(),

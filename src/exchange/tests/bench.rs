@@ -23,6 +23,7 @@ use crate::audit::{
     record::{Closed, Delivered, Event, Opened, Refused},
     seal::Frame,
 };
+use crate::identity::Presented;
 
 pub(super) const SSN: &str = "536-22-8714";
 pub(super) const CARD: &str = "4111 1111 1111 1111";
@@ -296,6 +297,7 @@ impl Bench {
             route: route.into(),
             cluster: "upstream".into(),
             source_address: "203.0.113.9:5000".into(),
+            certificate: None,
         };
         self.handle(Input::RequestHeaders(headers, attributes, end))
     }
@@ -405,9 +407,10 @@ impl Bench {
         assert!(!format!("{output:?}").contains(LENT), "a secret in Debug");
         let seen = &mut self.seen;
         match output {
-            Output::Authenticate(token) => {
+            Output::Authenticate(presented) => {
                 assert!(self.authenticating.is_none(), "two tokens at once");
-                self.authenticating = Some(token.expose_secret().to_owned());
+                assert!(!presented.again);
+                self.authenticating = Some(shown(&presented));
             }
             Output::Record(entries, sealed, _) => {
                 seen.sealed.extend(sealed);
@@ -434,9 +437,10 @@ impl Bench {
                 }
                 assert!(self.asking.replace(asked).is_none(), "asked twice at once");
             }
-            Output::Hold(id, token, patience) => {
+            Output::Hold(id, presented, patience) => {
                 assert!(self.holding.is_none(), "waits twice at once");
-                self.holding = Some((id, token.expose_secret().to_owned(), patience));
+                assert!(presented.again, "a proof counts once");
+                self.holding = Some((id, shown(&presented), patience));
             }
             Output::Use(wanted) => {
                 assert!(self.using.replace(wanted).is_none(), "used twice at once");
@@ -789,4 +793,12 @@ pub(super) fn set<'m>(fields: &'m [(String, SecretString)], name: &str) -> Optio
         .iter()
         .find(|(set, _)| set == name)
         .map(|(_, value)| value.expose_secret())
+}
+
+/// The token that is shown, empty where there is none.
+fn shown(presented: &Presented) -> String {
+    presented
+        .token
+        .as_ref()
+        .map_or_else(String::new, |token| token.text.expose_secret().to_owned())
 }

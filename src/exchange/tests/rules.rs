@@ -251,6 +251,7 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         name: known.name.clone(),
         route: known.route.clone(),
         token_header: known.token_header,
+        certificate_alone: known.certificate_alone,
         dialect: known.dialect,
         credential,
         chain: known.chain.clone(),
