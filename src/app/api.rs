@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
+use secrecy::SecretString;
 use url::Url;
 
-use super::{approvals, live::Live};
+use super::{approvals, grants, live::Live};
 use crate::{
     approval::{Approval, Decided, Event, Fate, Freshness, Id, Party, Stop},
     audit::{
@@ -14,10 +15,12 @@ use crate::{
         record::{ApprovalEvent, Entry, Event as Recorded},
     },
     config::Config,
+    grant::{self, OAuthError, TokenRequest},
     http::{
         Backing, Unavailable,
         access::Access,
         list::{Filter, Page},
+        oauth::{Active, Granted, Issuing},
     },
     identity::{Presented, Principal, TokenError},
     mask,
@@ -29,6 +32,8 @@ use crate::{
 pub(super) struct Desk {
     access: Arc<Access>,
     freshness: Freshness,
+    /// Who may have which grant; `None` where none are made.
+    pub(super) grants: Option<Arc<grant::Rules>>,
 }
 
 impl Desk {
@@ -49,6 +54,10 @@ impl Desk {
             .map(|approvals| approvals.freshness);
         Self {
             access: Arc::new(access),
+            grants: config
+                .grants
+                .as_ref()
+                .map(|grants| Arc::new(grants.rules.clone())),
             // Without approvals there is nothing to decide.
             freshness: freshness.unwrap_or(Freshness {
                 within: std::time::Duration::ZERO,
@@ -111,7 +120,7 @@ impl Backing for Live {
             .control()
             .and_then(|control| control.approval(&decided.id))
         {
-            Some(approval) => self.masked(&approval, &decided.reason),
+            Some(approval) => self.masked(&approval.asked.view.connection, &decided.reason),
             None => String::new(),
         };
         self.append(Event::Decided(Box::new(Decided { reason, ..decided })))
@@ -119,6 +128,50 @@ impl Backing for Live {
 
     fn cancel(&self, stop: Stop) -> BoxFuture<'static, Result<Fate, Unavailable>> {
         self.append(Event::Cancelled(stop))
+    }
+
+    fn issuing(&self) -> Option<Issuing> {
+        let (grants, _) = self.grants()?;
+        Some(Issuing {
+            issuer: grants.issuer().to_owned(),
+            jwks: grants.keys.jwks().clone(),
+        })
+    }
+
+    fn public_url(&self) -> String {
+        self.rules_in_force().approvals.public_url.clone()
+    }
+
+    fn grant(
+        &self,
+        asked: TokenRequest,
+        proof: Option<SecretString>,
+    ) -> BoxFuture<'static, Result<Granted, OAuthError>> {
+        match self.shared() {
+            Some(live) => grants::grant(live, asked, proof).boxed(),
+            None => std::future::ready(Err(OAuthError::Unavailable("shutting_down"))).boxed(),
+        }
+    }
+
+    fn introspect(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Option<Active>, Unavailable>> {
+        std::future::ready(grants::introspect(self, &token)).boxed()
+    }
+
+    fn revoke(&self, token: SecretString) -> BoxFuture<'static, Result<(), Unavailable>> {
+        match self.shared() {
+            Some(live) => grants::revoke(live, token).boxed(),
+            None => std::future::ready(Err(Unavailable("shutting_down"))).boxed(),
+        }
+    }
+
+    fn revoke_id(&self, id: Id, by: Party) -> BoxFuture<'static, Result<(), Unavailable>> {
+        match self.shared() {
+            Some(live) => grants::revoke_id(live, id, by).boxed(),
+            None => std::future::ready(Err(Unavailable("shutting_down"))).boxed(),
+        }
     }
 
     fn seen(
@@ -149,14 +202,13 @@ impl Live {
         .boxed()
     }
 
-    /// What somebody wrote about an approval, as records may show it.
-    fn masked(&self, approval: &Approval, text: &str) -> String {
-        let name = &approval.asked.view.connection;
+    /// What somebody wrote about a connection, as records may show it.
+    pub(super) fn masked(&self, name: &str, text: &str) -> String {
         let rules = self.rules_in_force();
         let mut connections = rules.connections.iter();
         // Where it is gone, by the rules of any other: what a detector knows is the same to all.
         let connection = connections
-            .find(|connection| connection.name == *name)
+            .find(|connection| connection.name == name)
             .or(rules.connections.first());
         connection.map_or_else(String::new, |known| mask::mask(&known.record_plan, text).0)
     }

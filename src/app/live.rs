@@ -27,6 +27,7 @@ use crate::{
     },
     config::Config,
     exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
+    grant,
     grpc::Backing,
     http::Probe,
     identity::{Presented, Principal, TokenError},
@@ -34,6 +35,7 @@ use crate::{
         authenticator::Authenticator,
         clock::Clock,
         control::{Control, Happened},
+        grants::Grants,
         ledger::{Ledger, LedgerError},
         seals::Seals,
         snapshot::{self, SnapshotError},
@@ -84,7 +86,8 @@ impl Live {
         tidings: Tidings,
     ) -> Result<Arc<Self>, SnapshotError> {
         let rules = ArcSwap::from_pointee(snapshot::rules(config, None)?);
-        let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config)?);
+        let grants = snapshot::grants(config, control.as_ref())?;
+        let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config, grants)?);
         Ok(Arc::new_cyclic(|itself| Self {
             rules,
             authenticator,
@@ -121,6 +124,21 @@ impl Live {
     /// Checks a caller as they count now.
     pub(super) async fn check(&self, presented: Presented) -> Result<Arc<Principal>, TokenError> {
         Backing::authenticate(self, presented).await
+    }
+
+    /// What grants are made of, and by which rules; `None` where none are made.
+    pub(super) fn grants(&self) -> Option<(Arc<Grants>, Arc<grant::Rules>)> {
+        let grants = self.authenticator.load().grants().cloned()?;
+        Some((grants, self.desk().grants.clone()?))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Itself, as long as it is there to be shared.
+    pub(super) fn shared(&self) -> Option<Arc<Self>> {
+        self.itself.upgrade()
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -167,7 +185,10 @@ impl Live {
     ) -> Result<Prepared, SnapshotError> {
         let rules = snapshot::rules(config, Some(&self.rules.load()))?;
         let authenticator = match identity {
-            true => Some(Arc::new(snapshot::authenticator(config)?)),
+            true => {
+                let grants = snapshot::grants(config, self.control.as_ref())?;
+                Some(Arc::new(snapshot::authenticator(config, grants)?))
+            }
             false => None,
         };
         Ok(Prepared {

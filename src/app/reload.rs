@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::live::Live;
 use crate::{
     audit::sha256_hex,
-    config::{self, Config, LoadError},
+    config::{self, Config, Grants, LoadError},
     keys::secret::SecretSource,
     runtime::snapshot,
 };
@@ -158,7 +158,7 @@ impl Watched {
         }
         // Before they are read: what changes from now on is news.
         let lists = Lists::of(&fresh);
-        let prepared = match live.prepare(&fresh, fresh.issuers != self.in_force.issuers) {
+        let prepared = match live.prepare(&fresh, identity(&fresh) != identity(&self.in_force)) {
             Ok(prepared) => prepared,
             Err(error) => return self.reject(live, digest, 1, &error.to_string()).await,
         };
@@ -237,6 +237,14 @@ fn read(sources: &[SecretSource]) -> Vec<Option<SecretString>> {
 
 fn digest(path: &Path) -> std::io::Result<String> {
     Ok(sha256_hex(&std::fs::read(path)?))
+}
+
+/// What tokens are believed by.
+fn identity(config: &Config) -> impl PartialEq + use<'_> {
+    (
+        &config.issuers,
+        config.grants.as_ref().map(Grants::identity),
+    )
 }
 
 /// Of sealed payloads, what is settled at the start.

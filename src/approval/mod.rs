@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{self, Principal};
 
 pub use self::{
-    digest::{Binding, Digest, RequestDigest},
+    digest::{Binding, Digest, RequestDigest, digest_of},
     envelope::{Envelope, Unreadable, is_timely},
     event::{Asked, Claimed, Decided, Event, Given, Id, Mutable, Stop, View},
     register::{Approval, Fate, Ignored, MAX_APPROVALS, Placed, Register, State, Vote},

@@ -151,9 +151,8 @@ fn policy(raw: raw::Policy, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -
         notes.warn(&at.key("when"), "the condition never holds");
     }
     if let Some(claim) = when.unguarded() {
-        let message = format!(
-            "a caller without the claim `{claim}` is denied here; ask `has(principal.claims.{claim})` first"
-        );
+        let message =
+            format!("a caller without `{claim}` is denied here; ask `has({claim})` first");
         notes.warn(&at.key("when"), message);
     }
     Some(Policy {

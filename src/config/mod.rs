@@ -15,6 +15,7 @@ mod audit;
 mod chains;
 mod detectors;
 mod fault;
+mod grants;
 mod issuers;
 mod listen;
 mod load;
@@ -53,6 +54,7 @@ use crate::{
     detect::Entity,
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
+    grant,
     identity::IssuerRules,
     keys::{jwks::KeySource, secret::SecretSource},
     policy::{Chain, Risk},
@@ -96,6 +98,8 @@ pub struct Config {
     pub time_zone: TimeZone,
     /// Where approvals are kept; there where a connection's chain can ask for one.
     pub approvals: Option<Approvals>,
+    /// Grants that are made; only where there are `approvals`.
+    pub grants: Option<Grants>,
     /// Who is told of what should not have happened.
     pub alerts: Option<Alerts>,
     /// Who may do what over our API.
@@ -129,6 +133,23 @@ pub struct Approvals {
     pub kafka: Option<ControlKafka>,
     /// Who is told of approvals.
     pub webhooks: Vec<Webhook>,
+}
+
+/// Grants that are made.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    /// Files of our own keys: the first signs. Never empty.
+    pub keys: Vec<PathBuf>,
+    /// Who may have which, and in whose name.
+    pub rules: grant::Rules,
+}
+
+impl Grants {
+    /// What tokens are believed by: the rest can change without forgetting any.
+    #[must_use]
+    pub fn identity(&self) -> (&str, &[PathBuf]) {
+        (&self.rules.issuer, &self.keys)
+    }
 }
 
 /// The control log in Kafka.

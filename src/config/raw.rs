@@ -3,6 +3,7 @@
 //! The JSON Schema is derived from these types, so their comments are what an editor shows. Unknown keys are refused.
 
 mod approvals;
+mod grants;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ pub(super) use approvals::{
     Access, Alerts, Approvals, ControlKafka, FreshFrom, Mutable, RequireApproval, Risk, Wait,
     Webhook, WebhookFormat,
 };
+pub(super) use grants::{GrantRule, Grants};
 
 /// Configuration of Countersign.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -46,6 +48,8 @@ pub(super) struct File {
     pub(super) time_zone: Option<String>,
     /// Where approvals are kept, how many may wait, who may decide and who is told. Required where a policy asks for one.
     pub(super) approvals: Option<Approvals>,
+    /// Grants that our token endpoint makes. Default: none.
+    pub(super) grants: Option<Grants>,
     /// Who is told of what should not have happened. Default: nobody.
     pub(super) alerts: Option<Alerts>,
     /// Who may do what over our API.

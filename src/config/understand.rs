@@ -11,7 +11,7 @@ use super::{
     Config, Connection, Known, Masking, Reference, Sealing, SecretSource, approvals, audit, chains,
     detectors,
     fault::{Fault, in_order},
-    issuers, listen, raw,
+    grants, issuers, listen, raw,
     tree::{Node, Place, Step, spell},
     units,
 };
@@ -98,16 +98,32 @@ pub(super) fn understand(
     let at = root.key("time_zone");
     let time_zone = approvals::time_zone(raw.time_zone.as_deref(), &at, &mut notes);
     let vocabulary = Vocabulary { entities, claims };
+    let words = vocabulary.clone();
     let has_auditors = sealing.is_some();
     let connections = chains::connections(written, vocabulary, known, &mut notes);
     let at = root.key("approvals");
     let asked = connections.iter().any(|c| c.chain.most_owed().is_some());
-    if raw.approvals.is_some() && !asked {
-        notes.warn(&at, "no connection's policies ask for an approval");
+    if raw.approvals.is_some() && !asked && raw.grants.is_none() {
+        notes.warn(
+            &at,
+            "no connection's policies ask for an approval, and no grants are made",
+        );
     }
     let approvals = raw
         .approvals
         .map(|raw| approvals::approvals(raw, audit.as_ref(), &at, &mut notes));
+    let beside = grants::Beside {
+        connections: &connections,
+        vocabulary: &words,
+        issuers: issuers
+            .iter()
+            .map(|issuer| issuer.rules.issuer.as_str())
+            .collect(),
+        has_approvals: approvals.is_some(),
+    };
+    let grants = raw
+        .grants
+        .and_then(|raw| grants::grants(raw, &beside, &root.key("grants"), &mut notes));
     let at = root.key("alerts");
     let alerts = raw
         .alerts
@@ -146,6 +162,7 @@ pub(super) fn understand(
             risk,
             time_zone,
             approvals,
+            grants,
             alerts,
             access,
             audit,

@@ -51,7 +51,7 @@ pub use self::{
         Output, Summary,
     },
     refusal::Refusal,
-    request::COPIES,
+    request::{COPIES, identity as identity_of_record},
     route::{HostPattern, Route, Territory},
     rules::{
         Approvals, CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules,

@@ -449,7 +449,7 @@ impl Exchange {
             connection: &connection.name,
             dialect: connection.dialect.name(),
             risk,
-            time: Some(self.rules.time_at(self.now)),
+            time: Some(self.rules.local_time(self.now)),
         });
         self.summary.faults.clone_from(&verdict.faults);
         let mut read = Box::new(Read {
@@ -726,7 +726,9 @@ fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
     counts
 }
 
-pub(super) fn identity(principal: &Principal) -> record::Identity {
+/// A caller, as records have them.
+#[must_use]
+pub fn identity(principal: &Principal) -> record::Identity {
     record::Identity {
         issuer: principal.issuer.clone(),
         subject: principal.subject.clone(),

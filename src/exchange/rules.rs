@@ -159,7 +159,7 @@ pub struct Credential {
 
 impl Rules {
     /// The time of day at `now`, as conditions see it.
-    pub(super) fn time_at(&self, now: Timestamp) -> LocalTime {
+    pub(crate) fn local_time(&self, now: Timestamp) -> LocalTime {
         self.time_zone.to_datetime(now).into()
     }
 

@@ -55,6 +55,10 @@ impl FromRequestParts<Shared> for Caller {
         let access = backing.access();
         let presented = presented(parts, &access)?;
         let principal = backing.authenticate(presented).await?;
+        if principal.grant.is_some() {
+            // It is for calls of models; what its holder may do here they may do with their own token.
+            return Err(TokenError::WrongType.into());
+        }
         // Groups of an issuer that is not heard here are none.
         let groups = match access.hears(&principal.issuer) {
             true => principal.groups.clone(),
@@ -98,6 +102,16 @@ impl Caller {
         self.roles.read()
     }
 
+    /// Whether they may cancel and revoke.
+    pub(super) fn is_admin(&self) -> bool {
+        self.roles.admin
+    }
+
+    /// The account.
+    pub(super) fn into_party(self) -> Party {
+        self.party
+    }
+
     /// Whether it is this very account that asked. Stricter than [`Party::is_same_as`], which keeps people *from* something: what
     /// another issuer says of who is behind an account must not open anything.
     fn asked_for(&self, approval: &Approval) -> bool {
@@ -120,7 +134,7 @@ impl Caller {
 }
 
 type Answer<T> = Result<Json<T>, Refused>;
-type AskedId = Result<Path<String>, PathRejection>;
+pub(super) type AskedId = Result<Path<String>, PathRejection>;
 
 pub(super) async fn approvals(
     State(backing): State<Shared>,

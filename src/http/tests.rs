@@ -258,6 +258,42 @@ impl Backing for World {
         self.recorded(|| self.rejected.lock().unwrap().push(rejected))
     }
 
+    fn issuing(&self) -> Option<Issuing> {
+        Some(Issuing {
+            issuer: "https://gateway.example".to_owned(),
+            jwks: json!({"keys": []}),
+        })
+    }
+
+    fn public_url(&self) -> String {
+        "https://gateway.example".to_owned()
+    }
+
+    fn grant(
+        &self,
+        asked: TokenRequest,
+        _: Option<SecretString>,
+    ) -> BoxFuture<'static, Result<Granted, OAuthError>> {
+        // What becomes of it is not this module's business: that it came as it was sent is.
+        let pending = OAuthError::Pending(asked.ask.connection);
+        std::future::ready(Err(pending)).boxed()
+    }
+
+    fn introspect(
+        &self,
+        _: SecretString,
+    ) -> BoxFuture<'static, Result<Option<Active>, Unavailable>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
+    fn revoke(&self, _: SecretString) -> BoxFuture<'static, Result<(), Unavailable>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn revoke_id(&self, _: Id, _: Party) -> BoxFuture<'static, Result<(), Unavailable>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     fn seen(
         &self,
         approval: Arc<Approval>,

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
-use super::clock::Clock;
+use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, TokenError, Unverified},
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
@@ -61,6 +61,8 @@ pub struct Authenticator {
     identity_digest: [u8; 32],
     clock: Clock,
     strangers: AtomicU64,
+    /// Our own grants; `None` where none are made.
+    grants: Option<Arc<Grants>>,
 }
 
 #[derive(Debug)]
@@ -181,6 +183,7 @@ impl Authenticator {
             identity_digest,
             clock,
             strangers: AtomicU64::new(0),
+            grants: None,
         })
     }
 
@@ -211,39 +214,71 @@ impl Authenticator {
             token: identity::token_hash(token),
         };
         if let Some(principal) = self.recall(&key, now) {
-            return Ok(principal);
+            return self.in_force(principal);
         }
-        let known = identity::peek(token).and_then(|token| {
-            Ok((
-                self.issuers
-                    .get(token.issuer())
-                    .ok_or(TokenError::UnknownIssuer)?,
-                token,
-            ))
-        });
-        let (issuer, token) = known.inspect_err(|_| {
+        let stranger = |_: &TokenError| {
             self.strangers.fetch_add(1, Relaxed);
-        })?;
+        };
+        let token = identity::peek(token).inspect_err(stranger)?;
+        if let Some(granted) = self.granted(&token, now) {
+            let principal = self.remember(key, granted.inspect_err(stranger)?, 0);
+            return self.in_force(principal);
+        }
+        let issuer = self.issuers.get(token.issuer());
+        let issuer = issuer
+            .ok_or(TokenError::UnknownIssuer)
+            .inspect_err(stranger)?;
         match issuer.verify(&token, now).await {
             Ok((principal, epoch)) => {
                 issuer.accepted.fetch_add(1, Relaxed);
-                let principal = Arc::new(principal);
-                let since = self.clock.monotonic();
-                self.cache.insert(
-                    key,
-                    Arc::new(Remembered {
-                        principal: Arc::clone(&principal),
-                        epoch,
-                        since,
-                    }),
-                );
-                Ok(principal)
+                Ok(self.remember(key, principal, epoch))
             }
             Err(error) => {
                 issuer.refused.fetch_add(1, Relaxed);
                 Err(error)
             }
         }
+    }
+
+    fn remember(&self, key: CacheKey, principal: Principal, epoch: u64) -> Arc<Principal> {
+        let principal = Arc::new(principal);
+        let remembered = Remembered {
+            principal: Arc::clone(&principal),
+            epoch,
+            since: self.clock.monotonic(),
+        };
+        self.cache.insert(key, Arc::new(remembered));
+        principal
+    }
+
+    /// The caller, if their grant, should they have come with one, was not revoked: asked every time, remembered or not.
+    fn in_force(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, TokenError> {
+        if let Some(grants) = &self.grants {
+            grants.check(&principal)?;
+        }
+        Ok(principal)
+    }
+
+    /// The same, which believes grants of ours besides.
+    #[must_use]
+    pub fn with_grants(self, grants: Option<Arc<Grants>>) -> Self {
+        Self { grants, ..self }
+    }
+
+    /// Our own grants; `None` where none are made.
+    #[must_use]
+    pub fn grants(&self) -> Option<&Arc<Grants>> {
+        self.grants.as_ref()
+    }
+
+    /// The holder of a token that says it is a grant of ours; `None` of any other token.
+    fn granted(
+        &self,
+        token: &Unverified<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Principal, TokenError>> {
+        let grants = self.grants.as_ref()?;
+        (token.issuer() == grants.issuer()).then(|| grants.verify(token, now))
     }
 
     /// Counters as they are now.
@@ -272,12 +307,18 @@ impl Authenticator {
     /// after this, never into it.
     fn recall(&self, key: &CacheKey, now: Timestamp) -> Option<Arc<Principal>> {
         let remembered = self.cache.get(key)?;
-        let issuer = self.issuers.get(&remembered.principal.issuer)?;
         // INVARIANT: three clocks' worth of doubt, each of which alone is enough to ask again.
         let fresh = self.clock.monotonic().saturating_sub(remembered.since) <= REMEMBERED_FOR
-            && now < remembered.principal.expires_at
-            && issuer.keys.current()?.epoch == remembered.epoch;
+            && now < remembered.principal.expires_at;
         if !fresh {
+            return None;
+        }
+        if remembered.principal.grant.is_some() {
+            // Our own keys change with the configuration only, and the cache with them.
+            return Some(Arc::clone(&remembered.principal));
+        }
+        let issuer = self.issuers.get(&remembered.principal.issuer)?;
+        if issuer.keys.current()?.epoch != remembered.epoch {
             return None;
         }
         issuer.accepted.fetch_add(1, Relaxed);

@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod authenticator;
 pub mod clock;
 pub mod control;
+pub mod grants;
 pub mod ledger;
 pub mod notify;
 pub mod seals;

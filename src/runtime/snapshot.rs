@@ -9,15 +9,21 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::authenticator::{Authenticator, AuthenticatorError};
+use super::{
+    authenticator::{Authenticator, AuthenticatorError},
+    control::Control,
+    grants::Grants,
+};
 use crate::{
     audit::seal::{AuditorKey, KeyError, MAX_AUDITORS},
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
     exchange::{Admission, Approvals, Budget, Connection, Credential, Limits, Masking, Rules},
+    grant::{GrantKey, KeyRing},
     keys::secret::{SecretError, SecretSource},
     mask::{MaskingKey, Operator, Plan, ShortKey},
     policy::{Effect, Policy},
+    store::keyfile,
 };
 
 /// Why a valid configuration cannot be put into force.
@@ -55,6 +61,17 @@ pub enum SnapshotError {
         /// Why.
         cause: std::io::Error,
     },
+    /// A key for grants cannot be used.
+    #[error("grants: the key `{path}` cannot be used: {cause}")]
+    GrantKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The same key is listed twice for grants, or there are more than a key set may have.
+    #[error("grants: a key is listed twice, or there are too many")]
+    GrantKeyTwice,
     /// The detectors do not compile.
     #[error("the detectors cannot be used: {0}")]
     Detectors(#[from] DetectorError),
@@ -269,10 +286,47 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
 ///
 /// # Errors
 /// [`SnapshotError`] where an issuer cannot be used at all; one that is only out of reach is tried again.
-pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
+pub fn authenticator(
+    config: &Config,
+    grants: Option<Arc<Grants>>,
+) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
-    Ok(Authenticator::new(issuers.collect(), config.digest)?)
+    Ok(Authenticator::new(issuers.collect(), config.digest)?.with_grants(grants))
+}
+
+/// What grants are made of, where the configuration has them made; `control` is where their uses are counted.
+///
+/// # Errors
+/// [`SnapshotError::GrantKey`]; blocks on the disk for keys.
+pub fn grants(
+    config: &Config,
+    control: Option<&Control>,
+) -> Result<Option<Arc<Grants>>, SnapshotError> {
+    let (Some(from), Some(control)) = (&config.grants, control) else {
+        return Ok(None);
+    };
+    let key = |path: &PathBuf| {
+        let fault = |cause: String| SnapshotError::GrantKey {
+            path: path.clone(),
+            cause,
+        };
+        let pem = keyfile::read_private(path).map_err(|error| fault(error.to_string()))?;
+        GrantKey::from_pem(&pem).map_err(|error| fault(error.to_string()))
+    };
+    let keys = from.keys.iter().map(key).collect::<Result<_, _>>()?;
+    let keys = KeyRing::new(keys).ok_or(SnapshotError::GrantKeyTwice)?;
+    let vouching = config
+        .issuers
+        .iter()
+        .map(|issuer| issuer.rules.issuer.clone());
+    let grants = Grants::new(
+        from.rules.issuer.clone(),
+        keys,
+        vouching.collect(),
+        control.clone(),
+    );
+    Ok(Some(Arc::new(grants)))
 }
 
 /// The built-in detectors and those of `config`.
