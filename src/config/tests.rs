@@ -1017,7 +1017,7 @@ fn what_is_allowed_but_probably_not_meant() {
         (
             "'\"finance\" in principal.groups'",
             "principal.claims.department == \"a\"",
-            "24: policies[1].when: a caller without the claim `department` is denied here; ask `has(principal.claims.department)` first",
+            "24: policies[1].when: a caller without `principal.claims.department` is denied here; ask `has(principal.claims.department)` first",
         ),
         (
             "http: 127.0.0.1:8480",

@@ -3,17 +3,23 @@
 import base64
 import http.client
 import json
+import os
+import sys
 import time
 import urllib.parse
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 from conftest import kind
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from stack import Gateway, Upstream, config, wait_until
+from stack import Gateway, Upstream, broker, config, wait_until
+from stack.caller import call, prompt
 from stack.countersign import run
 from stack.upstream import chat
 from test_approvals import Office
+from test_control_topic import replicas  # noqa: F401: a fixture
 
 ISSUER = "http://127.0.0.1:8480"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -292,3 +298,100 @@ def test_without_grants_there_is_no_endpoint(oidc, tmp_path):
         for path in ("/oauth2/token", "/oauth2/revoke"):
             assert desk.post(path, {})[0] == 404
         assert desk.read("/oauth2/jwks")[0] == 404
+
+
+def shell(desk, *arguments, token, **options):
+    """`countersign token` as somebody's shell runs it."""
+    environment = {**os.environ, "COUNTERSIGN_TOKEN": token, "COUNTERSIGN_URL": f"http://{desk.countersign.http}"}
+    return run("token", *arguments, env=environment, **options)
+
+
+def test_a_shell_gets_a_grant_and_runs_a_program_with_it(desk, tmp_path):
+    erin = desk.token("erin", ["engineers"])
+    made = shell(desk, "--connection", "openai", "--max-uses", "1", "--expires-in", "10m", token=erin)
+    assert made.returncode == 0, made.stderr
+    assert claims(made.stdout.strip())["authorization_details"][0]["max_uses"] == 1
+    desk.call(made.stdout.strip())
+    told = shell(desk, "--connection", "openai", "--json", token=erin)
+    assert json.loads(told.stdout)["token_type"] == "Bearer"
+
+    program = tmp_path / "program.py"
+    program.write_text("import openai, sys\n"
+                       f"client = openai.OpenAI(base_url={desk.gateway.url!r}, max_retries=0)\n"
+                       "print(client.chat.completions.create(model='gpt-4o', messages=[{'role': 'user', 'content': 'hi'}])"
+                       ".choices[0].message.content)\nsys.exit(7)\n")
+    ran = shell(desk, "--connection", "openai", "--", sys.executable, str(program), token=erin)
+    assert (ran.returncode, ran.stdout.strip()) == (7, "fine"), ran.stderr
+    named = shell(desk, "--connection", "openai", "--env", "A", "--env", "B", "--", "/bin/sh", "-c",
+                  'test -n "$A" && test "$A" = "$B" && test -z "$OPENAI_API_KEY"', token=erin)
+    assert named.returncode == 0, named.stderr
+
+    refused = shell(desk, "--connection", "openai", "--model", "o3", token=erin)
+    assert refused.returncode == 1 and "grant_not_allowed" in refused.stderr
+    stale = shell(desk, "--connection", "openai", token=desk.oidc.sign(exp=int(time.time()) - 300))
+    assert stale.returncode == 3 and "token_expired" in stale.stderr
+    missing = shell(desk, "--connection", "openai", "--", str(tmp_path / "none"), token=erin)
+    assert missing.returncode == 2 and "cannot run" in missing.stderr
+
+
+def test_a_shell_waits_for_whoever_must_approve(desk):
+    cora = desk.token("cora", ["contractors"])
+    early = shell(desk, "--connection", "openai", "--no-wait", token=cora)
+    assert early.returncode == 1 and "approval_required" in early.stderr
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(shell, desk, "--connection", "openai", "--reason", "another", token=cora)
+        approval = desk.wait_for(2)[0]  # the newest
+        assert desk.decide(approval)[0] == 200
+        made = waiting.result(60)
+    assert made.returncode == 0, made.stderr
+    assert approval["id"] in made.stderr
+    desk.call(made.stdout.strip())
+
+
+def test_of_ten_thousand_uses_at_once_on_three_replicas_one_counts(kafka, replicas, upstream, tmp_path, request):
+    """Over real Kafka and real Envoy. Without --long a fifth as many."""
+    uses = 10_000 if request.config.getoption("--long") else 2_000
+    key = keygen(tmp_path / "grants.key")
+
+    def with_grants(usual):
+        rule = {"name": "engineers", "when": '"engineers" in principal.groups', "connections": ["openai"], "lifetime": "1h"}
+        usual["grants"] = {"issuer": ISSUER, "keys": [key], "rules": [rule]}
+        usual["policies"].append({"name": "allow-granted", "when": "has(principal.grant)", "then": "allow"})
+        usual["connections"][0]["policies"] = ["allow-granted"]
+
+    offices = replicas(kafka, change=with_grants)
+    desks = [Desk(one.gateway, one.oidc, one.upstream) for one in offices]
+    grant = desks[0].grant(max_uses=1)
+    with ThreadPoolExecutor(48) as pool:
+        replies = list(pool.map(lambda n: call(desks[n % 3].url, grant, prompt("hello"), seconds=60), range(uses)))
+    codes = Counter(reply.status if reply.status != 403 else reply.code for reply in replies)
+    assert codes == {200: 1, "grant_used_up": uses - 1}, codes
+    assert len(upstream.requests) == 1
+    # A grant that is revoked on one replica counts on none.
+    other = desks[0].grant(max_uses=5)
+    assert call(desks[1].url, other, prompt("hello")).status == 200
+    began = time.monotonic()
+    assert desks[2].post("/oauth2/revoke", {"token": other})[0] == 200
+    for desk in desks:
+        wait_until("it counts here no more", lambda: call(desk.url, other, prompt("hello")).code == "grant_revoked", 1)
+    assert time.monotonic() - began < 3
+
+
+def test_a_kafka_that_is_gone_lets_no_grant_be_used(tmp_path, replicas, upstream):
+    key = keygen(tmp_path / "grants.key")
+
+    def with_grants(usual):
+        rule = {"name": "engineers", "when": '"engineers" in principal.groups', "connections": ["openai"], "lifetime": "1h"}
+        usual["grants"] = {"issuer": ISSUER, "keys": [key], "rules": [rule]}
+        usual["policies"].append({"name": "allow-granted", "when": "has(principal.grant)", "then": "allow"})
+        usual["connections"][0]["policies"] = ["allow-granted"]
+
+    with broker(tmp_path) as kafka:
+        (one,) = replicas(kafka, names=("a",), change=with_grants)
+        desk = Desk(one.gateway, one.oidc, one.upstream)
+        grant = desk.grant(max_uses=5)
+        assert call(desk.url, grant, prompt("hello")).status == 200
+        kafka.stop()
+        refused = call(desk.url, grant, prompt("hello"), seconds=60)
+        assert refused.status == 503 and refused.code == "grants_unavailable", refused
+        assert len(upstream.requests) == 1
