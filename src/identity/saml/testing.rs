@@ -91,3 +91,34 @@ pub(crate) fn signed_with(
 pub(crate) fn signed(unsigned: &str, signer: &Signer) -> String {
     signed_with(unsigned, signer, RSA_SHA256, |info| info)
 }
+
+/// Metadata of [`ENTITY`] with these keys in certificates that say nothing else.
+pub(crate) fn published(signers: &[&Signer]) -> String {
+    let keys: String = signers
+        .iter()
+        .map(|signer| {
+            let certificate = STANDARD.encode(certificate(signer));
+            format!(
+                r#"<md:KeyDescriptor use="signing"><ds:KeyInfo><ds:X509Data><ds:X509Certificate>{certificate}</ds:X509Certificate></ds:X509Data></ds:KeyInfo></md:KeyDescriptor>"#
+            )
+        })
+        .collect();
+    format!(
+        r#"<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" xmlns:ds="http://www.w3.org/2000/09/xmldsig#" entityID="{ENTITY}"><md:IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">{keys}</md:IDPSSODescriptor></md:EntityDescriptor>"#
+    )
+}
+
+/// An unsigned certificate of version 1 around an RSA key, as far as a reader of keys looks.
+pub(crate) fn certificate(signer: &Signer) -> Vec<u8> {
+    let rsa = [0x30, 11, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    // `public_der` is RFC 8017's RSAPublicKey.
+    let key = der(0x03, &[&[0], signer.public_der().as_slice()].concat());
+    let info = der(0x30, &[rsa.as_slice(), &key].concat());
+    let head = [2, 1, 1, 0x30, 0, 0x30, 0, 0x30, 0, 0x30, 0];
+    der(0x30, &der(0x30, &[head.as_slice(), &info].concat()))
+}
+
+fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(contents.len()).unwrap().to_be_bytes();
+    [&[tag, 0x82], length.as_slice(), contents].concat()
+}

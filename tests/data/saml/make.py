@@ -188,6 +188,24 @@ def by_xmlsec1(key: Path) -> None:
         case(f"good-xmlsec1-{name}", signed.stdout, subject="al&i<c>e", groups=["staff"])
 
 
+def by_federation(metadata: str, key: Path) -> str:
+    """Metadata signed as federations do, by a key that is not the IdP's."""
+    template = (
+        f'<ds:Signature xmlns:ds="{DSIG}"><ds:SignedInfo><ds:CanonicalizationMethod Algorithm="{EXCLUSIVE}"/>'
+        f'<ds:SignatureMethod Algorithm="{RSA_SHA256}"/><ds:Reference URI="#_m"><ds:Transforms>'
+        f'<ds:Transform Algorithm="{DSIG}enveloped-signature"/><ds:Transform Algorithm="{EXCLUSIVE}"/></ds:Transforms>'
+        f'<ds:DigestMethod Algorithm="{SHA256}"/><ds:DigestValue/></ds:Reference></ds:SignedInfo><ds:SignatureValue/></ds:Signature>')
+    head, rest = metadata.split(" entityID=", 1)
+    attribute, rest = rest.split(">", 1)
+    document = f'<!-- by hand -->{head} ID="_m" entityID={attribute}><!-- signed -->{template}{rest}'
+    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+        file.write(document)
+        file.flush()
+        return subprocess.run([xmlsec1(), "--sign", "--privkey-pem", str(key), "--id-attr:ID",
+                               "urn:oasis:names:tc:SAML:2.0:metadata:EntityDescriptor", file.name],
+                              check=True, capture_output=True).stdout.decode()
+
+
 def wrapping(parts: Parts, response_signed: Parts, whole: str) -> None:
     """XSW1 to XSW8 of Somorovsky et al., "On Breaking SAML" (USENIX Security 2012), as SAML Raider makes them."""
     code = "saml_several_assertions"
@@ -388,7 +406,11 @@ def main() -> None:
         parts.alone_unsigned = alone.replace(parts.signature, "")
         whole = idp.response(RECIPIENT, attributes=groups, audience=AUDIENCE, sign_assertion=False, sign_response=True)
         response_signed = Parts(whole)
+        federation = write_key(Path(work), "federation", other, *rest)
         (HERE / "metadata.xml").write_text(idp.metadata() + "\n")
+        (HERE / "metadata-signed.xml").write_text(by_federation(idp.metadata(), federation[0]))
+        for certificate in (files[1], federation[1]):
+            (HERE / certificate.name).write_bytes(certificate.read_bytes())
         good(idp, parts, alone)
         by_xmlsec1(files[0])
         wrapping(parts, response_signed, whole)
