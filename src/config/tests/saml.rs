@@ -14,7 +14,7 @@ fn a_build_without_saml_says_so() {
     assert_eq!(
         faults_of(&base()),
         [
-            "config.yaml:13:5: identity.saml: this build takes no SAML assertions: it was built without the feature `saml`"
+            "11: identity.saml: this build takes no SAML assertions: it was built without the feature `saml`"
         ]
     );
 }
