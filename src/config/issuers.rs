@@ -140,7 +140,7 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
     Issuer { rules, keys }
 }
 
-fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
+pub(super) fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(30);
     let Some(text) = raw else { return DEFAULT };
     match units::duration(text) {

@@ -21,6 +21,8 @@ mod listen;
 mod load;
 mod mend;
 mod raw;
+#[cfg(feature = "saml")]
+mod saml;
 mod structure;
 mod tree;
 mod understand;
@@ -80,6 +82,9 @@ pub struct Config {
     pub limits: Limits,
     /// Who may vouch for callers; never empty, `iss` unique.
     pub issuers: Vec<Issuer>,
+    /// Who may vouch for callers by SAML assertions; entity ids unique and no issuer's `iss`.
+    #[cfg(feature = "saml")]
+    pub saml: Vec<SamlProvider>,
     /// Connections in matching order: the first that matches is taken. Never empty, names unique.
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
@@ -300,6 +305,16 @@ pub struct Issuer {
     /// What is demanded of its tokens.
     pub rules: IssuerRules,
     /// Where its keys are.
+    pub keys: KeySource,
+}
+
+/// A SAML identity provider.
+#[cfg(feature = "saml")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SamlProvider {
+    /// What is demanded of its assertions.
+    pub rules: crate::identity::saml::Rules,
+    /// Where its keys are: in its metadata.
     pub keys: KeySource,
 }
 

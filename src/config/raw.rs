@@ -4,6 +4,7 @@
 
 mod approvals;
 mod grants;
+mod saml;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,9 @@ pub(super) use approvals::{
     Webhook, WebhookFormat,
 };
 pub(super) use grants::{GrantRule, Grants};
+#[cfg(feature = "saml")]
+pub(super) use saml::Metadata;
+pub(super) use saml::Saml;
 
 /// Configuration of Countersign.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -221,6 +225,9 @@ pub(super) struct Identity {
     /// Issuers of access tokens.
     #[schemars(length(min = 1))]
     pub(super) issuers: Vec<Issuer>,
+    /// SAML identity providers, whose assertions our token endpoint takes. Default: none.
+    #[serde(default)]
+    pub(super) saml: Vec<Saml>,
 }
 
 /// An issuer of access tokens.

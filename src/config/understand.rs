@@ -7,6 +7,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "saml")]
+use super::saml;
 use super::{
     Config, Connection, Known, Masking, Reference, Sealing, SecretSource, approvals, audit, chains,
     detectors,
@@ -58,6 +60,21 @@ pub(super) fn understand(
         &root.key("identity").key("issuers"),
         &mut notes,
     );
+    let at = root.key("identity").key("saml");
+    #[cfg(feature = "saml")]
+    let saml = {
+        let beside = saml::Beside {
+            issuers: issuers.iter().map(|i| i.rules.issuer.as_str()).collect(),
+            token_endpoint: None,
+        };
+        saml::providers(raw.identity.saml, &beside, &at, &mut notes)
+    };
+    #[cfg(not(feature = "saml"))]
+    if !raw.identity.saml.is_empty() {
+        let message =
+            "this build takes no SAML assertions: it was built without the feature `saml`";
+        notes.fault(&at, message);
+    }
     let detectors = detectors::detectors(raw.detectors, known, &root.key("detectors"), &mut notes);
     let dictionaries = detectors::dictionaries(
         raw.dictionaries,
@@ -67,10 +84,10 @@ pub(super) fn understand(
         &mut notes,
     );
     let audit = audit::audit(raw.audit, &root.key("audit"), &mut notes);
-    let claims = issuers
-        .iter()
-        .flat_map(|issuer| issuer.rules.claims.iter().cloned())
-        .collect();
+    let claims = issuers.iter().flat_map(|issuer| &issuer.rules.claims);
+    #[cfg(feature = "saml")]
+    let claims = claims.chain(saml.iter().flat_map(|provider| &provider.rules.claims));
+    let claims = claims.cloned().collect();
     let entities: BTreeSet<Entity> = known
         .entities
         .iter()
@@ -153,6 +170,8 @@ pub(super) fn understand(
             listen,
             limits,
             issuers,
+            #[cfg(feature = "saml")]
+            saml,
             connections,
             detectors: detectors.custom,
             named: detectors.named,

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use super::{IssuerRules, TokenError, json, jws::Typ, person};
 
 /// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
-const MAX_GROUPS: usize = 512;
+pub(super) const MAX_GROUPS: usize = 512;
 /// Longest name of a group, in bytes.
-const MAX_GROUP_BYTES: usize = 256;
+pub(super) const MAX_GROUP_BYTES: usize = 256;
 /// Longest subject, in bytes (OIDC Core, section 2: 255 ASCII characters).
 pub(super) const MAX_SUBJECT_BYTES: usize = 255;
 /// Claims that only ID tokens are given.

@@ -26,6 +26,8 @@ mod keyset;
 mod person;
 mod presented;
 mod rules;
+#[cfg(feature = "saml")]
+pub mod saml;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,15 +55,18 @@ pub enum AuthMethod {
     OidcJwt,
     /// A grant of our own, which says how its holder authenticated when it was made.
     Grant,
+    /// A SAML 2.0 assertion (RFC 7522).
+    Saml,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`, `grant`.
+    /// The name in records: `oidc_jwt`, `grant`, `saml`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
             Self::Grant => "grant",
+            Self::Saml => "saml",
         }
     }
 }

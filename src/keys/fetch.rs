@@ -1,13 +1,22 @@
 //! One fetch of an issuer's keys: by discovery, from a URL, from a file. Bounded in bytes, hops and hosts.
 
-use std::{error::Error as _, io, path::PathBuf, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reqwest::{Client, redirect};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use url::{Host, Url};
 
+#[cfg(feature = "saml")]
+use super::jwks::Place;
 use super::jwks::{KeySource, SourceError};
+#[cfg(feature = "saml")]
+use crate::identity::saml::{self, MAX_METADATA_BYTES, MetadataError};
 use crate::identity::{KeySet, KeySetError, MAX_JWKS_BYTES};
 
 /// The largest discovery document that is read.
@@ -36,6 +45,9 @@ pub(super) enum FetchError {
     JwksUri(#[source] SourceError),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[cfg(feature = "saml")]
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     #[error("the key file cannot be read: {0}")]
     File(#[from] io::Error),
 }
@@ -90,6 +102,12 @@ pub(super) enum Source {
     },
     Url(Url),
     File(PathBuf),
+    #[cfg(feature = "saml")]
+    Metadata {
+        entity_id: String,
+        at: Box<Source>,
+        signed_by: Option<PathBuf>,
+    },
 }
 
 impl Source {
@@ -119,6 +137,32 @@ impl Source {
                 Ok(Self::Url(url))
             }
             KeySource::File(path) => Ok(Self::File(path.clone())),
+            #[cfg(feature = "saml")]
+            KeySource::Metadata { at, signed_by } => {
+                let at = match at {
+                    Place::Url(url) => {
+                        let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
+                        check(&url, false)?;
+                        Self::Url(url)
+                    }
+                    Place::File(path) => Self::File(path.clone()),
+                };
+                Ok(Self::Metadata {
+                    entity_id: issuer.to_owned(),
+                    at: Box::new(at),
+                    signed_by: signed_by.clone(),
+                })
+            }
+        }
+    }
+
+    /// Whether reading it costs nobody else anything.
+    pub(super) fn is_file(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Discovery { .. } | Self::Url(_) => false,
+            #[cfg(feature = "saml")]
+            Self::Metadata { at, .. } => at.is_file(),
         }
     }
 
@@ -134,17 +178,49 @@ impl Source {
                 get(client, keys, MAX_JWKS_BYTES).await?
             }
             Self::Url(url) => get(client, url.clone(), MAX_JWKS_BYTES).await?,
-            Self::File(path) => {
-                let mut document = Vec::new();
-                let file = tokio::fs::File::open(path).await?;
-                file.take(MAX_JWKS_BYTES as u64 + 1)
-                    .read_to_end(&mut document)
-                    .await?;
-                document
-            }
+            Self::File(path) => read(path, MAX_JWKS_BYTES).await?,
+            #[cfg(feature = "saml")]
+            Self::Metadata {
+                entity_id,
+                at,
+                signed_by,
+            } => return metadata(client, entity_id, at, signed_by.as_deref()).await,
         };
         Ok(KeySet::parse(&document)?)
     }
+}
+
+/// The keys in the metadata of `entity_id`, signed by a certificate of the file `signed_by` where there is one.
+#[cfg(feature = "saml")]
+async fn metadata(
+    client: &Client,
+    entity_id: &str,
+    at: &Source,
+    signed_by: Option<&Path>,
+) -> Result<KeySet, FetchError> {
+    let document = match at {
+        Source::Url(url) => get(client, url.clone(), MAX_METADATA_BYTES).await?,
+        Source::File(path) => read(path, MAX_METADATA_BYTES).await?,
+        // Not what `Source::new` makes.
+        Source::Discovery { .. } | Source::Metadata { .. } => return Err(FetchError::NotDiscovery),
+    };
+    let pinned = match signed_by {
+        None => None,
+        Some(path) => {
+            let pem = read(path, MAX_METADATA_BYTES).await?;
+            Some(saml::certificates(&String::from_utf8_lossy(&pem))?)
+        }
+    };
+    Ok(saml::metadata(&document, entity_id, pinned.as_ref())?)
+}
+
+/// At most one byte more than `limit` of a file: what is too long is so to whoever reads it.
+async fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut document = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    let mut file = file.take(limit as u64 + 1);
+    file.read_to_end(&mut document).await?;
+    Ok(document)
 }
 
 #[derive(Deserialize)]
@@ -194,7 +270,7 @@ fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
 async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut answer = client
         .get(url)
-        .header("accept", "application/json")
+        .header("accept", "application/json, application/samlmetadata+xml")
         .send()
         .await?;
     if answer.status() != 200 {

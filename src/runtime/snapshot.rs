@@ -9,6 +9,8 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 
+#[cfg(feature = "saml")]
+use super::assertions::Assertions;
 use super::{
     authenticator::{Authenticator, AuthenticatorError},
     control::Control,
@@ -327,6 +329,17 @@ pub fn grants(
         control.clone(),
     );
     Ok(Some(Arc::new(grants)))
+}
+
+/// What verifies assertions of `config`'s SAML providers. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// As for [`authenticator`].
+#[cfg(feature = "saml")]
+pub fn assertions(config: &Config) -> Result<Assertions, SnapshotError> {
+    let providers = config.saml.iter();
+    let providers = providers.map(|provider| (provider.rules.clone(), provider.keys.clone()));
+    Ok(Assertions::new(providers.collect())?)
 }
 
 /// The built-in detectors and those of `config`.
