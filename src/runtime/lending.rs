@@ -1,0 +1,256 @@
+//! What connections lend, kept current: sources that are asked once whoever lends them, and for each connection what it lends.
+//!
+//! ```text
+//! Sources ── a Credential per source (keys), shared by connections and by configurations that follow each other
+//!               └─ changes ─> a Keeper per connection: compiles what hides the new values, then lends them
+//! ```
+//! Promises: a value is lent only once everything that leaves is searched for it; a configuration that changes keeps the sources
+//! that did not, with what they have; a source nobody names any more is asked no more, once the last request under it has ended.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use futures::future::{join_all, select_all};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::error;
+
+use super::{clock::Clock, snapshot::SnapshotError};
+use crate::{
+    config::{self, Config},
+    exchange::{Choice, Guard, Hidden, Lender, Lending, Lent},
+    keys::{
+        credential::{Credential, Timing, Value},
+        secret::SecretError,
+        source::CredentialSource,
+    },
+};
+
+/// How long the first answers of sources are waited for.
+const FIRST: Duration = Duration::from_secs(6);
+
+/// Every source of credentials that is being kept current.
+#[derive(Debug)]
+pub struct Sources {
+    clock: Clock,
+    timing: Timing,
+    /// A lock, held for a look-up and for reading a file the first time; never across an await.
+    running: Mutex<HashMap<CredentialSource, Weak<Credential>>>,
+}
+
+impl Sources {
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self::with(clock, Timing::default())
+    }
+
+    fn with(clock: Clock, timing: Timing) -> Self {
+        Self {
+            clock,
+            timing,
+            running: Mutex::default(),
+        }
+    }
+
+    /// The credential at `source`: the one that is kept current already, or one that is from now on.
+    ///
+    /// # Errors
+    /// As [`Credential::start`], in whose runtime it must be called.
+    pub fn keep(&self, source: &CredentialSource) -> Result<Arc<Credential>, SecretError> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, credential| credential.strong_count() > 0);
+        if let Some(credential) = running.get(source).and_then(Weak::upgrade) {
+            return Ok(credential);
+        }
+        let credential = Credential::start(source, self.timing, self.clock.clone())?;
+        let credential = Arc::new(credential);
+        running.insert(source.clone(), Arc::downgrade(&credential));
+        Ok(credential)
+    }
+
+    /// Starts what `config` names and waits until each was asked once, at most some seconds: who is asked first finds them there.
+    /// What is returned keeps them until the rules do. Faults are told when those are made.
+    pub async fn warm(&self, config: &Config) -> Vec<Arc<Credential>> {
+        let named = config
+            .connections
+            .iter()
+            .filter_map(|c| c.credential.as_ref());
+        let named = named.flat_map(config::Credential::sources);
+        let kept: Vec<_> = named.filter_map(|source| self.keep(source).ok()).collect();
+        let asked = join_all(kept.iter().map(|credential| credential.fetched(1)));
+        let _ = tokio::time::timeout(FIRST, asked).await;
+        kept
+    }
+
+    /// Those that are being kept current.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Credential>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// What one connection lends, kept current by a task that ends when this is dropped.
+#[derive(Debug)]
+struct Keeper {
+    lending: Arc<ArcSwap<Lending>>,
+    clock: Clock,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Lender for Keeper {
+    fn current(&self) -> Arc<Lending> {
+        let (lending, now) = (self.lending.load_full(), self.clock.monotonic());
+        // Looked at here and not left to a timer: an expired one is never lent, however busy the machine is.
+        match lending.is_fresh(now) {
+            true => lending,
+            false => Arc::new(lending.at(now)),
+        }
+    }
+}
+
+/// A credential's format and sources, and what hides it.
+struct Recipe {
+    connection: String,
+    from: config::Credential,
+    credentials: Vec<Arc<Credential>>,
+    hidden: Hidden,
+}
+
+/// Whoever lends what the connection named `connection` does. Compiles detectors; must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`SnapshotError`] where a file or variable cannot be read, or a secret cannot be looked for.
+pub(super) fn lender(
+    connection: &str,
+    from: &config::Credential,
+    sources: &Sources,
+    hidden: &Hidden,
+) -> Result<Arc<dyn Lender>, SnapshotError> {
+    let unreadable = |cause| SnapshotError::Secret {
+        connection: connection.to_owned(),
+        cause,
+    };
+    let credentials = from.sources().map(|source| sources.keep(source));
+    let credentials: Vec<_> = credentials.collect::<Result<_, _>>().map_err(unreadable)?;
+    let mut changes: Vec<_> = credentials.iter().map(|c| c.changes()).collect();
+    let recipe = Arc::new(Recipe {
+        connection: connection.to_owned(),
+        from: from.clone(),
+        credentials,
+        hidden: hidden.clone(),
+    });
+    let values = seen(&mut changes);
+    let guard = Arc::new(Guard::new(secrets(&values), hidden)?);
+    let lending = Arc::new(ArcSwap::from_pointee(recipe.lending(&values, guard)));
+    let following = follow(recipe, changes, Arc::clone(&lending));
+    Ok(Arc::new(Keeper {
+        lending,
+        clock: sources.clock.clone(),
+        _task: AbortOnDropHandle::new(tokio::spawn(following)),
+    }))
+}
+
+/// The values as they are, marked as seen.
+fn seen(changes: &mut [watch::Receiver<Option<Arc<Value>>>]) -> Vec<Option<Arc<Value>>> {
+    let values = changes.iter_mut();
+    values.map(|of| of.borrow_and_update().clone()).collect()
+}
+
+fn secrets(values: &[Option<Arc<Value>>]) -> Vec<SecretString> {
+    let mut secrets: Vec<SecretString> = Vec::new();
+    for value in values.iter().flatten() {
+        let known = |other: &SecretString| other.expose_secret() == value.secret.expose_secret();
+        if !secrets.iter().any(known) {
+            secrets.push(value.secret.clone());
+        }
+    }
+    secrets
+}
+
+impl Recipe {
+    fn lending(&self, values: &[Option<Arc<Value>>], guard: Arc<Guard>) -> Lending {
+        let config::Credential {
+            header,
+            prefix,
+            suffix,
+            ..
+        } = &self.from;
+        let lent = |value: &Arc<Value>| {
+            let whole = format!("{prefix}{}{suffix}", value.secret.expose_secret());
+            Arc::new(Lent {
+                value: SecretString::from(whole),
+                until: value.until,
+            })
+        };
+        let own = std::iter::once(&[][..]);
+        let models = self.from.models.iter().map(|for_some| &for_some.models[..]);
+        let choices = models.chain(own).zip(&self.credentials).zip(values);
+        let choice =
+            |((models, credential), value): ((&[_], &Arc<Credential>), &Option<_>)| Choice {
+                models: models.to_vec(),
+                name: credential.name().to_owned(),
+                lent: value.as_ref().map(lent),
+            };
+        Lending {
+            header: header.clone(),
+            choices: choices.map(choice).collect(),
+            guard,
+        }
+    }
+}
+
+/// The task: lends what is new once it is hidden.
+async fn follow(
+    recipe: Arc<Recipe>,
+    mut changes: Vec<watch::Receiver<Option<Arc<Value>>>>,
+    lending: Arc<ArcSwap<Lending>>,
+) {
+    loop {
+        let changed = changes.iter_mut().map(|of| Box::pin(of.changed()));
+        // The senders live in the credentials, which the recipe holds.
+        if select_all(changed).await.0.is_err() {
+            return;
+        }
+        let values = seen(&mut changes);
+        let before = lending.load_full();
+        let guard = guard(&recipe, secrets(&values), &before.guard).await;
+        let mut fresh = recipe.lending(&values, guard);
+        let guard = fresh.guard.clone();
+        let choices = fresh.choices.iter_mut().zip(&before.choices);
+        for ((choice, before), value) in choices.zip(&values) {
+            let hidden = |value: &Arc<Value>| guard.guards(&value.secret);
+            if !value.as_ref().is_none_or(hidden) {
+                // What was lent before goes on until it expires; the next change is another try.
+                choice.lent.clone_from(&before.lent);
+            }
+        }
+        lending.store(Arc::new(fresh));
+    }
+}
+
+/// What guards `secrets`: the one there is where it does, or where no other can be made.
+async fn guard(recipe: &Arc<Recipe>, secrets: Vec<SecretString>, known: &Arc<Guard>) -> Arc<Guard> {
+    if known.guards_exactly(&secrets) {
+        return known.clone();
+    }
+    let hidden = Arc::clone(recipe);
+    let compiling = tokio::task::spawn_blocking(move || Guard::new(secrets, &hidden.hidden));
+    let why = match compiling.await {
+        Ok(Ok(guard)) => return Arc::new(guard),
+        Ok(Err(why)) => why.to_string(),
+        Err(_) => "given up".to_owned(),
+    };
+    let connection = &recipe.connection;
+    error!(
+        connection,
+        why, "a new credential cannot be looked for in answers, so it is not lent"
+    );
+    known.clone()
+}
