@@ -254,3 +254,179 @@ async fn guard(recipe: &Arc<Recipe>, secrets: Vec<SecretString>, known: &Arc<Gua
     );
     known.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use jiff::Timestamp;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{exchange::Rules, runtime::snapshot};
+
+    /// Two connections; `%` is what each is lent.
+    const CONFIG: &str = r#"
+listen: { ext_proc: "unix:/tmp/unused.sock", http: "127.0.0.1:0" }
+identity: { issuers: [{ issuer: "https://idp.example", audience: a, algorithms: [RS256] }] }
+connections:
+  - { name: one, match: { path_prefix: /one }, dialect: openai, endpoints: [chat_completions], policies: [all],
+      lend_to: { routes: [r] }, credential: { header: authorization, % } }
+  - { name: two, match: { path_prefix: /two }, dialect: openai, endpoints: [chat_completions], policies: [all],
+      lend_to: { routes: [r] }, credential: { header: x-api-key, % } }
+policies: [{ name: all, when: "true", then: allow }]
+audit: { dir: /tmp/unused }
+"#;
+
+    fn config(credential: &str) -> Config {
+        let text = CONFIG.replace('%', credential);
+        config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
+            .unwrap_or_else(|faults| panic!("{faults}"))
+    }
+
+    fn values(rules: &Rules) -> Vec<Option<String>> {
+        let lendings = rules.connections.iter().map(|one| one.lender.current());
+        let choices = lendings.flat_map(|lending| lending.choices.clone());
+        let value = |choice: Choice| choice.lent.map(|l| l.value.expose_secret().to_owned());
+        choices.map(value).collect()
+    }
+
+    /// Waits until the rules lend exactly these.
+    async fn until(rules: &Rules, expected: &[Option<&str>]) {
+        let there = async {
+            while values(rules)
+                .iter()
+                .map(Option::as_deref)
+                .ne(expected.iter().copied())
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(60), there).await;
+        assert!(waited.is_ok(), "{:?} and not {expected:?}", values(rules));
+    }
+
+    #[tokio::test]
+    async fn what_is_lent_follows_its_file_and_is_never_lent_unguarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let (own, other) = (file("own"), file("other"));
+        std::fs::write(&own, "sk-own-1").unwrap();
+        std::fs::write(&other, "sk-other-1").unwrap();
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+        let sources = Sources::new(clock);
+        let text = format!(r#"file: {own}, models: [{{ models: ["o3*"], file: {other} }}]"#);
+        let rules = snapshot::rules(&config(&text), None, &sources).unwrap();
+        let lent = [
+            "Bearer sk-other-1",
+            "Bearer sk-own-1",
+            "sk-other-1",
+            "sk-own-1",
+        ];
+        assert_eq!(values(&rules), lent.map(|value| Some(value.to_owned())));
+        assert_eq!(sources.all().len(), 2, "one source however many lend it");
+
+        std::fs::write(&own, "sk-own-2").unwrap();
+        hand.advance(Duration::from_secs(1));
+        let all = [
+            "Bearer sk-other-1",
+            "Bearer sk-own-2",
+            "sk-other-1",
+            "sk-own-2",
+        ]
+        .map(Some);
+        until(&rules, &all).await;
+        for connection in &rules.connections {
+            let guard = connection.lender.current().guard.clone();
+            let secrets = ["sk-other-1", "sk-own-2"].map(SecretString::from);
+            assert!(guard.guards_exactly(&secrets));
+        }
+
+        // One that cannot be looked for is not lent; the others go on following theirs.
+        std::fs::write(&own, "x".repeat(20_000)).unwrap();
+        hand.advance(Duration::from_secs(1));
+        let kept = sources.keep(&CredentialSource::Plain(
+            crate::keys::secret::SecretSource::File(own.into()),
+        ));
+        let kept = kept.unwrap();
+        while kept.current().unwrap().secret.expose_secret().len() < 20_000 {
+            tokio::task::yield_now().await;
+        }
+        std::fs::write(&other, "sk-other-3").unwrap();
+        hand.advance(Duration::from_secs(1));
+        let expected = [
+            "Bearer sk-other-1",
+            "Bearer sk-own-2",
+            "sk-other-1",
+            "sk-own-2",
+        ]
+        .map(Some);
+        assert!(values(&rules).iter().map(Option::as_deref).eq(expected));
+    }
+
+    /// A token endpoint whose tokens are numbered, and how often it was asked.
+    async fn token_endpoint() -> (String, watch::Receiver<u64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let (asked, count) = watch::channel(0u64);
+        let app = axum::Router::new().fallback(move || {
+            asked.send_modify(|asked| *asked += 1);
+            let token = format!("sk-token-{}", *asked.borrow());
+            std::future::ready(format!(
+                r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":600}}"#
+            ))
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (url, count)
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_changes_keeps_the_sources_that_did_not() {
+        let (url, asked) = token_endpoint().await;
+        let source = format!(
+            "oauth2: {{ token_url: \"{url}\", client_id: c, client_secret: {{ env: PATH }} }}"
+        );
+        let (clock, hand) = Clock::manual(Timestamp::UNIX_EPOCH);
+        let sources = Sources::new(clock);
+        let before = config(&source);
+        let kept = sources.warm(&before).await;
+        let first = snapshot::rules(&before, None, &sources).unwrap();
+        drop(kept);
+        // There for the very first request, for both connections, by one fetch.
+        let token_1 = [Some("Bearer sk-token-1"), Some("sk-token-1")];
+        assert!(values(&first).iter().map(Option::as_deref).eq(token_1));
+        assert_eq!(*asked.borrow(), 1);
+
+        let mut after = config(&source);
+        after.connections.truncate(1);
+        let second = snapshot::rules(&after, Some(&first), &sources).unwrap();
+        drop(first);
+        assert_eq!(values(&second), [Some("Bearer sk-token-1".to_owned())]);
+        assert_eq!((*asked.borrow(), sources.all().len()), (1, 1));
+
+        // It goes on being kept current.
+        hand.advance(Duration::from_secs(540));
+        until(&second, &[Some("Bearer sk-token-2")]).await;
+        // Past its end nothing is lent, whether anybody came to see to that or not.
+        let lender = second.connections[0].lender.clone();
+        let held = lender.current();
+        hand.advance(Duration::from_secs(585));
+        assert!(lender.current().choices[0].lent.is_none() || *asked.borrow() > 2);
+        assert!(held.choices[0].lent.is_some(), "who has it keeps it");
+
+        // Another source is another credential; the old one ends with the last who lent it.
+        let other = config("env: PATH");
+        let third = snapshot::rules(&other, Some(&second), &sources).unwrap();
+        assert_eq!(sources.all().len(), 2);
+        drop((second, lender));
+        let ended = async {
+            while sources.all().len() > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended)
+            .await
+            .unwrap();
+        drop(third);
+    }
+}
