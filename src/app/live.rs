@@ -37,7 +37,7 @@ use crate::{
         control::{Control, Happened},
         grants::Grants,
         ledger::{Ledger, LedgerError},
-        lending::Sources,
+        lending::{SourceState, Sources},
         seals::Seals,
         snapshot::{self, SnapshotError},
     },
@@ -479,14 +479,15 @@ impl Probe for Live {
             "held_bytes",
             self.rules.load().budget.used() as u64,
         );
-        for credential in self.sources.all() {
-            let (name, (fetches, failures)) = (credential.name(), credential.fetches());
-            metrics.set("credential_fetches", name, fetches);
-            metrics.set("credential_failures", name, failures);
-            metrics.set("credential_age_seconds", name, credential.age().as_secs());
-            let usable = credential.current().is_some();
-            metrics.set("credential_usable", name, usable.into());
-        }
+        let sources = self.sources.states();
+        let of_each = |part, value: fn(&SourceState) -> u64| {
+            let values = sources.iter().map(|(name, of)| (name.clone(), value(of)));
+            metrics.set_all(part, &values.collect());
+        };
+        of_each("credential_fetches", |of| of.fetches);
+        of_each("credential_failures", |of| of.failures);
+        of_each("credential_age_seconds", |of| of.age.as_secs());
+        of_each("credential_usable", |of| of.usable.into());
         let identity = self.authenticator.load().metrics();
         metrics.set(
             "identity",

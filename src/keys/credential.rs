@@ -224,7 +224,7 @@ impl Credential {
         (all, self.shared.failed.load(Relaxed))
     }
 
-    /// Time since the last good fetch. Meaningless before the first.
+    /// Time since the last good fetch, or since the start where there was none yet.
     #[must_use]
     pub fn age(&self) -> Duration {
         let fetched_at = Duration::from_millis(self.shared.fetched_at.load(Relaxed));

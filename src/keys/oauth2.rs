@@ -73,14 +73,8 @@ fn request(
 ) -> Result<RequestBuilder, FetchError> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
-    for (name, value) in [
-        ("scope", &from.scope),
-        ("audience", &from.audience),
-        ("resource", &from.resource),
-    ] {
-        if let Some(value) = value {
-            form.append_pair(name, value);
-        }
+    for (name, value) in from.parameters() {
+        form.append_pair(name, value);
     }
     let mut request = client.post(from.token_url.url().clone());
     match from.auth {

@@ -75,6 +75,18 @@ pub struct Vault {
     pub stale: Duration,
 }
 
+impl Vault {
+    /// The address of `parts`, each of which may be several segments, in the server's API.
+    pub(super) fn address(&self, parts: &[&str]) -> Url {
+        let mut url = self.server.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push("v1");
+            path.extend(parts.iter().flat_map(|part| part.split('/')));
+        }
+        url
+    }
+}
+
 /// Who asks Vault.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VaultLogin {
@@ -110,6 +122,19 @@ pub struct OAuth2 {
     pub resource: Option<String>,
 }
 
+impl OAuth2 {
+    /// What is asked for, beside the grant.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let parameters = [
+            ("scope", &self.scope),
+            ("audience", &self.audience),
+            ("resource", &self.resource),
+        ];
+        let given = parameters.into_iter();
+        given.filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
 /// How a client says who it is (RFC 6749, section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAuth {
@@ -131,19 +156,23 @@ impl fmt::Display for CredentialSource {
         match self {
             Self::Plain(SecretSource::File(path)) => write!(f, "file:{}", path.display()),
             Self::Plain(SecretSource::Env(name)) => write!(f, "env:{name}"),
+            // What is asked for, as an address: escapes in it keep the parts apart.
             Self::Vault(vault) => {
-                write!(f, "vault:{}", vault.server.url)?;
+                let mut url = vault.address(&[&vault.mount, "data", &vault.path]);
                 if let Some(namespace) = &vault.namespace {
-                    write!(f, "!{namespace}")?;
+                    url.query_pairs_mut().append_pair("namespace", namespace);
                 }
-                write!(f, "!{}!{}#{}", vault.mount, vault.path, vault.field)
+                write!(f, "vault:{url}#{}", vault.field)
             }
             Self::OAuth2(oauth2) => {
-                write!(f, "oauth2:{}!{}", oauth2.token_url.url, oauth2.client_id)?;
-                for part in [&oauth2.scope, &oauth2.audience, &oauth2.resource] {
-                    write!(f, "!{}", part.as_deref().unwrap_or_default())?;
+                let mut url = oauth2.token_url.url.clone();
+                let mut pairs = url.query_pairs_mut();
+                pairs.append_pair("client_id", &oauth2.client_id);
+                for (name, value) in oauth2.parameters() {
+                    pairs.append_pair(name, value);
                 }
-                Ok(())
+                drop(pairs);
+                write!(f, "oauth2:{url}")
             }
         }
     }

@@ -6,7 +6,6 @@ use reqwest::{Client, RequestBuilder, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use url::Url;
 
 use super::{
     ask,
@@ -97,7 +96,7 @@ async fn attempt(
         },
     };
     let value = ask::header(&token).ok_or(FetchError::NotHeaderSafe)?;
-    let request = client.get(at(from, &[&from.mount, "data", &from.path])?);
+    let request = client.get(from.address(&[&from.mount, "data", &from.path]));
     let request = asking(from, request)?.header("x-vault-token", value);
     let (status, body) = ask::ask(request, MAX_ANSWER_BYTES).await?;
     read(status, &body, &from.field)
@@ -111,7 +110,8 @@ async fn log_in(
     jwt: &SecretString,
 ) -> Result<(SecretString, Duration), FetchError> {
     let body = serde_json::json!({"role": role, "jwt": jwt.expose_secret()}).to_string();
-    let request = client.post(at(from, &["auth", mount, "login"])?).body(body);
+    let login = from.address(&["auth", mount, "login"]);
+    let request = client.post(login).body(body);
     let request = asking(from, request)?.header("content-type", "application/json");
     let (status, body) = ask::ask(request, MAX_ANSWER_BYTES).await?;
     if status != 200 {
@@ -125,16 +125,6 @@ async fn log_in(
         seconds => Duration::from_secs(seconds).min(FOREVER),
     };
     Ok((token, good_for))
-}
-
-/// The address of `parts`, each of which may be several segments, below `/v1`.
-fn at(from: &Vault, parts: &[&str]) -> Result<Url, FetchError> {
-    let mut url = from.server.url().clone();
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().push("v1");
-        path.extend(parts.iter().flat_map(|part| part.split('/')));
-    }
-    Ok(url)
 }
 
 fn asking(from: &Vault, request: RequestBuilder) -> Result<RequestBuilder, FetchError> {
@@ -271,7 +261,7 @@ mod tests {
             ),
         ] {
             let vault = vault(server, path);
-            let url = at(&vault, &[&vault.mount, "data", &vault.path]).unwrap();
+            let url = vault.address(&[&vault.mount, "data", &vault.path]);
             assert_eq!(url.as_str(), expected);
         }
     }

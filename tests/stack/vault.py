@@ -23,7 +23,7 @@ class Vault(Process):
 
     def __init__(self, work, tls: bool = False):
         super().__init__(work)
-        self.tls, self.port, self.root = tls, free_port(), f"s.root-{secrets.token_hex(12)}"
+        self.tls, self.port, self.root = tls, free_port(), f"root-{secrets.token_hex(12)}"
         self.ca_file = self.work / "tls" / "vault-ca.pem"
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
