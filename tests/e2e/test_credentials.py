@@ -332,7 +332,7 @@ def test_only_the_upstream_ever_sees_a_secret(tmp_path, lending, oidc, upstream,
     held.mkdir()
     holds = {name: hold(held / name, value) for name, value in canaries.items()}
     monkeypatch.setenv("TEST_CANARY", canaries["env"])
-    monkeypatch.setenv("RUST_LOG", "debug")
+    monkeypatch.setenv("RUST_LOG", "trace")  # whatever any part could ever tell
     vault.put("canary", key=canaries["vault-value"])
     canaries["vault-token"] = vault.reader("canary")
     holds["vault-token"] = hold(held / "vault-token", canaries["vault-token"])
