@@ -137,6 +137,9 @@ fn models(raw: &[raw::ModelCredential], at: &At, notes: &mut Notes<'_>) -> Vec<F
                         "every model: name that credential as the connection's own",
                     );
                 }
+                Some(pattern) if known(&all, &models).any(|known| *known == pattern) => {
+                    notes.fault(&at, format!("`{model}` has its credential already"));
+                }
                 Some(pattern) => models.push(pattern),
                 None => notes.fault(&at, "a model's name has 1 to 200 characters on one line"),
             }
@@ -152,6 +155,14 @@ fn models(raw: &[raw::ModelCredential], at: &At, notes: &mut Notes<'_>) -> Vec<F
         }
     }
     all
+}
+
+/// The patterns so far.
+fn known<'m>(
+    before: &'m [ForModels],
+    here: &'m [ModelPattern],
+) -> impl Iterator<Item = &'m ModelPattern> {
+    before.iter().flat_map(|entry| &entry.models).chain(here)
 }
 
 /// Exactly one of them.

@@ -96,7 +96,7 @@ fn every_fault_of_a_credential_is_told_where_it_is() {
     };
     let one = "credential: name one of `file`, `env`, `vault` and `oauth2`";
     let own = |models: &str| format!("header: api-key, file: own, models: [{models}]");
-    let cases: [(String, &[&str]); 32] = [
+    let cases: [(String, &[&str]); 33] = [
         (
             vault("header: x-api-key,", "header: x-api-key, env: A,"),
             &[one],
@@ -209,6 +209,10 @@ fn every_fault_of_a_credential_is_told_where_it_is() {
         (
             own("{ models: [\"\"], env: A }"),
             &["credential.models[0].models[0]: a model's name has 1 to 200 characters on one line"],
+        ),
+        (
+            own("{ models: [a, b*], env: A }, { models: [B*], env: C }"),
+            &["credential.models[1].models[0]: `B*` has its credential already"],
         ),
         (
             own("{ models: [a] }"),
