@@ -1,6 +1,12 @@
 //! What the operator sees: logs on stderr, counters for Prometheus. Names and numbers only; never a body or a token.
 
-use std::{fmt, io::IsTerminal, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    io::IsTerminal,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -42,6 +48,8 @@ pub struct Metrics {
     misconfigured: Family<Labels, Counter>,
     seconds: Histogram,
     gauges: Family<Labels, Gauge>,
+    /// Names that [`Metrics::set_all`] has set, by part. A lock, as two scrapes at once must not lose one.
+    named: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
 }
@@ -65,6 +73,7 @@ impl Default for Metrics {
             misconfigured: Family::default(),
             seconds,
             gauges: Family::default(),
+            named: Mutex::default(),
             reloads: Family::default(),
             registry: Registry::default(),
         };
@@ -164,6 +173,21 @@ impl Metrics {
         self.gauges
             .get_or_create(&labels)
             .set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the gauges of `part`, by name; those it had before and has no more are gone.
+    pub fn set_all(&self, part: &'static str, values: &BTreeMap<String, u64>) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = named.insert(part, values.keys().cloned().collect());
+        for name in before.unwrap_or_default() {
+            if !values.contains_key(&name) {
+                let labels = vec![("name", name), ("part", part.to_owned())];
+                self.gauges.remove(&labels);
+            }
+        }
+        for (name, value) in values {
+            self.set(part, name, *value);
+        }
     }
 
     /// All of it in the OpenMetrics text format.

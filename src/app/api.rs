@@ -210,7 +210,9 @@ impl Live {
         let connection = connections
             .find(|connection| connection.name == name)
             .or(rules.connections.first());
-        connection.map_or_else(String::new, |known| mask::mask(&known.record_plan, text).0)
+        connection.map_or_else(String::new, |known| {
+            mask::mask(known.lender.current().guard.record_plan(), text).0
+        })
     }
 
     fn put_on_record(

@@ -37,6 +37,7 @@ use crate::{
         control::{Control, Happened},
         grants::Grants,
         ledger::{Ledger, LedgerError},
+        lending::{SourceState, Sources},
         seals::Seals,
         snapshot::{self, SnapshotError},
     },
@@ -52,6 +53,8 @@ pub(super) struct Live {
     rules: ArcSwap<Rules>,
     authenticator: ArcSwap<Authenticator>,
     desk: ArcSwap<Desk>,
+    /// Of the credentials that are lent.
+    sources: Sources,
     ledger: Ledger,
     /// `None` where nothing was to be sealed when the program started.
     seals: Option<Seals>,
@@ -78,27 +81,31 @@ pub(super) struct Prepared {
 }
 
 impl Live {
-    pub(super) fn new(
+    pub(super) async fn new(
         config: &Config,
         ledger: Ledger,
         seals: Option<Seals>,
         control: Option<Control>,
         tidings: Tidings,
     ) -> Result<Arc<Self>, SnapshotError> {
-        let rules = ArcSwap::from_pointee(snapshot::rules(config, None)?);
+        let clock = Clock::system();
+        let sources = Sources::new(clock.clone());
+        let _kept = sources.warm(config).await;
+        let rules = ArcSwap::from_pointee(snapshot::rules(config, None, &sources)?);
         let grants = snapshot::grants(config, control.as_ref())?;
         let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config, grants)?);
         Ok(Arc::new_cyclic(|itself| Self {
             rules,
             authenticator,
             desk: ArcSwap::from_pointee(Desk::of(config)),
+            sources,
             ledger,
             seals,
             control,
             tidings,
             draining: CancellationToken::new(),
             metrics: Metrics::default(),
-            clock: Clock::system(),
+            clock,
             strangers: Mutex::default(),
             ready: AtomicBool::new(false),
             itself: itself.clone(),
@@ -177,13 +184,18 @@ impl Live {
         self.ready.store(false, Ordering::Release);
     }
 
+    /// The credentials that are lent.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// Makes ready what `config` says. With `identity`, verified tokens will be forgotten and keys are fetched anew.
     pub(super) fn prepare(
         &self,
         config: &Config,
         identity: bool,
     ) -> Result<Prepared, SnapshotError> {
-        let rules = snapshot::rules(config, Some(&self.rules.load()))?;
+        let rules = snapshot::rules(config, Some(&self.rules.load()), &self.sources)?;
         let authenticator = match identity {
             true => {
                 let grants = snapshot::grants(config, self.control.as_ref())?;
@@ -467,6 +479,15 @@ impl Probe for Live {
             "held_bytes",
             self.rules.load().budget.used() as u64,
         );
+        let sources = self.sources.states();
+        let of_each = |part, value: fn(&SourceState) -> u64| {
+            let values = sources.iter().map(|(name, of)| (name.clone(), value(of)));
+            metrics.set_all(part, &values.collect());
+        };
+        of_each("credential_fetches", |of| of.fetches);
+        of_each("credential_failures", |of| of.failures);
+        of_each("credential_age_seconds", |of| of.age.as_secs());
+        of_each("credential_usable", |of| of.usable.into());
         let identity = self.authenticator.load().metrics();
         metrics.set(
             "identity",

@@ -13,6 +13,7 @@
 mod approvals;
 mod audit;
 mod chains;
+mod credential;
 mod detectors;
 mod fault;
 mod grants;
@@ -58,8 +59,8 @@ use crate::{
     exchange::{Route, Unscanned},
     grant,
     identity::IssuerRules,
-    keys::{jwks::KeySource, secret::SecretSource},
-    policy::{Chain, Risk},
+    keys::{jwks::KeySource, secret::SecretSource, source::CredentialSource},
+    policy::{Chain, ModelPattern, Risk},
 };
 
 /// What the configuration may refer to: the program's own dialects and detectors.
@@ -388,8 +389,27 @@ pub struct Credential {
     pub prefix: String,
     /// What stands behind it.
     pub suffix: String,
-    /// Where the secret is.
-    pub source: SecretSource,
+    /// Where the secret comes from.
+    pub source: CredentialSource,
+    /// Those of some models; the first that matches counts.
+    pub models: Vec<ForModels>,
+}
+
+/// The credential of some models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForModels {
+    /// The models; never empty.
+    pub models: Vec<ModelPattern>,
+    /// Where the secret comes from.
+    pub source: CredentialSource,
+}
+
+impl Credential {
+    /// Every source: those of some models in order, then the connection's own.
+    pub fn sources(&self) -> impl Iterator<Item = &CredentialSource> {
+        let models = self.models.iter().map(|for_some| &for_some.source);
+        models.chain([&self.source])
+    }
 }
 
 /// What the record holds of prompts and answers.

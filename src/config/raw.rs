@@ -3,6 +3,7 @@
 //! The JSON Schema is derived from these types, so their comments are what an editor shows. Unknown keys are refused.
 
 mod approvals;
+mod credential;
 mod grants;
 mod saml;
 
@@ -15,6 +16,7 @@ pub(super) use approvals::{
     Access, Alerts, Approvals, ControlKafka, FreshFrom, Mutable, RequireApproval, Risk, Wait,
     Webhook, WebhookFormat,
 };
+pub(super) use credential::{ClientAuth, Credential, ModelCredential, OAuth2, VaultSecret};
 pub(super) use grants::{GrantRule, Grants};
 #[cfg(feature = "saml")]
 pub(super) use saml::Metadata;
@@ -347,20 +349,6 @@ pub(super) enum Token {
     XApiKey,
     ApiKey,
     XGoogApiKey,
-}
-
-/// The upstream's credential: `header`, and exactly one of `file` and `env`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Credential {
-    /// The request header it is sent in.
-    pub(super) header: String,
-    /// The header's value, `{}` standing for the secret. Default: `Bearer {}` for authorization, else `{}`.
-    pub(super) format: Option<String>,
-    /// A file that holds the secret and nothing else; one line break at its end is ignored.
-    pub(super) file: Option<String>,
-    /// Name of an environment variable that holds the secret.
-    pub(super) env: Option<String>,
 }
 
 /// What the record holds of prompts and answers: masked text, the originals sealed to auditors, both or neither.

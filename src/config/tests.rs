@@ -2,6 +2,7 @@
 
 mod approvals;
 mod saml;
+mod credential;
 
 use std::{fs, time::Duration};
 
@@ -344,7 +345,8 @@ fn the_base_file_is_valid_and_means_what_it_says() {
             header: "authorization".to_owned(),
             prefix: "Bearer ".to_owned(),
             suffix: String::new(),
-            source: SecretSource::File("/etc/countersign/upstream.key".into()),
+            source: SecretSource::File("/etc/countersign/upstream.key".into()).into(),
+            models: Vec::new(),
         })
     );
     assert_eq!(
@@ -463,7 +465,7 @@ fn what_is_wrong_with_a_file() {
             "query: key",
             &[
                 "16: connections[0].credential: `query` is not a key here: a credential in the query ends up in access logs and histories; send it in a `header`",
-                "16: connections[0].credential: say where the secret is: `file` or `env`",
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
             ],
         ),
         (
@@ -471,7 +473,7 @@ fn what_is_wrong_with_a_file() {
             "value: sk-1",
             &[
                 "16: connections[0].credential: `value` is not a key here: a secret does not belong in this file; name a `file` or an `env` variable that holds it",
-                "16: connections[0].credential: say where the secret is: `file` or `env`",
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
             ],
         ),
         (
@@ -687,7 +689,7 @@ fn what_is_wrong_with_a_file() {
         (
             "file: upstream.key",
             "file: a, env: B",
-            &["16: connections[0].credential: name `file` or `env`, not both"],
+            &["16: connections[0].credential: name one of `file`, `env`, `vault` and `oauth2`"],
         ),
         (
             "{ routes: [model] }",
@@ -697,7 +699,9 @@ fn what_is_wrong_with_a_file() {
         (
             ", file: upstream.key",
             "",
-            &["16: connections[0].credential: say where the secret is: `file` or `env`"],
+            &[
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
+            ],
         ),
         (
             "header: authorization,",

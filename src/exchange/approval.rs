@@ -139,7 +139,7 @@ impl Exchange {
         let Some(id) = Id::new(self.session()) else {
             return self.cut("internal", "no_ticket", out);
         };
-        let plan = &head.connection.record_plan;
+        let plan = head.lending.guard.record_plan();
         let masked = |text: &str| mask::mask(plan, text).0;
         let findings = findings
             .into_iter()
@@ -319,14 +319,14 @@ impl Exchange {
             return self.refuse(Refusal::ApprovalMismatch, Some(before), out);
         }
         self.rules = rules;
-        caller.head.connection = connection.clone();
+        caller.head.stand_under(connection.clone());
         caller.endpoint = endpoint;
         caller.principal = principal;
         self.journal.found(connection);
         self.journal
             .known(identity(&caller.principal), caller.head.record());
         drop(before);
-        let weighed = match self.weigh(&caller, &mut received) {
+        let weighed = match self.weigh(&mut caller, &mut received) {
             Ok(weighed) => weighed,
             Err((refusal, read)) => {
                 let read = read.map(|read| read.under(of_record(&approval, State::Approved)));
@@ -516,10 +516,10 @@ fn request_digest(caller: &Caller, received: &Bytes, call: &Call, parts: &Parts)
         model: &call.model,
         received: Digest(sha256(received)),
         forwarded: Digest(sha256(parts.body())),
-        credential: connection
-            .credential
-            .as_ref()
-            .map_or(("", ""), |lent| (&lent.source, &lent.header)),
+        credential: head
+            .lending
+            .choice(&call.model)
+            .map_or(("", ""), |choice| (&choice.name, &head.lending.header)),
         cluster: head.cluster(),
         chain: Digest(connection.chain.digest()),
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{
     Attributes, Mutation, Refusal, Rules,
     headers::Headers,
+    lending::Lending,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
 };
 use crate::{
@@ -85,6 +86,8 @@ const RECORDED: usize = 4096;
 /// What the head said.
 pub(super) struct Head {
     pub(super) connection: Arc<Connection>,
+    /// What the connection lent when it was last looked at.
+    pub(super) lending: Arc<Lending>,
     pub(super) method: String,
     pub(super) authority: String,
     /// Without the query.
@@ -175,6 +178,7 @@ impl Head {
             return Err(Refusal::Upgrade);
         }
         let head = Self {
+            lending: connection.lender.current(),
             connection,
             method,
             authority,
@@ -251,6 +255,12 @@ impl Head {
         self.headers.names().any(asks)
     }
 
+    /// Goes on under `connection` and what that lends now.
+    pub(super) fn stand_under(&mut self, connection: Arc<Connection>) {
+        self.lending = connection.lender.current();
+        self.connection = connection;
+    }
+
     /// The cluster that Envoy chose.
     pub(super) fn cluster(&self) -> &str {
         &self.attributes.cluster
@@ -259,8 +269,7 @@ impl Head {
     /// The fields that go upstream and may mean something there, in their order: all but those that only tell how the request
     /// travels, which differ with every try.
     pub(super) fn meaningful(&self) -> Vec<(&str, &[u8])> {
-        let lent = self.connection.credential.as_ref();
-        let lent = lent.map(|credential| credential.header.as_str());
+        let lent = self.lending.header();
         let travels = |name: &str| {
             TRAVELS.contains(&name)
                 || TRAVELS_PREFIXES
@@ -289,27 +298,28 @@ impl Head {
             .any(|pair| name_of(pair).eq_ignore_ascii_case("model"))
     }
 
-    /// The head as it goes upstream.
+    /// The head of a request to `model` as it goes upstream.
     ///
     /// # Errors
-    /// [`Refusal::RouteNotAllowed`] where there is a credential and Envoy's choice is none it may be lent to.
-    pub(super) fn mutation(&self) -> Result<Mutation, Refusal> {
+    /// [`Refusal::RouteNotAllowed`] where there is a credential and Envoy's choice is none it may be lent to,
+    /// [`Refusal::CredentialUnavailable`] where there should be one.
+    pub(super) fn mutation(&self, model: &str) -> Result<Mutation, Refusal> {
         let connection = &self.connection;
         let mut set = Vec::new();
-        if let Some(credential) = &connection.credential {
+        if let Some(choice) = self.lending.choice(model) {
             let Attributes { route, cluster, .. } = &self.attributes;
             if !connection.route.may_lend(route, cluster) {
                 return Err(Refusal::RouteNotAllowed);
             }
-            set.push((credential.header.clone(), credential.value.clone()));
+            let Some(lent) = &choice.lent else {
+                return Err(Refusal::CredentialUnavailable);
+            };
+            set.push((self.lending.header.clone(), lent.value.clone()));
         }
         if let Some(target) = self.clean_target() {
             set.push((":path".to_owned(), target.into()));
         }
-        let lent = connection
-            .credential
-            .as_ref()
-            .map(|credential| credential.header.as_str());
+        let lent = self.lending.header();
         let unwanted: Vec<&str> = CREDENTIAL_HEADERS
             .into_iter()
             .chain(DROPPED_HEADERS)
@@ -339,7 +349,7 @@ impl Head {
     pub(super) fn record(&self) -> record::Endpoint {
         let endpoint = self.connection.route.endpoint(&self.method, &self.path);
         let target = self.clean_target().unwrap_or_else(|| self.target());
-        let (target, _) = mask::mask(&self.connection.record_plan, &target);
+        let (target, _) = mask::mask(self.lending.guard.record_plan(), &target);
         record::Endpoint {
             connection: self.connection.name.clone(),
             authority: short(&self.authority).to_owned(),

@@ -24,6 +24,7 @@ mod grant;
 mod head;
 mod headers;
 mod journal;
+mod lending;
 mod messages;
 mod prefer;
 mod refusal;
@@ -46,6 +47,7 @@ pub use self::{
     approval::of_record,
     budget::{Admission, Budget},
     headers::Headers,
+    lending::{Choice, Guard, Hidden, Lender, Lending, Lent},
     messages::{
         Answer, Attributes, Held, Immediate, Input, Mutation, NotAsked, NotClaimed, NotUsed,
         Output, Summary,
@@ -54,8 +56,8 @@ pub use self::{
     request::{COPIES, identity as identity_of_record},
     route::{HostPattern, Route, Territory},
     rules::{
-        Approvals, CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules,
-        SESSION_HEADER, Unscanned,
+        Approvals, CREDENTIAL_HEADERS, Connection, Limits, Masking, Rules, SESSION_HEADER,
+        Unscanned,
     },
 };
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};

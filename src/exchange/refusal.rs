@@ -66,6 +66,8 @@ pub enum Refusal {
     ApprovalsUnavailable(&'static str),
     /// Envoy chose a route or cluster that the connection's credential is not for.
     RouteNotAllowed,
+    /// The credential that the upstream needs cannot be had now.
+    CredentialUnavailable,
     /// The detectors a policy obliges to could not be put to work.
     Unmaskable,
     /// The record could not be made durable.
@@ -122,6 +124,7 @@ impl Refusal {
             | Self::AuditUnavailable(_)
             | Self::ApprovalsUnavailable(_)
             | Self::GrantsUnavailable
+            | Self::CredentialUnavailable
             | Self::ShuttingDown => 503,
             Self::Unmaskable => 500,
             Self::TimedOut => 504,
@@ -168,6 +171,7 @@ impl Refusal {
             Self::GrantsUnavailable => "grants_unavailable",
             Self::ApprovalsUnavailable(code) => code,
             Self::RouteNotAllowed => "route_not_allowed",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
             Self::ShuttingDown => "shutting_down",
@@ -254,6 +258,9 @@ impl Refusal {
             Self::RouteNotAllowed => {
                 "The route taken is not one this connection may lend its credential to.".into()
             }
+            Self::CredentialUnavailable => {
+                "The gateway has no credential for this model now, so the request does not go on; try again shortly.".into()
+            }
             Self::Unmaskable => {
                 "The masking this request needs cannot be done, so it is not forwarded.".into()
             }
@@ -297,6 +304,7 @@ impl Refusal {
             | Self::AuditUnavailable(_)
             | Self::ApprovalsUnavailable(_)
             | Self::GrantsUnavailable
+            | Self::CredentialUnavailable
             | Self::ShuttingDown => Some(1),
             Self::ApprovalRequired => Some(10),
             Self::TooManyApprovals => Some(60),

@@ -392,8 +392,8 @@ impl Exchange {
     }
 
     /// The whole request is here: what does policy say?
-    fn decide(&mut self, caller: Caller, mut received: Bytes, out: &mut Vec<Output>) {
-        let weighed = match self.weigh(&caller, &mut received) {
+    fn decide(&mut self, mut caller: Caller, mut received: Bytes, out: &mut Vec<Output>) {
+        let weighed = match self.weigh(&mut caller, &mut received) {
             Ok(weighed) => weighed,
             Err((refusal, read)) => return self.refuse(refusal, read, out),
         };
@@ -409,7 +409,7 @@ impl Exchange {
     /// What policy says of the request, and what would go upstream. Where it may have to be approved, `received` stays.
     pub(super) fn weigh(
         &mut self,
-        caller: &Caller,
+        caller: &mut Caller,
         received: &mut Bytes,
     ) -> Result<Weighed, Refused> {
         let Caller {
@@ -420,6 +420,9 @@ impl Exchange {
         } = caller;
         let endpoint = *endpoint;
         let connection = head.connection.clone();
+        // What may be lent now, and not when the request's head came or when somebody was asked about it.
+        head.stand_under(connection.clone());
+        self.journal.guarded(head.lending.guard.clone());
         let length = received.len();
         let may_hold = connection.chain.most_owed().is_some();
         let copies = COPIES + usize::from(connection.seals()) + usize::from(may_hold);
@@ -436,7 +439,7 @@ impl Exchange {
         body.select(&connection.fields);
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
-        let findings = count(&connection, &texts);
+        let findings = count(head, &texts);
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
         let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
@@ -459,7 +462,7 @@ impl Exchange {
                 faults: verdict.faults,
                 ..Default::default()
             },
-            request: shown(&connection, &*body, &findings, clean, length),
+            request: shown(head, &*body, &findings, clean, length),
             original,
         });
         if !grant::covers_model(principal, &call.model) {
@@ -586,10 +589,10 @@ fn prepare(
     clean: bool,
 ) -> Result<Parts, Refusal> {
     let connection = &head.connection;
-    let mutation = head.mutation()?;
+    let mutation = head.mutation(body.model())?;
     let masked = Masked::of(connection, &obligations.mask_request, body, secrets, clean);
     let masked = masked.map_err(|_| Refusal::Unmaskable)?;
-    let response = Response::expected(connection, endpoint, obligations, secrets)
+    let response = Response::expected(head, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
     Ok(Parts {
         head: mutation,
@@ -667,17 +670,21 @@ fn masked_text(
 
 /// The request as the record may show it: whatever is done to the traffic, everything a detector knows is masked here.
 fn shown(
-    connection: &Connection,
+    head: &Head,
     body: &dyn RequestBody,
     findings: &BTreeMap<Entity, u64>,
     clean: bool,
     length: usize,
 ) -> record::RequestRecord {
-    let plan = &connection.record_plan;
+    let (connection, guard) = (&head.connection, &head.lending.guard);
+    let plan = guard.record_plan();
     let text = if connection.record_text {
-        // What is left to look for in a clean one is the lent secret.
-        let lent = connection.credential.as_ref().map(|lent| &lent.plan);
-        let texts = if clean { lent } else { Some(plan) };
+        // What is left to look for in a clean one are the connection's credentials.
+        let texts = if clean {
+            guard.plan.as_ref()
+        } else {
+            Some(plan)
+        };
         let shown = body.rewrite(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
@@ -704,7 +711,8 @@ fn shown(
     }
 }
 
-fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
+fn count(head: &Head, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
+    let connection = &head.connection;
     let mut counts = BTreeMap::new();
     let mut found = |entity: Entity, n| *counts.entry(entity).or_default() += n;
     for text in texts {
@@ -714,7 +722,7 @@ fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
             let findings = connection.everything.find(text.text);
             findings.into_iter().for_each(|one| found(one.entity, 1));
         } else {
-            let plan = &connection.record_plan;
+            let plan = head.lending.guard.record_plan();
             let (_, counts) = mask::mask_under(plan, text.label, text.text);
             let known = connection.everything.entities();
             let counts = counts.into_iter();

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
-use secrecy::SecretString;
 
 use super::{
     budget::{Admission, Budget},
     headers::Headers,
+    lending::{Guard, Lender},
     route::Route,
 };
 use crate::{
@@ -86,8 +86,8 @@ pub struct Connection {
     pub certificate_alone: bool,
     /// The wire format.
     pub dialect: &'static dyn Dialect,
-    /// What is lent to the upstream; `None` lends nothing.
-    pub credential: Option<Credential>,
+    /// What is lent to the upstream, and to which model.
+    pub lender: Arc<dyn Lender>,
     /// Who may do what.
     pub chain: Chain,
     /// Whether records show the masked text.
@@ -106,8 +106,6 @@ pub struct Connection {
     pub catalog: Arc<Catalog>,
     /// Finds everything any detector knows: what policy is told of, and what records never show.
     pub everything: Arc<Scanner>,
-    /// Masks what records may not show.
-    pub record_plan: Arc<Plan>,
     /// What keyed operators work with; `None` where no policy uses one.
     pub masking: Option<Arc<Masking>>,
 }
@@ -138,23 +136,6 @@ pub(super) struct Secrets {
     keys: Option<Arc<Keys>>,
     /// Filled as the prompt is masked, emptied into the answer.
     pub(super) vault: Option<Arc<Vault>>,
-}
-
-/// An upstream credential.
-#[derive(Debug)]
-pub struct Credential {
-    /// Where it comes from, by name: `file:…`, `env:…`.
-    pub source: String,
-    /// The header it is lent in, lower case.
-    pub header: String,
-    /// The whole header value, secret included.
-    pub value: SecretString,
-    /// The bare secret: looked for in the answer's head.
-    pub secret: SecretString,
-    /// Every detector and one for the secret: masks it wherever an answer repeats it.
-    pub catalog: Catalog,
-    /// Looks for the secret and nothing else: masks it in words of the protocol.
-    pub plan: Arc<Plan>,
 }
 
 impl Rules {
@@ -221,7 +202,7 @@ impl Connection {
         self.plan(&self.catalog, obligations, secrets).map(Some)
     }
 
-    /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
+    /// A plan for an answer under `obligations`: what `guard` guards is masked in it whatever they say.
     ///
     /// # Errors
     /// [`DetectorError`] where the detectors do not compile together.
@@ -229,13 +210,12 @@ impl Connection {
         &self,
         obligations: &BTreeMap<Entity, Operator>,
         secrets: &Secrets,
+        guard: &Guard,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
-        match &self.credential {
-            Some(credential) => self
-                .plan(&credential.catalog, obligations, secrets)
-                .map(Some),
-            None => self.request_plan(obligations, secrets),
+        if guard.plan.is_none() {
+            return self.request_plan(obligations, secrets);
         }
+        self.plan(&guard.catalog, obligations, secrets).map(Some)
     }
 
     fn plan(

@@ -248,7 +248,7 @@ fn jwks_uri(document: &[u8], issuer: &str, asked: &Url, insecure: bool) -> Resul
 }
 
 /// TLS, or plaintext to this machine, or plaintext that the operator asked for in so many words.
-fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
+pub(super) fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(SourceError::Credentials);
     }

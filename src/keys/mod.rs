@@ -1,9 +1,14 @@
 //! Keys from outside: issuers' public keys over HTTP or from files, and the secrets lent to upstreams.
 
+pub mod credential;
 pub mod jwks;
 pub mod secret;
+pub mod source;
 
+mod ask;
 mod fetch;
+mod oauth2;
+mod vault;
 pub(crate) use fetch::in_words;
 
 #[cfg(test)]

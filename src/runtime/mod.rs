@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod grants;
 pub mod ledger;
+pub mod lending;
 pub mod notify;
 pub mod seals;
 pub mod snapshot;

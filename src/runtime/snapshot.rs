@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use secrecy::{ExposeSecret, SecretString};
 
 #[cfg(feature = "saml")]
 use super::assertions::Assertions;
@@ -15,15 +14,19 @@ use super::{
     authenticator::{Authenticator, AuthenticatorError},
     control::Control,
     grants::Grants,
+    lending::{self, Sources},
 };
 use crate::{
     audit::seal::{AuditorKey, KeyError, MAX_AUDITORS},
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
-    exchange::{Admission, Approvals, Budget, Connection, Credential, Limits, Masking, Rules},
+    exchange::{
+        Admission, Approvals, Budget, Connection, Guard, Hidden, Lender, Lending, Limits, Masking,
+        Rules,
+    },
     grant::{GrantKey, KeyRing},
-    keys::secret::{SecretError, SecretSource},
-    mask::{MaskingKey, Operator, Plan, ShortKey},
+    keys::secret::SecretError,
+    mask::{MaskingKey, Operator, ShortKey},
     policy::{Effect, Policy},
     store::keyfile,
 };
@@ -109,11 +112,16 @@ fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
     }
 }
 
-/// The rules for `config`; the byte budget and the places go on counting what `before` counted.
+/// The rules for `config`; the byte budget and the places go on counting what `before` counted. Must be called inside a tokio
+/// runtime: `sources` are kept current there.
 ///
 /// # Errors
 /// [`SnapshotError`]; blocks on the disk for secrets.
-pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotError> {
+pub fn rules(
+    config: &Config,
+    before: Option<&Rules>,
+    sources: &Sources,
+) -> Result<Rules, SnapshotError> {
     let catalog = Arc::new(catalog(config)?);
     let looked_for = looked_for(config, &catalog);
     let everything = catalog.scanner(&looked_for)?;
@@ -121,7 +129,13 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let named = config.named.iter();
     let named = named.map(|(entity, _)| (entity.clone(), Operator::Replace));
     let named: BTreeMap<Entity, Operator> = named.collect();
-    let record_plan = Arc::new(Plan::new(everything.clone(), &named));
+    let hidden = Hidden {
+        catalog: catalog.clone(),
+        looked_for,
+        named,
+    };
+    let nothing = Lending::nothing(Arc::new(Guard::new(Vec::new(), &hidden)?));
+    let nothing: Arc<dyn Lender> = Arc::new(nothing);
     let masking = config.masking.as_ref().map(masking).transpose()?;
     let auditors = config
         .sealing
@@ -130,18 +144,9 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
         .transpose()?
         .unwrap_or_default();
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
-        let credential = from
-            .credential
-            .as_ref()
-            .map(|credential| lend(&from.name, credential, &catalog))
-            .transpose()?;
-        // A caller who knows the lent secret may send it: it is not put on record either.
-        let record_plan = match &credential {
-            Some(credential) => {
-                let everything = credential.catalog.scanner(&looked_for)?;
-                Arc::new(Plan::new(everything, &named))
-            }
-            None => record_plan.clone(),
+        let lender = match &from.credential {
+            Some(credential) => lending::lender(&from.name, credential, sources, &hidden)?,
+            None => nothing.clone(),
         };
         Ok(Arc::new(Connection {
             name: from.name.clone(),
@@ -149,7 +154,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             token_header: from.token.name(),
             certificate_alone: false,
             dialect: from.dialect,
-            credential,
+            lender,
             chain: from.chain.clone(),
             record_text: from.payload.shows_text(),
             auditors: if from.payload.seals() {
@@ -163,7 +168,6 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             fields: from.fields.clone(),
             catalog: catalog.clone(),
             everything: everything.clone(),
-            record_plan,
             masking: masking.clone().filter(|_| from.chain.needs_key()),
         }))
     };
@@ -399,52 +403,6 @@ fn with_custom(config: &Config) -> Result<Catalog, DetectorError> {
         Some((_, fault)) => fault,
         None => DetectorError::MatchesNothing,
     })
-}
-
-fn lend(
-    connection: &str,
-    from: &config::Credential,
-    catalog: &Catalog,
-) -> Result<Credential, SnapshotError> {
-    let secret = from.source.read().map_err(|cause| SnapshotError::Secret {
-        connection: connection.into(),
-        cause,
-    })?;
-    let value = SecretString::from(format!(
-        "{}{}{}",
-        from.prefix,
-        secret.expose_secret(),
-        from.suffix
-    ));
-    let catalog = catalog.with_credential(secret.expose_secret())?;
-    let plan = Plan::new(catalog.scanner(&BTreeSet::new())?, &BTreeMap::new());
-    Ok(Credential {
-        source: match &from.source {
-            SecretSource::File(path) => format!("file:{}", path.display()),
-            SecretSource::Env(name) => format!("env:{name}"),
-        },
-        header: from.header.clone(),
-        value,
-        secret,
-        catalog,
-        plan: Arc::new(plan),
-    })
-}
-
-/// Every secret the configuration names, so that a change of one can be noticed.
-#[must_use]
-pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
-    config
-        .connections
-        .iter()
-        .filter_map(|connection| Some(connection.credential.as_ref()?.source.clone()))
-        .chain(
-            config
-                .masking
-                .as_ref()
-                .map(|masking| masking.source.clone()),
-        )
-        .collect()
 }
 
 /// The files that terms are read from.

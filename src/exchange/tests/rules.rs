@@ -12,7 +12,7 @@ use crate::{
     config::{self, Config},
     exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
     identity::{Grant, Kind, Principal, Scope, TokenError, testing},
-    runtime::snapshot,
+    runtime::{clock::Clock, lending::Sources, snapshot},
 };
 
 /// What the upstream's credential is; in no answer and no record, ever.
@@ -150,7 +150,15 @@ fn connections() -> &'static [Arc<Connection>] {
             .replace("MASK", key.to_str().unwrap());
         let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
             .unwrap_or_else(|faults| panic!("{faults}"));
-        snapshot::rules(&config, None).unwrap().connections
+        // Files are looked at again by tasks; nothing ever runs them here.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let sources = Sources::new(Clock::system());
+        snapshot::rules(&config, None, &sources)
+            .unwrap()
+            .connections
     })
 }
 
@@ -236,24 +244,13 @@ fn grant(name: &str) -> Option<Arc<Grant>> {
 
 /// Another connection like this one.
 pub(crate) fn copy(known: &Connection) -> Connection {
-    let credential = known
-        .credential
-        .as_ref()
-        .map(|lent| crate::exchange::Credential {
-            source: lent.source.clone(),
-            header: lent.header.clone(),
-            value: lent.value.clone(),
-            secret: lent.secret.clone(),
-            catalog: crate::detect::Catalog::builtin().unwrap(),
-            plan: lent.plan.clone(),
-        });
     Connection {
         name: known.name.clone(),
         route: known.route.clone(),
         token_header: known.token_header,
         certificate_alone: known.certificate_alone,
         dialect: known.dialect,
-        credential,
+        lender: known.lender.clone(),
         chain: known.chain.clone(),
         record_text: known.record_text,
         auditors: known.auditors.clone(),
@@ -263,7 +260,6 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         fields: known.fields.clone(),
         catalog: known.catalog.clone(),
         everything: known.everything.clone(),
-        record_plan: known.record_plan.clone(),
         masking: known.masking.clone(),
     }
 }
