@@ -165,7 +165,9 @@ impl Live {
     ) -> Result<Prepared, SnapshotError> {
         let rules = snapshot::rules(config, Some(&self.rules.load()))?;
         let authenticator = match identity {
-            true => Some(Arc::new(snapshot::authenticator(config)?)),
+            true => Some(Arc::new(
+                snapshot::authenticator(config)?.after(&self.authenticator.load()),
+            )),
             false => None,
         };
         Ok(Prepared {
@@ -446,6 +448,7 @@ impl Probe for Live {
             "refused_unknown_issuer",
             identity.refused_strangers,
         );
+        metrics.set("identity", "refused_unproved", identity.refused_unproved);
         metrics.set("identity", "cached_tokens", identity.remembered);
         metrics.text()
     }

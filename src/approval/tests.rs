@@ -640,6 +640,7 @@ fn a_caller_is_known_by_every_name_their_token_gives() {
     use crate::identity::{AuthMethod, Principal};
     let principal = |issuer: &str, subject: &str, also: &[&str]| Principal {
         person_missing: false,
+        bound: crate::identity::Bound::default(),
         issuer: issuer.to_owned(),
         subject: subject.to_owned(),
         groups: Vec::new(),

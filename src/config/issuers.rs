@@ -136,6 +136,7 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         owner_claim: raw.owner_claim,
         clock_skew,
         allow_id_tokens: raw.allow_id_tokens,
+        require_bound_tokens: raw.require_bound_tokens,
     };
     Issuer { rules, keys }
 }

@@ -248,6 +248,10 @@ pub(super) struct Issuer {
     /// Accept ID tokens in place of access tokens. Default: false.
     #[serde(default)]
     pub(super) allow_id_tokens: bool,
+    /// Refuse its tokens that are not bound to a key (DPoP, RFC 9449) or certificate (RFC 8705) of their holder's. One that is
+    /// bound counts together with that only, whatever this says. Default: false.
+    #[serde(default)]
+    pub(super) require_bound_tokens: bool,
 }
 
 /// One text, or a list of them.

@@ -280,7 +280,7 @@ impl Refusal {
             | Self::ShuttingDown => Some(1),
             Self::ApprovalRequired => Some(10),
             Self::TooManyApprovals => Some(60),
-            Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
+            Self::BadToken(TokenError::IssuerUnavailable | TokenError::ProofsFull) => Some(5),
             _ => None,
         }
     }

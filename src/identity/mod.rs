@@ -9,7 +9,7 @@
 //! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
 //! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
 //!
-//! Never: fetches anything (`jku`, `x5u`, `jwk` and `x5c` are not looked at), reads a clock, accepts a symmetric
+//! Never: fetches anything (`jku`, `x5u` and `x5c` are not looked at, and `jwk` in proofs of possession only), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
 //!
 //! Can miss: an ID token that carries none of the marks listed at [`IssuerRules::allow_id_tokens`] is told from an access
@@ -17,13 +17,16 @@
 //! expires. That two accounts are one human is known only where a claim that the operator chose, or `act`, says so.
 
 mod bearer;
+mod bound;
 mod claims;
+mod dpop;
 mod error;
 mod json;
 mod jws;
 mod keyset;
 mod person;
 mod presented;
+mod replays;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +36,14 @@ use sha2::{Digest, Sha256};
 
 pub use self::{
     bearer::from_authorization,
+    bound::Bound,
+    dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
     presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
+    replays::{MAX_PROOFS, MAX_PROOFS_EACH, Replays},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
@@ -85,6 +91,8 @@ pub struct Principal {
     /// Whether the issuer's tokens name the human (`person_claim`, `owner_claim`) and this one does not: whoever chooses what a token
     /// tells must not choose to be nobody, so such a caller neither decides nor asks for decisions.
     pub person_missing: bool,
+    /// What must be shown together with the token, at every request.
+    pub bound: Bound,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -139,6 +147,7 @@ impl Unverified<'_> {
             issued_at: accepted.issued_at,
             also: accepted.also,
             person_missing: accepted.person_missing,
+            bound: accepted.bound,
         })
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{testing::*, *};
 
+mod bound;
 mod claims;
 mod key_sets;
 mod persons;
@@ -59,6 +60,7 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
                 issued_at: Some(Timestamp::from_second(NOW - 10).unwrap()),
                 also: BTreeSet::new(),
                 person_missing: false,
+                bound: Bound::default(),
             },
             "{}",
             signer.algorithm

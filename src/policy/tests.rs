@@ -73,6 +73,7 @@ impl Case {
             issued_at: None,
             also: BTreeSet::new(),
             person_missing: false,
+            bound: crate::identity::Bound::default(),
         };
         let call = Call {
             method: "POST".to_owned(),

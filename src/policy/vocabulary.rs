@@ -250,5 +250,6 @@ pub(super) fn stranger() -> Principal {
         issued_at: None,
         also: BTreeSet::new(),
         person_missing: false,
+        bound: crate::identity::Bound::default(),
     }
 }

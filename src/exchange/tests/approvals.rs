@@ -50,7 +50,7 @@ fn ticket<'b>(bench: &'b Bench, name: &str) -> Option<&'b str> {
 }
 
 /// The same rules with one connection changed by hand.
-fn changed(
+pub(super) fn changed(
     bench: &Bench,
     connection: &str,
     change: impl Fn(&mut crate::exchange::Connection),

@@ -9,6 +9,7 @@
 mod approvals;
 mod bench;
 mod dialects;
+mod identity;
 mod order;
 mod property;
 mod recording;

@@ -202,6 +202,7 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
             _ => BTreeSet::new(),
         },
         person_missing: name == "unnamed",
+        bound: crate::identity::Bound::default(),
     }))
 }
 
