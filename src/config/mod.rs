@@ -53,7 +53,7 @@ use crate::{
     detect::Entity,
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
-    identity::IssuerRules,
+    identity::{CertificateRules, IssuerRules},
     keys::{jwks::KeySource, secret::SecretSource},
     policy::{Chain, Risk},
 };
@@ -78,6 +78,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may vouch for callers; never empty, `iss` unique.
     pub issuers: Vec<Issuer>,
+    /// Who is known by a certificate alone, on connections that say so.
+    pub certificates: CertificateRules,
     /// Connections in matching order: the first that matches is taken. Never empty, names unique.
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
@@ -291,6 +293,8 @@ pub struct Connection {
     pub route: Route,
     /// The request header that carries the caller's token.
     pub token: TokenHeader,
+    /// Whether a certificate alone may say who calls, where no token came.
+    pub certificate_alone: bool,
     /// The provider's wire format.
     pub dialect: &'static dyn Dialect,
     /// The upstream's credential; none is lent where it is `None`.

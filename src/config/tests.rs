@@ -1,6 +1,7 @@
 //! Files, good and bad, and what is said of them.
 
 mod approvals;
+mod certificates;
 
 use std::{fs, time::Duration};
 

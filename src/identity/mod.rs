@@ -5,7 +5,7 @@
 //!                                     │ issuer, kid: which rules, which keys
 //! ```
 //!
-//! Promises: a [`Principal`] comes only from a token whose signature was made by a key of its issuer with an algorithm
+//! Promises: a [`Principal`] comes from a certificate that the operator names, or from a token whose signature was made by a key of its issuer with an algorithm
 //! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
 //! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
 //!
@@ -18,6 +18,7 @@
 
 mod bearer;
 mod bound;
+mod certificate;
 mod claims;
 mod dpop;
 mod error;
@@ -37,6 +38,7 @@ use sha2::{Digest, Sha256};
 pub use self::{
     bearer::from_authorization,
     bound::Bound,
+    certificate::{CertificateName, CertificateNameError, CertificateRule, CertificateRules},
     dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
     jws::MAX_TOKEN_BYTES,
@@ -52,19 +54,22 @@ pub use self::{
 pub enum AuthMethod {
     /// An OIDC access token in JWT form (RFC 9068).
     OidcJwt,
+    /// The certificate of their connection (mutual TLS), and no token.
+    Mtls,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`.
+    /// The name in records: `oidc_jwt`, `mtls`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
+            Self::Mtls => "mtls",
         }
     }
 }
 
-/// A verified caller. Only token verification makes one.
+/// A verified caller. Only the verification of a token, or a certificate that the operator names, makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The issuer (`iss`) that vouches for the caller.
@@ -77,7 +82,7 @@ pub struct Principal {
     pub claims: BTreeMap<String, serde_json::Value>,
     /// How the caller authenticated.
     pub auth_method: AuthMethod,
-    /// SHA-256 of the token: names it in records without revealing it.
+    /// SHA-256 of the token, or of the certificate where there is none: names it in records without revealing it.
     pub token_hash: [u8; 32],
     /// The instant (`exp`) after which the token counts for nothing.
     pub expires_at: Timestamp,

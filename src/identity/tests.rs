@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{testing::*, *};
 
 mod bound;
+mod certificates;
 mod claims;
 mod key_sets;
 mod persons;

@@ -25,7 +25,8 @@ use secrecy::ExposeSecret;
 use super::clock::Clock;
 use crate::{
     identity::{
-        self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Replays, TokenError, Unverified,
+        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Replays,
+        TokenError, Unverified,
     },
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
@@ -62,6 +63,7 @@ pub struct Authenticator {
     cache: Cache<CacheKey, Arc<Remembered>>,
     identity_digest: [u8; 32],
     clock: Clock,
+    certificates: CertificateRules,
     strangers: AtomicU64,
     /// Outlives this authenticator: a proof must not count again because the configuration changed. Held for a few look-ups,
     /// never across an await.
@@ -119,7 +121,8 @@ pub struct IssuerMetrics {
 pub struct Metrics {
     /// By issuer, in the order of the configuration.
     pub issuers: Vec<IssuerMetrics>,
-    /// Tokens refused before they could be laid to an issuer: malformed, or of an issuer that is not configured.
+    /// Tokens refused before they could be laid to an issuer: malformed, or of an issuer that is not configured. And certificates
+    /// that are nobody's.
     pub refused_strangers: u64,
     /// Good tokens refused because what they are bound to was not shown with them. Their issuers count them as accepted.
     pub refused_unproved: u64,
@@ -188,6 +191,7 @@ impl Authenticator {
             cache,
             identity_digest,
             clock,
+            certificates: CertificateRules::default(),
             strangers: AtomicU64::new(0),
             replays: Arc::default(),
             unproved: AtomicU64::new(0),
@@ -206,8 +210,16 @@ impl Authenticator {
         presented: &Presented,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
-        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
-        let principal = self.holder(token.text.expose_secret(), now).await?;
+        let principal = match (&presented.token, &presented.certificate) {
+            (Some(token), _) => self.holder(token.text.expose_secret(), now).await?,
+            (None, Some(certificate)) => {
+                let caller = self.certificates.caller(certificate, now);
+                return caller.map(Arc::new).inspect_err(|_| {
+                    self.strangers.fetch_add(1, Relaxed);
+                });
+            }
+            (None, None) => return Err(TokenError::Missing),
+        };
         let possessed = principal.bound.check(presented, now);
         possessed
             .and_then(|proof| match proof {
@@ -238,6 +250,13 @@ impl Authenticator {
 
     fn replays(&self) -> MutexGuard<'_, Replays> {
         self.replays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is known by a certificate alone; nobody where this is not said.
+    #[must_use]
+    pub fn knowing(mut self, certificates: CertificateRules) -> Self {
+        self.certificates = certificates;
+        self
     }
 
     /// Remembers the proofs that `before` has seen used, and both remember them from now on.

@@ -128,7 +128,7 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             name: from.name.clone(),
             route: from.route.clone(),
             token_header: from.token.name(),
-            certificate_alone: false,
+            certificate_alone: from.certificate_alone,
             dialect: from.dialect,
             credential,
             chain: from.chain.clone(),
@@ -272,7 +272,8 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
 pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
-    Ok(Authenticator::new(issuers.collect(), config.digest)?)
+    let authenticator = Authenticator::new(issuers.collect(), config.digest)?;
+    Ok(authenticator.knowing(config.certificates.clone()))
 }
 
 /// The built-in detectors and those of `config`.

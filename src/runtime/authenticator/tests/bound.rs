@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use super::*;
-use crate::identity::{Scheme, Token};
+use crate::identity::{Certificate, CertificateName, CertificateRule, Scheme, Token};
 
 struct Caller {
     bench: Bench,
@@ -148,4 +148,55 @@ async fn a_key_is_shown_to_a_token_endpoint_by_a_proof_without_a_token() {
     assert_eq!(caller.code_of(&with_token).await, "proof_token_missing");
     let nothing = authenticator.possessed_key(&Presented::bearer("x"), now());
     assert_eq!(nothing, Err(TokenError::ProofMissing));
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_token_is_whom_the_configuration_says() {
+    let Caller { bench, token } = Caller::new().await;
+    let Bench { idp, clock, .. } = &bench;
+    let rule = CertificateRule {
+        name: CertificateName::spiffe("spiffe://prod.example/*").unwrap(),
+        groups: vec!["workloads".into()],
+        owner: None,
+    };
+    let authenticator = Authenticator::with(vec![issuer(idp)], [7; 32], clock.clone(), timing());
+    let authenticator = authenticator.unwrap().knowing(CertificateRules {
+        known: vec![rule],
+        ask_for_owners: false,
+    });
+    let shown = |uri: &str| Presented {
+        token: None,
+        certificate: Some(Certificate {
+            digest: [5; 32],
+            uri: uri.into(),
+            ..Certificate::default()
+        }),
+        ..Presented::bearer("")
+    };
+    let known = shown("spiffe://prod.example/a");
+    let caller = authenticator.authenticate(&known, now()).await.unwrap();
+    assert_eq!(
+        (caller.issuer.as_str(), caller.auth_method.name()),
+        ("spiffe://prod.example", "mtls")
+    );
+    let other = shown("spiffe://other.example/a");
+    let refused = authenticator.authenticate(&other, now()).await;
+    assert_eq!(refused.unwrap_err(), TokenError::CertificateUnknown);
+    assert_eq!(authenticator.metrics().refused_strangers, 1);
+    let nothing = Presented {
+        certificate: None,
+        ..known.clone()
+    };
+    let refused = authenticator.authenticate(&nothing, now()).await;
+    assert_eq!(refused.unwrap_err(), TokenError::Missing);
+    // A token beside it counts, and must.
+    let beside = Presented {
+        certificate: known.certificate.clone(),
+        ..Presented::bearer(token)
+    };
+    let refused = authenticator.authenticate(&beside, now()).await;
+    assert_eq!(refused.unwrap_err(), TokenError::BoundAsBearer);
+    // Nobody is known where nothing is said.
+    let refused = bench.authenticator.authenticate(&known, now()).await;
+    assert_eq!(refused.unwrap_err(), TokenError::CertificateUnknown);
 }
