@@ -118,9 +118,9 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Allow-listed claims.
     pub claims: BTreeMap<String, serde_json::Value>,
-    /// `oidc_jwt`.
+    /// `oidc_jwt`, `mtls`.
     pub auth_method: String,
-    /// SHA-256 of the token, hex.
+    /// SHA-256 of the token, or of the certificate where there is none, hex.
     pub token_hash: String,
 }
 

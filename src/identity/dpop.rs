@@ -1,9 +1,10 @@
 //! DPoP proofs (RFC 9449): that whoever sends a request has a private key, for this request and this token alone.
 //!
 //! Promises: a [`Proof`] comes only of a proof that passes every check of section 4.3, against the method and the address by which
-//! the request came and the hash of the token that came with it. Never: takes the address from anything the caller chose freely,
-//! knows a nonce of ours (section 8: what a caller prepares ahead is bounded by the window alone). Can miss: that a proof was used
-//! before, which [`Replays`](super::Replays) knows.
+//! the request came and the hash of the token that came with it. Never: takes the address from anything the caller chose freely.
+//! Can miss: that a proof was used before, which [`Replays`](super::Replays) knows; that it was made long before the time it tells, by
+//! somebody who had the key and the token for a while: there are no nonces of ours (sections 8 and 11.2), so only the token's expiry
+//! ends that.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;

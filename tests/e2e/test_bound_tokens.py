@@ -5,6 +5,8 @@ import json
 import ssl
 import time
 
+import httpx
+import openai
 import pytest
 from conftest import kind
 from stack import Gateway, Upstream, config, wait_until
@@ -140,6 +142,23 @@ def test_where_a_token_has_a_header_of_its_own_the_proof_says_it_all(caller):
         assert call(caller.url, headers=headers, path=path).status == status
 
 
+def test_an_sdk_proves_its_token_by_its_http_client(caller):
+    """docs/bound-tokens.md, as it stands there."""
+    key, token = caller.key, caller.token
+
+    class Dpop(httpx.Auth):
+        def auth_flow(self, request):
+            url = str(request.url.copy_with(query=None))
+            request.headers["authorization"] = f"DPoP {token}"
+            request.headers["dpop"] = key.proof(request.method, url, token)
+            yield request
+
+    with httpx.Client(auth=Dpop()) as client:
+        sdk = openai.OpenAI(api_key="unused", base_url=caller.gateway.url, http_client=client, max_retries=0)
+        for _ in range(2):
+            assert sdk.chat.completions.create(**prompt()).choices[0].message.content == "Hello there."
+
+
 def test_a_used_proof_stays_used_when_the_configuration_changes(gateway, oidc, tmp_path, upstream):
     running = gateway(**{"connections": bound_config(oidc, tmp_path)["connections"]})
     caller = Caller(oidc, running, upstream)
@@ -259,6 +278,21 @@ def test_a_workload_is_known_by_its_spiffe_id(workloads):
     assert (reply.status, reply.code) == (403, "policy_denied")
     assert workloads.identity(reply)["groups"] == ["finance", "interns"]
     assert len(workloads.upstream.requests) == 1
+
+
+def test_an_sdk_shows_a_certificate_and_no_key(workloads):
+    """docs/bound-tokens.md, as it stands there."""
+    tls = workloads.trusted.client(workloads.writer)
+    url = workloads.gateway.url.replace("http:", "https:")
+
+    class NoToken(httpx.Auth):
+        def auth_flow(self, request):
+            del request.headers["authorization"]
+            yield request
+
+    with httpx.Client(verify=tls, auth=NoToken()) as client:
+        sdk = openai.OpenAI(api_key="unused", base_url=url, http_client=client, max_retries=0)
+        assert sdk.chat.completions.create(**prompt()).choices[0].message.content == "Hello there."
 
 
 def test_a_workload_is_known_by_a_dns_name_or_its_subject(workloads):
