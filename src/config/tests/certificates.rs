@@ -110,3 +110,32 @@ fn what_cannot_be_is_a_fault() {
         ["11: identity.mtls: no connection takes a certificate alone (`certificate_alone`)"]
     );
 }
+
+#[test]
+fn a_proof_is_for_a_host_that_is_named() {
+    let named = |hosts: &str, authority: &str| {
+        let config = parse(&with("hosts: [\"*\"]", &format!("hosts: [{hosts}]"))).unwrap();
+        config.connections[0].route.names(authority)
+    };
+    for (hosts, authority) in [
+        ("a.example", "a.example"),
+        ("a.example", "A.example:8443"),
+        ("\"a.example:8443\"", "a.example:8443"),
+        ("\"*.example\"", "a.example"),
+        ("\"*\", a.example", "a.example"),
+        ("\"[::1]\"", "[::1]:8080"),
+    ] {
+        assert!(named(hosts, authority), "{hosts} {authority}");
+    }
+    for (hosts, authority) in [
+        ("\"*\"", "a.example"),
+        ("\"*\", a.example", "b.example"),
+        ("\"a.example:8443\"", "a.example"),
+        ("\"*.example\"", "evil.test/x.example"),
+        ("\"*.example\"", "evil.test?x.example"),
+        ("\"*.example\"", "user@x.example"),
+        ("\"*.example\"", ""),
+    ] {
+        assert!(!named(hosts, authority), "{hosts} {authority}");
+    }
+}

@@ -305,6 +305,23 @@ fn a_proof_of_another_key_or_of_odd_form_is_refused() {
 }
 
 #[test]
+fn no_byte_of_a_proof_can_be_changed() {
+    let token = bound_token(json!({"jkt": jkt(&ED)}));
+    let good = proof(&ED, &token, "1");
+    let bound = check(&token).unwrap().bound;
+    for place in 0..good.len() {
+        for other in ["A", "B", "-", ".", "=", " ", "é", ""] {
+            if good[place..].starts_with(other) && !other.is_empty() {
+                continue;
+            }
+            let changed = format!("{}{other}{}", &good[..place], &good[place + 1..]);
+            let shown = presented(Scheme::Dpop, &token, Some(&changed));
+            assert!(bound.check(&shown, now()).is_err(), "{place}: {changed}");
+        }
+    }
+}
+
+#[test]
 fn where_the_host_is_the_callers_word_no_proof_counts() {
     let token = bound_token(json!({"jkt": jkt(&ED)}));
     let proof = proof(&ED, &token, "1");
