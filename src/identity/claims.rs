@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{IssuerRules, TokenError, json, jws::Typ, person};
+use super::{Bound, IssuerRules, TokenError, json, jws::Typ, person};
 
 /// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
 pub(super) const MAX_GROUPS: usize = 512;
@@ -38,6 +38,7 @@ pub(super) struct Accepted {
     pub(super) issued_at: Option<Timestamp>,
     pub(super) also: BTreeSet<String>,
     pub(super) person_missing: bool,
+    pub(super) bound: Bound,
 }
 
 /// When things happened to the token, and will.
@@ -79,6 +80,7 @@ impl Claims {
             .filter_map(|name| self.lookup(name).map(|value| (name.clone(), value.clone())))
             .collect();
         let (also, person_missing) = self.also(rules)?;
+        let bound = self.bound(rules)?;
         Ok(Accepted {
             subject,
             groups,
@@ -88,6 +90,7 @@ impl Claims {
             issued_at: times.issued_at,
             also,
             person_missing,
+            bound,
         })
     }
 
@@ -96,7 +99,7 @@ impl Claims {
     fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
         // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
         let kind = self.0.get("typ").and_then(Value::as_str);
-        let other = matches!(typ, Typ::Other | Typ::Grant)
+        let other = matches!(typ, Typ::Other | Typ::Grant | Typ::Proof)
             || matches!(kind, Some("Refresh" | "Offline" | "Logout"))
             // A logout token (OIDC Back-Channel Logout 2.4) or another security event (RFC 8417).
             || self.0.contains_key("events");
@@ -165,6 +168,16 @@ impl Claims {
             authenticated_at,
             issued_at,
         })
+    }
+
+    /// What the token is bound to. INVARIANT: a `cnf` that is not understood refuses; taken for a bearer token, it would be good in
+    /// a thief's hands.
+    fn bound(&self, rules: &IssuerRules) -> Result<Bound, TokenError> {
+        match self.0.get("cnf") {
+            Some(cnf) => Bound::read(cnf),
+            None if rules.require_bound_tokens => Err(TokenError::NotBound),
+            None => Ok(Bound::default()),
+        }
     }
 
     /// Who is behind the account, and whether the token says nothing of that although its issuer's do.
@@ -243,7 +256,7 @@ pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
 }
 
 /// RFC 7519's NumericDate: seconds since 1970, whole or fractional, to the whole second that errs towards refusing.
-fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
+pub(super) fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
         // The cast saturates, and what lies beyond the calendar is refused below.

@@ -5,11 +5,11 @@
 //!                                     │ issuer, kid: which rules, which keys
 //! ```
 //!
-//! Promises: a [`Principal`] comes only from a token whose signature was made by a key of its issuer with an algorithm
+//! Promises: a [`Principal`] comes from a certificate that the operator names, or from a token whose signature was made by a key of its issuer with an algorithm
 //! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
 //! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
 //!
-//! Never: fetches anything (`jku`, `x5u`, `jwk` and `x5c` are not looked at), reads a clock, accepts a symmetric
+//! Never: fetches anything (`jku`, `x5u` and `x5c` are not looked at, and `jwk` in proofs of possession only), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
 //!
 //! Can miss: an ID token that carries none of the marks listed at [`IssuerRules::allow_id_tokens`] is told from an access
@@ -17,7 +17,10 @@
 //! expires. That two accounts are one human is known only where a claim that the operator chose, or `act`, says so.
 
 mod bearer;
+mod bound;
+mod certificate;
 mod claims;
+mod dpop;
 mod error;
 mod grant;
 mod json;
@@ -25,6 +28,7 @@ mod jws;
 mod keyset;
 mod person;
 mod presented;
+mod replays;
 mod rules;
 #[cfg(feature = "saml")]
 pub mod saml;
@@ -39,12 +43,16 @@ use sha2::{Digest, Sha256};
 
 pub use self::{
     bearer::from_authorization,
+    bound::Bound,
+    certificate::{CertificateName, CertificateNameError, CertificateRule, CertificateRules},
+    dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
     grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
     presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
+    replays::{MAX_PROOFS, MAX_PROOFS_EACH, Replays},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
@@ -57,21 +65,24 @@ pub enum AuthMethod {
     Grant,
     /// A SAML 2.0 assertion (RFC 7522).
     Saml,
+    /// The certificate of their connection (mutual TLS), and no token.
+    Mtls,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`, `grant`, `saml`.
+    /// The name in records: `oidc_jwt`, `grant`, `saml`, `mtls`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
             Self::Grant => "grant",
             Self::Saml => "saml",
+            Self::Mtls => "mtls",
         }
     }
 }
 
-/// A verified caller. Only token verification makes one.
+/// A verified caller. Only the verification of a token, or a certificate that the operator names, makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The issuer (`iss`) that vouches for the caller.
@@ -84,7 +95,7 @@ pub struct Principal {
     pub claims: BTreeMap<String, serde_json::Value>,
     /// How the caller authenticated.
     pub auth_method: AuthMethod,
-    /// SHA-256 of the token: names it in records without revealing it.
+    /// SHA-256 of the token, or of the certificate where there is none: names it in records without revealing it.
     pub token_hash: [u8; 32],
     /// The instant (`exp`) after which the token counts for nothing.
     pub expires_at: Timestamp,
@@ -100,6 +111,8 @@ pub struct Principal {
     pub person_missing: bool,
     /// What a grant narrows the caller to, where they authenticated with one.
     pub grant: Option<Arc<Grant>>,
+    /// What must be shown together with the token, at every request.
+    pub bound: Bound,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -155,6 +168,7 @@ impl Unverified<'_> {
             also: accepted.also,
             person_missing: accepted.person_missing,
             grant: None,
+            bound: accepted.bound,
         })
     }
 }

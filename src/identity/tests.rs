@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{testing::*, *};
 
+mod bound;
+mod certificates;
 mod claims;
 mod key_sets;
 mod persons;
@@ -60,6 +62,7 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
                 also: BTreeSet::new(),
                 person_missing: false,
                 grant: None,
+                bound: Bound::default(),
             },
             "{}",
             signer.algorithm

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-
 #[cfg(feature = "saml")]
 use super::assertions::Assertions;
 use super::{
@@ -152,7 +151,7 @@ pub fn rules(
             name: from.name.clone(),
             route: from.route.clone(),
             token_header: from.token.name(),
-            certificate_alone: false,
+            certificate_alone: from.certificate_alone,
             dialect: from.dialect,
             lender,
             chain: from.chain.clone(),
@@ -298,7 +297,10 @@ pub fn authenticator(
 ) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
-    Ok(Authenticator::new(issuers.collect(), config.digest)?.with_grants(grants))
+    let authenticator = Authenticator::new(issuers.collect(), config.digest)?;
+    Ok(authenticator
+        .knowing(config.certificates.clone())
+        .with_grants(grants))
 }
 
 /// What grants are made of, where the configuration has them made; `control` is where their uses are counted.

@@ -62,12 +62,14 @@ class OidcProvider(Process):
             self.issuer, self.port = said[1], int(said[2])
         return said
 
-    def token(self, client: str = "alice-app", resource: str | None = None) -> str:
+    def token(self, client: str = "alice-app", resource: str | None = None, proof: str | None = None) -> str:
+        """With a DPoP proof for `{issuer}/token`, the token is bound to its key."""
         form = {"grant_type": "client_credentials", "scope": "chat"}
         if resource:
             form["resource"] = resource
         basic = base64.b64encode(f"{client}:s3cret".encode()).decode()
-        return json.loads(self._post("/token", form, {"authorization": f"Basic {basic}"}))["access_token"]
+        headers = {"authorization": f"Basic {basic}", **({"dpop": proof} if proof else {})}
+        return json.loads(self._post("/token", form, headers))["access_token"]
 
     def rotate(self, keep: bool = True, alg: str = "RS256") -> str:
         """Signs with a new key from now on; the old ones stay published unless `keep` is false."""

@@ -9,6 +9,8 @@ use crate::{
     runtime::clock::Hand,
 };
 
+mod bound;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 struct Bench {
