@@ -246,8 +246,9 @@ pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
 fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
-        // The cast saturates, and what lies beyond the calendar is refused below.
-        None => round(value.as_f64()?) as i64,
+        // Looked at before rounding, or half a second before 1970 would become 1970. The cast saturates, and what lies beyond
+        // the calendar is refused below.
+        None => round(value.as_f64().filter(|seconds| *seconds >= 0.0)?) as i64,
     };
     (seconds >= 0).then(|| Timestamp::from_second(seconds).ok())?
 }

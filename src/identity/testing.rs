@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::{Algorithm, IssuerRules, KeySet};
 
+pub(crate) mod corpus;
+
 pub(crate) const ISSUER: &str = "https://login.example/realms/a";
 pub(crate) const AUDIENCE: &str = "countersign";
 /// The instant of most tests, in seconds since 1970.
@@ -46,13 +48,6 @@ pub(crate) static RSA: LazyLock<Signer> = LazyLock::new(|| {
         "rsa-1",
         Algorithm::Rs256,
         include_bytes!("../../tests/data/jwt/rsa.pk8"),
-    )
-});
-pub(crate) static RSA_OTHER: LazyLock<Signer> = LazyLock::new(|| {
-    rsa(
-        "rsa-1",
-        Algorithm::Rs256,
-        include_bytes!("../../tests/data/jwt/rsa-other.pk8"),
     )
 });
 pub(crate) static PSS: LazyLock<Signer> = LazyLock::new(|| {
@@ -112,15 +107,6 @@ impl Signer {
         };
         jwk["kid"] = self.kid.into();
         jwk
-    }
-
-    /// The public key as bytes that a confused verifier might take for an HMAC secret.
-    pub(crate) fn public_der(&self) -> Vec<u8> {
-        match &self.key {
-            Private::Rsa(key) => key.public_key().as_ref().to_vec(),
-            Private::Ec(key) => key.public_key().as_ref().to_vec(),
-            Private::Ed(key) => key.public_key().as_ref().to_vec(),
-        }
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
