@@ -42,6 +42,7 @@ pub struct Metrics {
     misconfigured: Family<Labels, Counter>,
     seconds: Histogram,
     gauges: Family<Labels, Gauge>,
+    issuers: Family<Labels, Gauge>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
 }
@@ -65,6 +66,7 @@ impl Default for Metrics {
             misconfigured: Family::default(),
             seconds,
             gauges: Family::default(),
+            issuers: Family::default(),
             reloads: Family::default(),
             registry: Registry::default(),
         };
@@ -95,6 +97,11 @@ impl Default for Metrics {
             "state",
             "State of the parts, by name",
             metrics.gauges.clone(),
+        );
+        registry.register(
+            "issuer",
+            "Tokens and keys of each issuer since the configuration named it as it does, by name",
+            metrics.issuers.clone(),
         );
         registry.register(
             "config_loads",
@@ -164,6 +171,22 @@ impl Metrics {
         self.gauges
             .get_or_create(&labels)
             .set(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the gauges of the issuers, and lets those of others go.
+    pub fn set_issuers<'a, const N: usize>(
+        &self,
+        issuers: impl Iterator<Item = (&'a str, [(&'static str, Option<u64>); N])>,
+    ) {
+        self.issuers.clear();
+        for (issuer, values) in issuers {
+            for (name, value) in values {
+                let Some(value) = value else { continue };
+                let labels = vec![("issuer", issuer.to_owned()), ("name", name.to_owned())];
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                self.issuers.get_or_create(&labels).set(value);
+            }
+        }
     }
 
     /// All of it in the OpenMetrics text format.

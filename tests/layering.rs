@@ -43,6 +43,7 @@ const TABLE: [(&str, &[&str]); 17] = [
             "exchange",
             "identity",
             // Where secrets and keys are, as values; how they are read and fetched is none of its business.
+            "keys::introspect::IntrospectionSource",
             "keys::jwks::KeySource",
             "keys::secret",
             "mask",

@@ -118,7 +118,7 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Allow-listed claims.
     pub claims: BTreeMap<String, serde_json::Value>,
-    /// `oidc_jwt`.
+    /// `oidc_jwt`, or `oidc_introspection` for an opaque token that its issuer was asked about.
     pub auth_method: String,
     /// SHA-256 of the token, hex.
     pub token_hash: String,

@@ -54,7 +54,7 @@ use crate::{
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
     identity::IssuerRules,
-    keys::{jwks::KeySource, secret::SecretSource},
+    keys::{introspect::IntrospectionSource, jwks::KeySource, secret::SecretSource},
     policy::{Chain, Risk},
 };
 
@@ -280,6 +280,8 @@ pub struct Issuer {
     pub rules: IssuerRules,
     /// Where its keys are.
     pub keys: KeySource,
+    /// Where it is asked about opaque tokens; at most one issuer is.
+    pub introspection: Option<IntrospectionSource>,
 }
 
 /// What callers may reach, and under which rules.

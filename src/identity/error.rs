@@ -50,9 +50,13 @@ pub enum TokenError {
     /// The issuer is none of the configured ones.
     #[error("the issuer of the token is not accepted")]
     UnknownIssuer,
-    /// The issuer's keys cannot be had at the moment. Not the caller's fault, and worth a retry.
-    #[error("the keys of the token's issuer are not available")]
+    /// The issuer's keys cannot be had at the moment, or it does not answer when asked about a token. Not the caller's fault, and
+    /// worth a retry.
+    #[error("the token's issuer is not available")]
     IssuerUnavailable,
+    /// The issuer was asked about the token (RFC 7662) and says that it is not active: expired, revoked, or none of its own.
+    #[error("the issuer of the token says that it is not active")]
+    Inactive,
     /// No key of the issuer has the token's `kid`.
     #[error("no key of the issuer has the key id of the token")]
     UnknownKey,
@@ -129,7 +133,7 @@ pub enum TokenError {
 /// What an answer to the refused request says about how to authenticate (RFC 6750, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// HTTP status: 401, or 400 for a request that is wrong in itself, or 503 where the issuer's keys are not to be had.
+    /// HTTP status: 401, or 400 for a request that is wrong in itself, or 503 where the issuer is not to be had.
     pub status: u16,
     /// RFC 6750's error code; none where no token was sent, or the fault is not the caller's.
     pub error: Option<&'static str>,
@@ -137,7 +141,7 @@ pub struct Challenge {
 
 impl TokenError {
     /// Every variant, for tables and for documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Missing,
         Self::Repeated,
         Self::NotBearer,
@@ -154,6 +158,7 @@ impl TokenError {
         Self::IssuerMissing,
         Self::UnknownIssuer,
         Self::IssuerUnavailable,
+        Self::Inactive,
         Self::UnknownKey,
         Self::KeyMismatch,
         Self::AmbiguousKey,
@@ -199,6 +204,7 @@ impl TokenError {
             Self::IssuerMissing => "issuer_missing",
             Self::UnknownIssuer => "issuer_unknown",
             Self::IssuerUnavailable => "issuer_unavailable",
+            Self::Inactive => "token_inactive",
             Self::UnknownKey => "key_unknown",
             Self::KeyMismatch => "key_mismatch",
             Self::AmbiguousKey => "key_ambiguous",

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! Authorization ──bearer──> token ──peek──> Unverified ──verify(rules, keys, now)──> Principal
-//!                                     │ issuer, kid: which rules, which keys
+//!                             │       │ issuer, kid: which rules, which keys              │
+//!                             └─opaque: its issuer is asked─> Introspected ──verify───────┘
 //! ```
 //!
 //! Promises: a [`Principal`] comes only from a token whose signature was made by a key of its issuer with an algorithm
-//! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
-//! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
+//! the operator listed, or that its issuer says is active (RFC 7662), for one of the operator's audiences, inside its time
+//! window (RFC 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
 //!
 //! Never: fetches anything (`jku`, `x5u`, `jwk` and `x5c` are not looked at), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
@@ -19,6 +20,7 @@
 mod bearer;
 mod claims;
 mod error;
+mod introspected;
 mod json;
 mod jws;
 mod keyset;
@@ -33,6 +35,7 @@ use sha2::{Digest, Sha256};
 pub use self::{
     bearer::from_authorization,
     error::{Challenge, TokenError},
+    introspected::{Introspected, NotAnIntrospection},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
@@ -44,19 +47,22 @@ pub use self::{
 pub enum AuthMethod {
     /// An OIDC access token in JWT form (RFC 9068).
     OidcJwt,
+    /// An opaque access token that its issuer was asked about (RFC 7662).
+    OidcIntrospection,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`.
+    /// The name in records: `oidc_jwt`, `oidc_introspection`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
+            Self::OidcIntrospection => "oidc_introspection",
         }
     }
 }
 
-/// A verified caller. Only token verification makes one.
+/// A verified caller. Only token verification makes one, or the answer of the issuer about a token ([`Introspected`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The issuer (`iss`) that vouches for the caller.
@@ -125,19 +131,29 @@ impl Unverified<'_> {
         }
         self.jws.verify(&rules.algorithms, keys)?;
         let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
-        Ok(Principal {
-            issuer: self.issuer.clone(),
-            subject: accepted.subject,
-            groups: accepted.groups,
-            claims: accepted.claims,
-            auth_method: AuthMethod::OidcJwt,
-            token_hash: token_hash(self.token),
-            expires_at: accepted.expires_at,
-            authenticated_at: accepted.authenticated_at,
-            issued_at: accepted.issued_at,
-            also: accepted.also,
-            person_missing: accepted.person_missing,
-        })
+        Ok(principal(accepted, rules, self.token, AuthMethod::OidcJwt))
+    }
+}
+
+/// The caller whom `token` proves, by claims that passed.
+fn principal(
+    accepted: claims::Accepted,
+    rules: &IssuerRules,
+    token: &str,
+    auth_method: AuthMethod,
+) -> Principal {
+    Principal {
+        issuer: rules.issuer.clone(),
+        subject: accepted.subject,
+        groups: accepted.groups,
+        claims: accepted.claims,
+        auth_method,
+        token_hash: token_hash(token),
+        expires_at: accepted.expires_at,
+        authenticated_at: accepted.authenticated_at,
+        issued_at: accepted.issued_at,
+        also: accepted.also,
+        person_missing: accepted.person_missing,
     }
 }
 

@@ -7,6 +7,7 @@ use super::{testing::*, *};
 
 mod claims;
 mod corpus;
+mod introspected;
 mod key_sets;
 mod persons;
 mod wycheproof;

@@ -3,11 +3,13 @@
 //! ```text
 //! token ─> cache (SHA-256, <= 60 s, never past exp, same key epoch) ─> hit
 //!            └─ miss ─> peek ─> issuer's rules + keys ─> verify ─> unknown key? refresh once, verify again
+//!                         └─ opaque ─> ask the one issuer whose tokens are (RFC 7662) ─> verify what it says
 //! ```
 //!
 //! Promises: a hit is only ever what verification would have said within the last minute with keys of which none has gone
-//! since; refusals are not remembered. Never waits longer than one fetch of keys, never holds a lock across it.
-//! Can miss: a token revoked by its issuer, for as long as it is unexpired.
+//! since, or what the issuer said within the last minute; refusals are not remembered, but for those of opaque tokens, for ten
+//! seconds. Never waits longer than for one fetch of keys, or for a turn to ask and an answer; never holds a lock across them.
+//! Can miss: a token revoked by its issuer, for as long as it is unexpired; an opaque one for a minute.
 
 use std::{
     collections::HashMap,
@@ -21,11 +23,14 @@ use std::{
 use jiff::Timestamp;
 use moka::sync::Cache;
 
+use self::opaque::Opaque;
 use super::clock::Clock;
 use crate::{
     identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, TokenError, Unverified},
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
+
+mod opaque;
 
 /// Longest that a verified token is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
@@ -54,11 +59,13 @@ pub enum AuthenticatorError {
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
-    /// Positions in here are what cache entries name.
+    /// As they are configured.
     order: Vec<String>,
+    opaque: Option<Opaque>,
     cache: Cache<CacheKey, Arc<Remembered>>,
     identity_digest: [u8; 32],
     clock: Clock,
+    timing: Timing,
     strangers: AtomicU64,
 }
 
@@ -80,7 +87,8 @@ struct CacheKey {
 #[derive(Debug)]
 struct Remembered {
     principal: Arc<Principal>,
-    epoch: u64,
+    /// Of the keys that proved it; none where no key did.
+    epoch: Option<u64>,
     since: Duration,
 }
 
@@ -105,6 +113,8 @@ pub struct IssuerMetrics {
     pub available: bool,
     /// Time since the last good fetch; none before the first.
     pub keys_age: Option<Duration>,
+    /// Questions about opaque tokens that ended, and how many of them brought no answer; none where they are not taken.
+    pub introspections: Option<(u64, u64)>,
 }
 
 /// Counters of an authenticator.
@@ -176,9 +186,11 @@ impl Authenticator {
         Ok(Self {
             issuers: by_name,
             order,
+            opaque: None,
             cache,
             identity_digest,
             clock,
+            timing,
             strangers: AtomicU64::new(0),
         })
     }
@@ -206,7 +218,11 @@ impl Authenticator {
         if let Some(principal) = self.recall(&key, now) {
             return Ok(principal);
         }
-        let known = identity::peek(token).and_then(|token| {
+        let peeked = identity::peek(token);
+        if let (Err(TokenError::NotJws), Some(opaque)) = (&peeked, &self.opaque) {
+            return self.introspect(opaque, token, key, now).await;
+        }
+        let known = peeked.and_then(|token| {
             Ok((
                 self.issuers
                     .get(token.issuer())
@@ -218,25 +234,27 @@ impl Authenticator {
             self.strangers.fetch_add(1, Relaxed);
         })?;
         match issuer.verify(&token, now).await {
-            Ok((principal, epoch)) => {
-                issuer.accepted.fetch_add(1, Relaxed);
-                let principal = Arc::new(principal);
-                let since = self.clock.monotonic();
-                self.cache.insert(
-                    key,
-                    Arc::new(Remembered {
-                        principal: Arc::clone(&principal),
-                        epoch,
-                        since,
-                    }),
-                );
-                Ok(principal)
-            }
-            Err(error) => {
-                issuer.refused.fetch_add(1, Relaxed);
-                Err(error)
-            }
+            Ok((principal, epoch)) => Ok(self.remember(issuer, key, principal, Some(epoch))),
+            Err(error) => Err(issuer.refuse(error)),
         }
+    }
+
+    fn remember(
+        &self,
+        issuer: &Issuer,
+        key: CacheKey,
+        principal: Principal,
+        epoch: Option<u64>,
+    ) -> Arc<Principal> {
+        issuer.accepted.fetch_add(1, Relaxed);
+        let principal = Arc::new(principal);
+        let remembered = Remembered {
+            principal: Arc::clone(&principal),
+            epoch,
+            since: self.clock.monotonic(),
+        };
+        self.cache.insert(key, Arc::new(remembered));
+        principal
     }
 
     /// Counters as they are now.
@@ -245,7 +263,13 @@ impl Authenticator {
         let issuers = self
             .order
             .iter()
-            .filter_map(|name| Some(self.issuers.get(name)?.metrics()))
+            .filter_map(|name| {
+                let opaque = self.opaque.as_ref().filter(|opaque| opaque.issuer == *name);
+                Some(IssuerMetrics {
+                    introspections: opaque.map(|opaque| opaque.introspector.questions()),
+                    ..self.issuers.get(name)?.metrics()
+                })
+            })
             .collect();
         Metrics {
             issuers,
@@ -269,7 +293,10 @@ impl Authenticator {
         // INVARIANT: three clocks' worth of doubt, each of which alone is enough to ask again.
         let fresh = self.clock.monotonic().saturating_sub(remembered.since) <= REMEMBERED_FOR
             && now < remembered.principal.expires_at
-            && issuer.keys.current()?.epoch == remembered.epoch;
+            && match remembered.epoch {
+                Some(epoch) => issuer.keys.current()?.epoch == epoch,
+                None => true,
+            };
         if !fresh {
             return None;
         }
@@ -314,6 +341,11 @@ impl Issuer {
         ))
     }
 
+    fn refuse(&self, error: TokenError) -> TokenError {
+        self.refused.fetch_add(1, Relaxed);
+        error
+    }
+
     fn metrics(&self) -> IssuerMetrics {
         let current = self.keys.current();
         let (fetches, failed_fetches) = self.keys.fetches();
@@ -329,6 +361,7 @@ impl Issuer {
                 .map_or(0, |current| current.keys.len() as u64),
             available: current.is_some(),
             keys_age: (fetches > failed_fetches).then(|| self.keys.age()),
+            introspections: None,
         }
     }
 }

@@ -271,7 +271,14 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
 pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
-    Ok(Authenticator::new(issuers.collect(), config.digest)?)
+    let mut authenticator = Authenticator::new(issuers.collect(), config.digest)?;
+    for issuer in &config.issuers {
+        if let Some(source) = &issuer.introspection {
+            authenticator =
+                authenticator.with_opaque_tokens(&issuer.rules.issuer, source.clone())?;
+        }
+    }
+    Ok(authenticator)
 }
 
 /// The built-in detectors and those of `config`.

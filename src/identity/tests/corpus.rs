@@ -36,6 +36,7 @@ fn the_corpus_reaches_every_refusal_that_a_token_can_cause() {
         TokenError::Repeated,
         TokenError::NotBearer,
         TokenError::IssuerUnavailable,
+        TokenError::Inactive,
     ];
     for error in TokenError::ALL {
         assert_eq!(

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod corpus;
+mod opaque;
 
 const SECOND: Duration = Duration::from_secs(1);
 
