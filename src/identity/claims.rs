@@ -53,6 +53,32 @@ impl Claims {
         Ok(Self(json::object(payload)?))
     }
 
+    /// What an issuer answered about a token. A client that calls for itself has no `sub` at some issuers.
+    pub(super) fn answered(mut members: Map<String, Value>) -> Self {
+        if !members.contains_key("sub")
+            && let Some(client) = members.get("client_id").cloned()
+        {
+            members.insert("sub".to_owned(), client);
+        }
+        Self(members)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// INVARIANT: what is bound to a key or a certificate never counts as a bearer token, which a thief could use as well.
+    pub(super) fn check_bearer(&self) -> Result<(), TokenError> {
+        let bearer = |kind: &Value| {
+            kind.as_str()
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
+        };
+        if self.0.get("token_type").is_some_and(|kind| !bearer(kind)) || self.has("cnf") {
+            return Err(TokenError::WrongType);
+        }
+        Ok(())
+    }
+
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {
         self.0
             .get("iss")
@@ -259,8 +285,9 @@ pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
 pub(super) fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
-        // The cast saturates, and what lies beyond the calendar is refused below.
-        None => round(value.as_f64()?) as i64,
+        // Looked at before rounding, or half a second before 1970 would become 1970. The cast saturates, and what lies beyond
+        // the calendar is refused below.
+        None => round(value.as_f64().filter(|seconds| *seconds >= 0.0)?) as i64,
     };
     (seconds >= 0).then(|| Timestamp::from_second(seconds).ok())?
 }
