@@ -362,6 +362,34 @@ fn the_base_file_is_valid_and_means_what_it_says() {
 }
 
 #[test]
+fn answers_are_refused_for_what_is_signed_only_where_the_file_writes_so() {
+    for (written, prompts, answers) in [
+        ("", Unscanned::Refuse, false),
+        ("unscanned: strip, ", Unscanned::Strip, false),
+        ("signed: allow, ", Unscanned::Allow, false),
+        ("signed: strip, ", Unscanned::Strip, false),
+        (
+            "unscanned: allow, signed: refuse, ",
+            Unscanned::Refuse,
+            true,
+        ),
+    ] {
+        let config = parse(&with(
+            "dialect: openai",
+            &format!("{}dialect: openai", written.replace(", ", "\n    ")),
+        ))
+        .unwrap();
+        let connection = &config.connections[0];
+        let refuses = connection.fields.refuses_signed_answers;
+        assert_eq!(
+            (connection.signed, refuses),
+            (prompts, answers),
+            "{written}"
+        );
+    }
+}
+
+#[test]
 fn the_digest_is_that_of_the_bytes_of_the_file() {
     // printf abc | sha256sum, behind a comment sign: what counts is the text, not what it means.
     let one = parse(BASE).unwrap().digest;
