@@ -19,7 +19,7 @@ use crate::{
         access::Access,
         list::{Filter, Page},
     },
-    identity::{Principal, TokenError},
+    identity::{Principal, Purpose, TokenError},
     mask,
     runtime::control::ControlError,
 };
@@ -71,7 +71,7 @@ impl Backing for Live {
         &self,
         token: SecretString,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
-        crate::grpc::Backing::authenticate(self, token)
+        self.authenticated(token, Purpose::Api)
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>> {

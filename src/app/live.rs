@@ -30,7 +30,7 @@ use crate::{
     exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
     grpc::Backing,
     http::Probe,
-    identity::{Principal, TokenError},
+    identity::{Principal, Purpose, TokenError},
     runtime::{
         authenticator::Authenticator,
         clock::Clock,
@@ -261,6 +261,21 @@ impl Live {
         }
         Ok(())
     }
+
+    /// Who holds `token`, where it is one for this purpose.
+    pub(super) fn authenticated(
+        &self,
+        token: SecretString,
+        purpose: Purpose,
+    ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
+        let authenticator = self.authenticator.load_full();
+        let now = self.clock.now();
+        let prove = async move {
+            let token = token.expose_secret();
+            authenticator.authenticate(token, purpose, now).await
+        };
+        prove.boxed()
+    }
 }
 
 /// Puts refusals of strangers on record every [`STRANGERS_EVERY`], so that they cost one write however many there are.
@@ -300,9 +315,7 @@ impl Backing for Live {
         &self,
         token: SecretString,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
-        let authenticator = self.authenticator.load_full();
-        let now = self.clock.now();
-        async move { authenticator.authenticate(token.expose_secret(), now).await }.boxed()
+        self.authenticated(token, Purpose::Inference)
     }
 
     fn now(&self) -> Timestamp {

@@ -317,6 +317,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
             rules: IssuerRules {
                 issuer: "https://idp.example".to_owned(),
                 audiences: vec!["gateway".to_owned()],
+                api_audience: None,
                 algorithms: vec![Algorithm::Rs256],
                 groups_claim: Some("groups".to_owned()),
                 claims: vec!["department".to_owned()],

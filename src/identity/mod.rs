@@ -36,7 +36,7 @@ pub use self::{
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
-    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
+    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, Purpose, UnknownAlgorithm},
 };
 
 /// How the caller proved who they are.
@@ -63,6 +63,8 @@ pub struct Principal {
     pub issuer: String,
     /// The subject (`sub`), unique within the issuer.
     pub subject: String,
+    /// Those of the operator's audiences that the token is for: see [`IssuerRules::admits`].
+    pub audiences: Vec<String>,
     /// Values of the issuer's groups claim.
     pub groups: Vec<String>,
     /// Further claims, only those the configuration lists for the issuer.
@@ -128,6 +130,7 @@ impl Unverified<'_> {
         Ok(Principal {
             issuer: self.issuer.clone(),
             subject: accepted.subject,
+            audiences: accepted.audiences,
             groups: accepted.groups,
             claims: accepted.claims,
             auth_method: AuthMethod::OidcJwt,

@@ -195,6 +195,7 @@ pub(crate) fn rules() -> IssuerRules {
     IssuerRules {
         issuer: ISSUER.to_owned(),
         audiences: vec!["other".to_owned(), AUDIENCE.to_owned()],
+        api_audience: None,
         algorithms: vec![
             Algorithm::Rs256,
             Algorithm::Ps512,
@@ -216,6 +217,7 @@ pub(crate) fn principal() -> Principal {
     Principal {
         issuer: "https://idp.example".to_owned(),
         subject: "alice".to_owned(),
+        audiences: Vec::new(),
         groups: Vec::new(),
         claims: BTreeMap::new(),
         auth_method: AuthMethod::OidcJwt,

@@ -23,7 +23,7 @@ use moka::sync::Cache;
 
 use super::clock::Clock;
 use crate::{
-    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, TokenError, Unverified},
+    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, Purpose, TokenError, Unverified},
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
 
@@ -183,7 +183,7 @@ impl Authenticator {
         })
     }
 
-    /// The caller that `token` proves at the instant `now`.
+    /// The caller that `token` proves at the instant `now`, for a purpose that its audience must admit.
     ///
     /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
     /// dropped at any point, it leaves nothing half done.
@@ -193,8 +193,20 @@ impl Authenticator {
     pub async fn authenticate(
         &self,
         token: &str,
+        purpose: Purpose,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
+        let principal = self.verified(token, now).await?;
+        // Behind what is remembered too: that says whose token it is, and not what for.
+        let issuer = self.issuers.get(&principal.issuer);
+        if issuer.is_some_and(|issuer| issuer.rules.admits(&principal.audiences, purpose)) {
+            return Ok(principal);
+        }
+        Err(TokenError::WrongAudience)
+    }
+
+    /// The same for any purpose.
+    async fn verified(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             self.strangers.fetch_add(1, Relaxed);
             return Err(TokenError::TooLarge);
@@ -346,8 +358,9 @@ fn weigh(principal: &Principal) -> usize {
         .map(|(name, value)| name.len() + 64 + weigh_value(value))
         .sum();
     let also: usize = principal.also.iter().map(|name| name.len() + 64).sum();
+    let audiences: usize = principal.audiences.iter().map(|name| name.len() + 64).sum();
     let own = size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
-    (own + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
+    (own + audiences + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
 }
 
 fn weigh_value(value: &serde_json::Value) -> usize {

@@ -4,6 +4,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
+    identity::Purpose,
     identity::testing::{self, ED, NOW, P256, P256_SECOND, Signer, base64url, jwks, now},
     keys::testing::{Answer, Idp},
     runtime::clock::Hand,
@@ -64,7 +65,7 @@ impl Bench {
     async fn code(&self, token: &str) -> &'static str {
         let principal = self
             .authenticator
-            .authenticate(token, self.clock.now())
+            .authenticate(token, Purpose::Inference, self.clock.now())
             .await;
         principal.map_or_else(TokenError::code, |principal| {
             assert_eq!(
@@ -225,14 +226,21 @@ async fn an_issuer_that_is_down_at_the_start_refuses_only_its_own_until_it_is_up
     let authenticator = Authenticator::with(issuers, [0; 32], clock.clone(), timing()).unwrap();
     authenticator.first_fetches().await;
     let token = |idp: &Idp| P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
-    assert!(authenticator.authenticate(&token(&up), now()).await.is_ok());
-    let refused = authenticator.authenticate(&token(&down), now()).await;
+    assert!(
+        authenticator
+            .authenticate(&token(&up), Purpose::Inference, now())
+            .await
+            .is_ok()
+    );
+    let refused = authenticator
+        .authenticate(&token(&down), Purpose::Inference, now())
+        .await;
     assert_eq!(refused.unwrap_err(), TokenError::IssuerUnavailable);
     // Asking did one fetch; asking again does none.
     assert_eq!(down.served(), 2);
     assert!(
         authenticator
-            .authenticate(&token(&down), now())
+            .authenticate(&token(&down), Purpose::Inference, now())
             .await
             .is_err()
     );
@@ -242,7 +250,7 @@ async fn an_issuer_that_is_down_at_the_start_refuses_only_its_own_until_it_is_up
     hand.advance(10 * SECOND);
     assert!(
         authenticator
-            .authenticate(&token(&down), clock.now())
+            .authenticate(&token(&down), Purpose::Inference, clock.now())
             .await
             .is_ok()
     );
@@ -255,7 +263,7 @@ async fn a_caller_who_is_there_before_the_first_keys_waits_for_them() {
     let (clock, _hand) = Clock::manual(now());
     let authenticator = Authenticator::with(vec![issuer(&idp)], [0; 32], clock, timing()).unwrap();
     let token = P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
-    let mut early = Box::pin(authenticator.authenticate(&token, now()));
+    let mut early = Box::pin(authenticator.authenticate(&token, Purpose::Inference, now()));
     assert!(futures::poll!(&mut early).is_pending());
     idp.open();
     assert!(early.await.is_ok());
@@ -375,5 +383,32 @@ fn testing_principal(groups: Vec<String>) -> Principal {
     Principal {
         groups,
         ..identity::verify(&token, &testing::rules(), &keys, now()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_token_counts_for_what_its_audience_says_and_from_memory_too() {
+    let idp = Idp::start(jwks(&[&P256])).await;
+    let (mut rules, source) = issuer(&idp);
+    rules.api_audience = Some("api".to_owned());
+    let (clock, _hand) = Clock::manual(now());
+    let authenticator =
+        Authenticator::with(vec![(rules, source)], [7; 32], clock, timing()).unwrap();
+    for (audience, inference, api) in [
+        (json!(testing::AUDIENCE), true, false),
+        (json!("api"), false, true),
+        (json!(["api", "other"]), true, true),
+        (json!("nobody"), false, false),
+    ] {
+        let mut claims = testing::claims_with(json!({ "aud": audience }));
+        claims["iss"] = idp.issuer.clone().into();
+        let token = P256.token(&claims);
+        for _ in 0..2 {
+            for (purpose, expected) in [(Purpose::Inference, inference), (Purpose::Api, api)] {
+                let said = authenticator.authenticate(&token, purpose, now()).await;
+                assert_eq!(said.is_ok(), expected, "{audience} for {purpose:?}");
+                assert!(matches!(said, Ok(_) | Err(TokenError::WrongAudience)));
+            }
+        }
     }
 }
