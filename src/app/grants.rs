@@ -25,7 +25,7 @@ use crate::{
         oauth::{Active, Granted},
     },
     identity::{
-        Confirmation, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Scheme, Token,
+        Confirmation, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
         TokenError, peek,
     },
     runtime::{control::Control, grants::Grants},
@@ -60,6 +60,7 @@ pub(super) async fn grant(
     let shown = Presented {
         token: None,
         proof,
+        purpose: Purpose::Inference,
         method: "POST".to_owned(),
         target,
         certificate: None,

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit::record,
     detect::{DetectorError, Entity},
-    dialect::{Endpoint, NOT_SELECTED, RequestBody, ShapeError, Text},
+    dialect::{Endpoint, NOT_SELECTED, RequestBody, SIGNED, ShapeError, Text},
     identity::{Principal, TokenError},
     mask::{self, Operator, Plan},
     policy::{self, Call, Obligations, Outcome, Permit},
@@ -606,7 +606,7 @@ fn prepare(
 fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'static str> {
     let becomes = |kind: &str| match kind {
         NOT_SELECTED => Unscanned::Allow,
-        "signed" | "encrypted" => connection.signed,
+        kind if SIGNED.contains(&kind) => connection.signed,
         _ => connection.unscanned,
     };
     let mut kinds = body.unscanned().iter();
