@@ -421,7 +421,12 @@ impl Exchange {
         let endpoint = *endpoint;
         let connection = head.connection.clone();
         // What may be lent now, and not when the request's head came or when somebody was asked about it.
+        let guard = head.lending.guard.clone();
         head.stand_under(connection.clone());
+        if !Arc::ptr_eq(&guard, &head.lending.guard) {
+            // Of what was kept for the record, too, nothing may show a value that is new.
+            self.journal.known(identity(principal), head.record());
+        }
         self.journal.guarded(head.lending.guard.clone());
         let length = received.len();
         let may_hold = connection.chain.most_owed().is_some();
