@@ -25,7 +25,7 @@ use crate::{
         oauth::{Active, Granted},
     },
     identity::{
-        Confirmation, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
+        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
         TokenError, peek,
     },
     runtime::{control::Control, grants::Grants},
@@ -129,21 +129,20 @@ async fn holder(
         token: Some(token),
         ..shown
     };
-    let caller = live.check(shown.clone()).await.map_err(invalid)?;
+    let (caller, key) = live.exchanged(&shown).await.map_err(invalid)?;
     if caller.grant.is_some() {
         return Err(invalid(TokenError::WrongType));
     }
-    let key = match (caller.bound.key, &shown.proof) {
-        (Some(key), _) => Some(key),
-        (None, Some(_)) => Some(live.possessed_key(&shown).map_err(invalid)?),
-        (None, None) => None,
-    };
     Ok((caller, key.map(|key| URL_SAFE_NO_PAD.encode(key))))
 }
 
 fn invalid(error: TokenError) -> OAuthError {
-    match error.challenge().status {
-        503 => OAuthError::Unavailable(error.code()),
+    let challenge = error.challenge();
+    match (challenge.status, challenge.error) {
+        (503, _) => OAuthError::Unavailable(error.code()),
+        (_, Some("invalid_dpop_proof")) => {
+            OAuthError::InvalidProof(error.code(), error.to_string())
+        }
         _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
     }
 }
@@ -226,6 +225,8 @@ impl Making<'_> {
         let now = self.live.now();
         let (begins, ends) = (terms.begins(now), terms.ends(now));
         let id = Uuid::now_v7().to_string();
+        let cnf = terms.jkt.as_ref();
+        let cnf = cnf.map(|jkt| Bound::read(&serde_json::json!({ "jkt": jkt })));
         let claims = GrantClaims {
             iss: self.grants.issuer().to_owned(),
             aud: self.grants.issuer().to_owned(),
@@ -235,7 +236,7 @@ impl Making<'_> {
             nbf: begins,
             exp: ends,
             authorization_details: [terms.scope.clone()],
-            cnf: terms.jkt.clone().map(|jkt| Confirmation { jkt }),
+            cnf: cnf.transpose().map_err(|why| failed(&why))?,
             holder: self.caller.holder(
                 approval
                     .as_ref()

@@ -133,10 +133,13 @@ impl Live {
         Backing::authenticate(self, presented).await
     }
 
-    /// The key that a proof without a token shows its sender to have.
-    pub(super) fn possessed_key(&self, presented: &Presented) -> Result<[u8; 32], TokenError> {
-        let authenticator = self.authenticator.load();
-        authenticator.possessed_key(presented, self.clock.now())
+    /// Whose token is exchanged, and the key that their grant is to be bound to.
+    pub(super) async fn exchanged(
+        &self,
+        presented: &Presented,
+    ) -> Result<(Arc<Principal>, Option<[u8; 32]>), TokenError> {
+        let authenticator = self.authenticator.load_full();
+        authenticator.exchanged(presented, self.clock.now()).await
     }
 
     /// What grants are made of, and by which rules; `None` where none are made.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     approval::Id,
     grant::{GRANT_TYPES, OAuthError, TOKEN_TYPE, TokenRequest, form},
-    identity::Scope,
+    identity::{Algorithm, Scope},
 };
 
 /// The largest form that is read, in bytes: an assertion is the longest thing in one.
@@ -98,6 +98,7 @@ async fn metadata(State(backing): State<Shared>) -> Result<Json<Value>, Refused>
         "introspection_endpoint_auth_methods_supported": ["none"],
         "response_types_supported": [],
         "authorization_details_types_supported": ["inference"],
+        "dpop_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::name),
     })))
 }
 

@@ -50,7 +50,7 @@ pub use self::{
     certificate::{CertificateName, CertificateNameError, CertificateRule, CertificateRules},
     dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
-    grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
+    grant::{GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     introspected::{Introspected, NotAnIntrospection},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},

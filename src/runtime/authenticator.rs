@@ -265,6 +265,32 @@ impl Authenticator {
         }
     }
 
+    /// Whose token is exchanged at a token endpoint, and the key that what is issued for it is to be bound to: that of the proof that
+    /// was presented with it, which must be the token's own where that is bound. Uses the proof.
+    ///
+    /// # Errors
+    /// As for [`authenticate`](Self::authenticate).
+    pub async fn exchanged(
+        &self,
+        presented: &Presented,
+        now: Timestamp,
+    ) -> Result<(Arc<Principal>, Option<[u8; 32]>), TokenError> {
+        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
+        let principal = self.holder(token.text.expose_secret(), now).await?;
+        self.admits(&principal, presented.purpose)?;
+        let proof = principal
+            .bound
+            .check_exchanged(presented, now)
+            .and_then(|proof| match proof {
+                Some(proof) => self.replays().take(&proof, now).map(|()| Some(proof.key)),
+                None => Ok(None),
+            })
+            .inspect_err(|_| {
+                self.unproved.fetch_add(1, Relaxed);
+            })?;
+        Ok((principal, proof))
+    }
+
     /// The key that a proof without a token shows the caller to have, as a token endpoint binds to it what it issues (RFC 9449, 5):
     /// its thumbprint. Uses the proof.
     ///
