@@ -8,6 +8,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{approvals, live::Live};
+#[cfg(feature = "saml")]
+use crate::identity::saml::{self, SamlError};
 use crate::{
     approval::{
         Approval, Asked, Binding, Claimed, Event, Fate, Id, Ignored, LONGEST_GRANT, Party, Placed,
@@ -48,9 +50,9 @@ pub(super) async fn grant(
     _proof: Option<SecretString>,
 ) -> Result<Granted, OAuthError> {
     let (grants, rules) = live.grants().ok_or(OAuthError::UnsupportedGrantType)?;
-    let caller = match request.subject {
-        Subject::Token(token) => holder(&live, token).await?,
-        Subject::Assertion(_) => return Err(OAuthError::UnsupportedGrantType),
+    let (caller, once) = match request.subject {
+        Subject::Token(token) => (holder(&live, token).await?, None),
+        Subject::Assertion(shown) => asserted(&live, &shown).await?,
     };
     let in_force = live.rules_in_force();
     let _place = in_force
@@ -93,7 +95,52 @@ pub(super) async fn grant(
                 .await?,
         ),
     };
+    if let Some(once) = once {
+        // Only now: until the grant is made the same assertion may ask how its approval stands. A crash after this line wastes
+        // it, and the approval.
+        take_use(live.control().cloned(), once)
+            .await
+            .map_err(|not| match not {
+                NotUsed::Unavailable => OAuthError::Unavailable(UNAVAILABLE),
+                NotUsed::Over | NotUsed::Revoked => OAuthError::InvalidGrant(
+                    "saml_used",
+                    "the assertion was used before; get a new one".to_owned(),
+                ),
+            })?;
+    }
     making.issue(&terms, reason, approval).await
+}
+
+/// Whose assertion this is, and what to claim so that it counts once.
+#[cfg(feature = "saml")]
+async fn asserted(
+    live: &Live,
+    shown: &SecretString,
+) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    let invalid = |error: SamlError| match error {
+        SamlError::IssuerUnavailable => OAuthError::Unavailable(error.code()),
+        _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
+    };
+    let authenticator = live.authenticator();
+    let assertions = authenticator.assertions();
+    if assertions.is_empty() {
+        return Err(OAuthError::UnsupportedGrantType);
+    }
+    let document = saml::decode(shown.expose_secret()).map_err(invalid)?;
+    let verified = assertions.verify(&document, live.now()).await;
+    let verified = verified.map_err(invalid)?;
+    let once = Use {
+        grant: verified.claim(),
+        max_uses: 1,
+        until: verified.claim_until.as_second(),
+        session: Uuid::now_v7().to_string(),
+    };
+    Ok((Arc::new(verified.principal), Some(once)))
+}
+
+#[cfg(not(feature = "saml"))]
+async fn asserted(_: &Live, _: &SecretString) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    Err(OAuthError::UnsupportedGrantType)
 }
 
 /// Whose token this is. A grant is nobody's to get another with.

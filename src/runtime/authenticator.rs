@@ -22,6 +22,8 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
+#[cfg(feature = "saml")]
+use super::assertions::Assertions;
 use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, TokenError, Unverified},
@@ -63,6 +65,8 @@ pub struct Authenticator {
     strangers: AtomicU64,
     /// Our own grants; `None` where none are made.
     grants: Option<Arc<Grants>>,
+    #[cfg(feature = "saml")]
+    assertions: Assertions,
 }
 
 #[derive(Debug)]
@@ -184,6 +188,8 @@ impl Authenticator {
             clock,
             strangers: AtomicU64::new(0),
             grants: None,
+            #[cfg(feature = "saml")]
+            assertions: Assertions::default(),
         })
     }
 
@@ -263,6 +269,20 @@ impl Authenticator {
     #[must_use]
     pub fn with_grants(self, grants: Option<Arc<Grants>>) -> Self {
         Self { grants, ..self }
+    }
+
+    /// The same, which takes assertions besides.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn with_assertions(self, assertions: Assertions) -> Self {
+        Self { assertions, ..self }
+    }
+
+    /// What verifies assertions.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// Our own grants; `None` where none are made.

@@ -70,6 +70,15 @@ pub struct Verified {
     pub claim_until: Timestamp,
 }
 
+impl Verified {
+    /// The name under which the assertion's one use is claimed: of issuer and id, of 69 bytes, and no grant's id.
+    #[must_use]
+    pub fn claim(&self) -> String {
+        let name = super::account(&self.principal.issuer, &self.id);
+        format!("saml:{}", hex::encode(Sha256::digest(name)))
+    }
+}
+
 /// An assertion of which nothing is proved: enough to choose the rules and the keys, good for nothing else.
 #[derive(Debug)]
 pub struct Unverified<'d> {
