@@ -54,6 +54,11 @@ pub(super) async fn grant(
         Subject::Token(token) => (holder(&live, token).await?, None),
         Subject::Assertion(shown) => asserted(&live, &shown).await?,
     };
+    // Asked at once, so that a used one asks nobody for an approval; what decides is the claim below.
+    let used = |once: &Use| grants.control.look(|register| register.used(&once.grant)) > 0;
+    if once.as_ref().is_some_and(used) {
+        return Err(used_before());
+    }
     let in_force = live.rules_in_force();
     let _place = in_force
         .admission
@@ -102,13 +107,15 @@ pub(super) async fn grant(
             .await
             .map_err(|not| match not {
                 NotUsed::Unavailable => OAuthError::Unavailable(UNAVAILABLE),
-                NotUsed::Over | NotUsed::Revoked => OAuthError::InvalidGrant(
-                    "saml_used",
-                    "the assertion was used before; get a new one".to_owned(),
-                ),
+                NotUsed::Over | NotUsed::Revoked => used_before(),
             })?;
     }
     making.issue(&terms, reason, approval).await
+}
+
+fn used_before() -> OAuthError {
+    let why = "the assertion was used before; get a new one";
+    OAuthError::InvalidGrant("saml_used", why.to_owned())
 }
 
 /// Whose assertion this is, and what to claim so that it counts once.

@@ -1,8 +1,8 @@
 //! Files, good and bad, and what is said of them.
 
 mod approvals;
-mod saml;
 mod credential;
+mod saml;
 
 use std::{fs, time::Duration};
 

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-
 #[cfg(feature = "saml")]
 use super::assertions::Assertions;
 use super::{
