@@ -46,6 +46,7 @@ const TABLE: [(&str, &[&str]); 18] = [
             "identity",
             // Where secrets and keys are, as values; how they are read and fetched is none of its business.
             "keys::jwks::KeySource",
+            "keys::jwks::Place",
             "keys::secret",
             "keys::source",
             "mask",
