@@ -54,7 +54,7 @@ fn the_corpus_reaches_every_refusal_that_a_token_can_cause() {
     for error in TokenError::ALL {
         assert_eq!(
             reached.contains(error.code()),
-            !elsewhere.contains(&error) && !beside(&error),
+            !elsewhere.contains(error) && !beside(error),
             "{error:?}"
         );
     }
