@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         }
         masker.push(&rest[..cut], &mut out);
         assert!(masker.held() <= Masker::HELD_BYTES);
-        (rest, len) = (&rest[cut..], len * 31 + 7);
+        (rest, len) = (&rest[cut..], len.wrapping_mul(31).wrapping_add(7));
     }
     masker.finish(&mut out);
     assert_eq!(out, whole);

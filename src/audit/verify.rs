@@ -27,10 +27,12 @@ use super::{
 };
 
 mod ends;
+mod late;
 mod report;
 mod resent;
 mod stretch;
 
+pub use late::{Late, partition_of};
 pub use report::{Cause, ChainReport, Expired, Fault, Report, Verdict};
 pub use stretch::Stretch;
 
@@ -144,8 +146,8 @@ impl Chain {
 pub struct Verifier {
     order: Order,
     trusted: Vec<VerifierKey>,
-    /// Whether a topic begins later than it was written from.
-    begins_late: bool,
+    /// Where a topic begins later than it was written from.
+    late: Late,
     /// Records `discarded`, and where they are.
     discarded: VecDeque<((ChainId, u64), Discarded)>,
     chains: BTreeMap<ChainId, Chain>,
@@ -180,7 +182,7 @@ impl Verifier {
         Self {
             order,
             trusted,
-            begins_late: false,
+            late: Late::Nowhere,
             discarded: VecDeque::new(),
             chains: BTreeMap::new(),
             announced: BTreeSet::new(),
@@ -267,10 +269,10 @@ impl Verifier {
         self.compare(id);
     }
 
-    /// A topic begins later than it was written from: its retention, or whoever may delete there, took what was before. Chains
-    /// that are not there at all are then not provable rather than missing, and the verdict is at best "not provable".
-    pub fn begins_late(&mut self) {
-        self.begins_late = true;
+    /// A topic begins later than it was written from. Chains that are not there at all and may have gone that way are then not provable
+    /// rather than missing, and the verdict is at best "not provable".
+    pub fn begins_late(&mut self, late: Late) {
+        self.late = late;
     }
 
     /// Begins a chain of such a topic at `head`, behind which the first record follows that there is. Its links still hold the
@@ -423,7 +425,7 @@ impl Verifier {
         }
         self.check_unseen();
         self.check_discarded();
-        self.report.begins_late = self.begins_late;
+        self.report.begins_late = self.late.is_any();
         self.report.chains = self
             .chains
             .values()

@@ -22,7 +22,9 @@ use crate::{
         chain::{Head, Position},
         checkpoint::notes,
         note::VerifierKey,
-        verify::{ChainReport, Expired, Holder, Order, Report, Verdict, Verifier},
+        verify::{
+            ChainReport, Expired, Holder, Late, Order, Report, Verdict, Verifier, partition_of,
+        },
     },
     kafka::{KafkaOptions, reader::TopicReader},
     store::{
@@ -183,9 +185,8 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
         u64::try_from(reader.left())?,
         "{pos} of {len} records, {per_sec}, {eta} left",
     );
-    if !reader.shortened().is_empty() {
-        verifier.begins_late();
-    }
+    // Where partitions were added, or somebody else wrote, the key does not tell where a chain was.
+    let mut elsewhere = false;
     let mut begun = BTreeSet::new();
     while let Some(message) = reader.next_until_end()? {
         progress.inc(1);
@@ -202,12 +203,22 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
         }
         match (message.chain, message.seq) {
             (Some(chain), Some(seq)) => {
+                elsewhere |= partition(message.place.0) != partition_of(chain, reader.partitions());
                 verifier.record(chain, seq, &message.bytes, message.record_hash)
             }
             _ => foreign += 1,
         }
     }
     progress.finish_and_clear();
+    let late: BTreeSet<u32> = reader.shortened().iter().map(|id| partition(*id)).collect();
+    verifier.begins_late(match late.is_empty() {
+        true => Late::Nowhere,
+        false if elsewhere => Late::Somewhere,
+        false => Late::In {
+            partitions: reader.partitions(),
+            late,
+        },
+    });
     let report = verifier.finish();
     if report.late_repeats > 0 {
         notices.push(format!(
@@ -221,6 +232,11 @@ fn check_topic(mut verifier: Verifier, options: &KafkaOptions) -> anyhow::Result
         ));
     }
     Ok(Checked { report, notices })
+}
+
+/// A partition's number; librdkafka's are never negative.
+fn partition(id: i32) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
 }
 
 pub(super) fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<VerifierKey>> {

@@ -120,6 +120,12 @@ impl TopicReader {
         &self.shortened
     }
 
+    /// How many partitions there are.
+    #[must_use]
+    pub fn partitions(&self) -> u32 {
+        u32::try_from(self.partitions.len()).unwrap_or(u32::MAX)
+    }
+
     /// Messages from the beginning to the end seen at the start, and those read of them.
     #[must_use]
     pub fn left(&self) -> i64 {

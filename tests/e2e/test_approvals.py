@@ -390,3 +390,20 @@ def test_a_request_is_held_for_ninety_seconds_and_then_released(office_of, upstr
         assert not asked.done()
         assert desk.decide(approval)[0] == 200
         assert asked.result(60).status == 200
+
+
+def test_the_api_takes_only_tokens_for_it_where_it_has_an_audience_and_those_call_no_models(office_of, upstream):
+    desk = office_of(upstream, more=lambda usual: usual["access"].update(audience="countersign-api"), wait="defer")
+    ticket = call(desk.url, desk.token(), prompt(RISKY)).header("countersign-approval")
+    status, answer = desk.api("GET", "?state=pending", desk.token("sam", ["security"]))
+    assert (status, answer["error"]["code"]) == (401, "audience_wrong"), answer
+    for_api = desk.token("sam", ["security"], aud="countersign-api")
+    status, approval = desk.api("GET", f"/{ticket}", for_api)
+    assert status == 200
+    body = {"decision": "approve", "binding": approval["binding"], "reason": "fine"}
+    assert desk.api("POST", f"/{ticket}/decision", desk.token("sam", ["security"]), body)[0] == 401
+    refused = call(desk.url, desk.token(aud="countersign-api"), prompt(RISKY))
+    assert (refused.status, refused.code) == (401, "audience_wrong")
+    assert upstream.requests == []
+    assert desk.api("POST", f"/{ticket}/decision", for_api, body)[0] == 200
+    assert call(desk.url, desk.token(), prompt(RISKY)).status == 200

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import shutil
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from stack import Gateway, Upstream, wait_until
 from stack.caller import call, prompt
 from stack.countersign import run
 from stack.upstream import Answer
-from test_approvals import RISKY, SSN, Office, office
+from test_approvals import RISKY, SSN, Office, office, office_of  # noqa: F401 (a fixture)
+from test_control_topic import certified
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
@@ -83,6 +85,56 @@ def test_alerts_come_within_a_second_to_the_hook_and_the_topic(hooked, kafka):
     wait_until("the glass", lambda: [alert for alert in told(hooked, "alert") if alert["rule"] == "break_glass"])
     rules = [json.loads(message.value())["rule"] for message in kafka.consume(hooked.alerts, 3)]
     assert rules == ["denied", "masked", "break_glass"]
+
+
+def hook_of(tmp_path, hook):
+    (tmp_path / "hook.secret").write_text(SECRET)
+    return {"webhooks": [{"url": f"http://127.0.0.1:{hook.port}/hook", "secret": {"file": str(tmp_path / "hook.secret")}, "format": "standard"}]}
+
+
+def alerted(desk, rule, severity):
+    return [alert for alert in told(desk, "alert") if (alert["rule"], alert["severity"]) == (rule, severity)]
+
+
+def test_a_log_in_trouble_is_an_alert_and_so_is_that_it_is_well_again(tmp_path, office_of, upstream):
+    with Upstream(lambda request: Answer(204)) as hook:
+
+        def more(usual):
+            usual["alerts"] = hook_of(tmp_path, hook)
+            usual["audit"] = {"segment": "1MiB", "spool_cap": "3MiB"}
+
+        desk = office_of(upstream, more=more)
+        desk.hook = hook
+        old = min(desk.countersign.audit.glob("chains/*"))
+        for length in [900_000, 300_000, 30_000, 3_000, 1]:
+            wait_until("the log is full", lambda: call(desk.url, desk.token(), prompt("a" * length)).status == 503, 60)
+        began = time.monotonic()
+        wait_until("somebody is told", lambda: alerted(desk, "audit", "critical"), every=0.02)
+        assert time.monotonic() - began < 1.5, "it took more than a second"
+        assert not alerted(desk, "audit", "low")
+        shutil.move(old, tmp_path / "archived")
+        wait_until("it serves again", lambda: call(desk.url, desk.token()).status == 200, 60, every=0.2)
+        wait_until("they are told that it is well again", lambda: alerted(desk, "audit", "low"))
+
+
+def test_an_event_that_nobody_who_may_has_signed_is_an_alert(tmp_path, office_of, upstream, kafka):
+    topic, root = f"control-{uuid.uuid4().hex}", tmp_path / "root.key"
+    assert run("keygen", "control-root", "--out", root).returncode == 0
+    with Upstream(lambda request: Answer(204)) as hook:
+
+        def more(usual):
+            usual["alerts"] = hook_of(tmp_path, hook)
+            usual["approvals"]["kafka"] = {"topic": topic, "dev": True, **certified(tmp_path, root, "a")}
+            usual["audit"] = {"replica": "a", "kafka": {"brokers": [kafka.address], "topic": f"audit-{topic}",
+                                                        "checkpoint_topic": f"checkpoints-{topic}"}}
+
+        desk = office_of(upstream, more=more)
+        desk.hook = hook
+        kafka.produce(topic, b"countersign/control/v1\n{}\n\nof a stranger\n")
+        began = time.monotonic()
+        (alert,) = wait_until("somebody is told", lambda: alerted(desk, "control_signature", "critical"), every=0.02)
+        assert time.monotonic() - began < 1.5, "it took more than a second"
+        assert "stranger" not in json.dumps(alert), "it holds what a stranger wrote"
 
 
 def test_a_hook_that_is_away_delays_nobody(hooked):

@@ -67,9 +67,6 @@ impl Verifier {
 
     /// A chain that only a record of another names, in a topic that begins late.
     pub(super) fn check_unseen(&mut self) {
-        if !self.begins_late {
-            return;
-        }
         let named = self
             .announced
             .iter()
@@ -77,7 +74,7 @@ impl Verifier {
                 let seen = self.chains.get(chain);
                 let nothing =
                     seen.is_none_or(|seen| seen.head.size == 0 && seen.state != State::Bad);
-                nothing && self.is_covered(teller)
+                nothing && self.late.may_lack(*chain) && self.is_covered(teller)
             })
             .map(|(_, chain, records, _)| (*chain, *records));
         for (chain, records) in named.collect::<BTreeMap<_, _>>() {
@@ -95,7 +92,7 @@ impl Verifier {
 
     /// A chain of which there is nothing.
     fn absent(&mut self, id: ChainId, records: u64, why: &'static str) {
-        if self.begins_late {
+        if self.late.may_lack(id) {
             self.expire(id, records);
         } else {
             self.bad_chain(id, Cause::ChainMissing(why));

@@ -660,7 +660,7 @@ fn what_a_topic_no_longer_has_is_not_provable_whatever_went_from_the_disk() {
             let signed = log.checkpoint(log.head.size, &key(1));
             verifier.checkpoint(&signed, Holder::Inside).unwrap();
         }
-        verifier.begins_late();
+        verifier.begins_late(Late::Somewhere);
         for (log, first) in logs {
             if *first > 0 {
                 let position = Position::read(&log.records[*first].0).unwrap();
@@ -704,7 +704,7 @@ fn what_a_topic_no_longer_has_is_not_provable_whatever_went_from_the_disk() {
     let none = check(0, &[(&only_told, 0)], &|_| {});
     assert_eq!((none.verdict(), none.expired), lacks(A, 30, true));
     let mut emptied = Verifier::new(Order::Resent, Vec::new());
-    emptied.begins_late();
+    emptied.begins_late(Late::Somewhere);
     let emptied = emptied.finish();
     assert_eq!(emptied.verdict(), Verdict::Unprovable);
     // What is left is still looked at: a changed record, one that is missing, an end that is cut off.
@@ -730,6 +730,34 @@ fn what_a_topic_no_longer_has_is_not_provable_whatever_went_from_the_disk() {
         }
     });
     assert_eq!(again.verdict(), Verdict::Unprovable, "{:?}", again.faults);
+}
+
+/// Of two partitions one was shortened: what is gone from the other has not gone that way.
+#[test]
+fn a_chain_missing_from_a_partition_that_is_whole_is_missing() {
+    let a = Log::new(0xa, 30, None);
+    let b = Log::new(0xb, 8, Some(&a));
+    let check = |late: u32| {
+        let mut verifier = Verifier::new(Order::Resent, vec![key(1).verifier().clone()]);
+        for log in [&a, &b] {
+            let signed = log.checkpoint(log.head.size, &key(1));
+            verifier.checkpoint(&signed, Holder::Inside).unwrap();
+        }
+        for (seq, (bytes, _)) in b.records.iter().enumerate() {
+            verifier.record(B, seq as u64, bytes, None);
+        }
+        verifier.begins_late(Late::In {
+            partitions: 5,
+            late: [late].into(),
+        });
+        verifier.finish()
+    };
+    let its = partition_of(A, 5);
+    assert_eq!(check(its).verdict(), Verdict::Unprovable);
+    let gone = check((its + 1) % 5);
+    let fault = only_fault(&gone);
+    assert_eq!(fault.0, A);
+    assert!(matches!(fault.2, Cause::ChainMissing(_)), "{fault:?}");
 }
 
 /// Whoever can write to the directory can append a record that no checkpoint covers.

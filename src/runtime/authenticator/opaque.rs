@@ -89,15 +89,17 @@ impl Authenticator {
                 .await
                 .ok_or(TokenError::IssuerUnavailable)?;
             let verdict = answer.verify(token, &issuer.rules, now);
-            verdict.map(Answer::New).inspect_err(|error| {
-                opaque.remember_refusal(key, *error, self.clock.monotonic());
-            })
+            verdict
+                .map(|caller| Answer::New(Box::new(caller)))
+                .inspect_err(|error| {
+                    opaque.remember_refusal(key, *error, self.clock.monotonic());
+                })
         };
         match answer.await {
             Ok(Answer::Known(principal)) => Ok(principal),
             Ok(Answer::New(principal)) => {
                 issuer.accepted.fetch_add(1, Relaxed);
-                Ok(self.remember(key, principal, None))
+                Ok(self.remember(key, *principal, None))
             }
             Err(error) => Err(issuer.refuse(error)),
         }
@@ -118,5 +120,5 @@ impl Authenticator {
 enum Answer {
     /// Counted and remembered already.
     Known(Arc<Principal>),
-    New(Principal),
+    New(Box<Principal>),
 }
