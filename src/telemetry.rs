@@ -50,6 +50,7 @@ pub struct Metrics {
     gauges: Family<Labels, Gauge>,
     /// Names that [`Metrics::set_all`] has set, by part. A lock, as two scrapes at once must not lose one.
     named: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
+    issuers: Family<Labels, Gauge>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
 }
@@ -74,6 +75,7 @@ impl Default for Metrics {
             seconds,
             gauges: Family::default(),
             named: Mutex::default(),
+            issuers: Family::default(),
             reloads: Family::default(),
             registry: Registry::default(),
         };
@@ -104,6 +106,11 @@ impl Default for Metrics {
             "state",
             "State of the parts, by name",
             metrics.gauges.clone(),
+        );
+        registry.register(
+            "issuer",
+            "Tokens and keys of each issuer since the configuration named it as it does, by name",
+            metrics.issuers.clone(),
         );
         registry.register(
             "config_loads",
@@ -187,6 +194,22 @@ impl Metrics {
         }
         for (name, value) in values {
             self.set(part, name, *value);
+        }
+    }
+
+    /// Sets the gauges of the issuers, and lets those of others go.
+    pub fn set_issuers<'a, const N: usize>(
+        &self,
+        issuers: impl Iterator<Item = (&'a str, [(&'static str, Option<u64>); N])>,
+    ) {
+        self.issuers.clear();
+        for (issuer, values) in issuers {
+            for (name, value) in values {
+                let Some(value) = value else { continue };
+                let labels = vec![("issuer", issuer.to_owned()), ("name", name.to_owned())];
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                self.issuers.get_or_create(&labels).set(value);
+            }
         }
     }
 

@@ -45,6 +45,7 @@ const TABLE: [(&str, &[&str]); 18] = [
             "grant",
             "identity",
             // Where secrets and keys are, as values; how they are read and fetched is none of its business.
+            "keys::introspect::IntrospectionSource",
             "keys::jwks::KeySource",
             "keys::secret",
             "keys::source",

@@ -506,6 +506,23 @@ impl Probe for Live {
         );
         metrics.set("identity", "refused_unproved", identity.refused_unproved);
         metrics.set("identity", "cached_tokens", identity.remembered);
+        metrics.set_issuers(identity.issuers.iter().map(|issuer| {
+            let age = issuer.keys_age.map(|age| age.as_secs());
+            let (asked, unanswered) = issuer.introspections.unzip();
+            let values = [
+                ("accepted", Some(issuer.accepted)),
+                ("accepted_from_memory", Some(issuer.cache_hits)),
+                ("refused", Some(issuer.refused)),
+                ("key_fetches", Some(issuer.fetches)),
+                ("key_fetches_failed", Some(issuer.failed_fetches)),
+                ("keys", Some(issuer.keys)),
+                ("keys_age_seconds", age),
+                ("available", Some(issuer.available.into())),
+                ("introspections", asked),
+                ("introspections_failed", unanswered),
+            ];
+            (issuer.issuer.as_str(), values)
+        }));
         metrics.text()
     }
 }

@@ -120,7 +120,7 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Allow-listed claims.
     pub claims: BTreeMap<String, serde_json::Value>,
-    /// `oidc_jwt`, `grant`, `saml`, `mtls`.
+    /// `oidc_jwt`, `oidc_introspection` (an opaque token that its issuer was asked about), `grant`, `saml`, `mtls`.
     pub auth_method: String,
     /// SHA-256 of the token, or of the certificate where there is none, hex.
     pub token_hash: String,

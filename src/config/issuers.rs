@@ -9,18 +9,19 @@ use url::Url;
 
 use super::{
     Issuer, raw,
-    understand::{At, Notes},
+    understand::{At, Notes, secret},
     units,
 };
 use crate::{
     identity::{
         Algorithm, CertificateName, CertificateRule, CertificateRules, IssuerRules, MAX_NAME_BYTES,
     },
-    keys::jwks::KeySource,
+    keys::{introspect::IntrospectionSource, jwks::KeySource},
 };
 
 pub(super) fn issuers(raw: Vec<raw::Issuer>, at: &At, notes: &mut Notes<'_>) -> Vec<Issuer> {
     let mut seen = BTreeMap::new();
+    let mut opaque = None;
     let mut issuers = Vec::with_capacity(raw.len());
     for (i, issuer) in raw.into_iter().enumerate() {
         let at = at.index(i);
@@ -28,6 +29,14 @@ pub(super) fn issuers(raw: Vec<raw::Issuer>, at: &At, notes: &mut Notes<'_>) -> 
             notes.fault(
                 &at.key("issuer"),
                 format!("the issuer is already defined as identity.issuers[{first}]"),
+            );
+        }
+        if issuer.introspection.is_some()
+            && let Some(first) = opaque.replace(i)
+        {
+            notes.fault(
+                &at.key("introspection"),
+                format!("an opaque token does not say whose it is, so one issuer can be asked about them: identity.issuers[{first}] is"),
             );
         }
         issuers.push(self::issuer(issuer, &at, notes));
@@ -91,6 +100,9 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
             KeySource::Discovery { insecure: false }
         }
     };
+    let introspection = raw
+        .introspection
+        .and_then(|raw| introspection(raw, &at.key("introspection"), notes));
     let groups_claim = raw.groups_claim.unwrap_or_else(|| "groups".to_owned());
     if groups_claim.is_empty() || groups_claim == "/" {
         notes.fault(
@@ -140,7 +152,34 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         allow_id_tokens: raw.allow_id_tokens,
         require_bound_tokens: raw.require_bound_tokens,
     };
-    Issuer { rules, keys }
+    Issuer {
+        rules,
+        keys,
+        introspection,
+    }
+}
+
+fn introspection(
+    raw: raw::Introspection,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<IntrospectionSource> {
+    if let Some(url) = &raw.url {
+        web(url, true, &at.key("url"), notes);
+    }
+    if raw.client_id.is_empty() {
+        notes.fault(&at.key("client_id"), "name the client that asks");
+    }
+    let (file, env) = (
+        raw.client_secret.file.as_deref(),
+        raw.client_secret.env.as_deref(),
+    );
+    let client_secret = secret(file, env, &at.key("client_secret"), notes)?;
+    Some(IntrospectionSource {
+        url: raw.url,
+        client_id: raw.client_id,
+        client_secret,
+    })
 }
 
 /// Who is known by a certificate alone.

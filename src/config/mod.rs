@@ -59,7 +59,10 @@ use crate::{
     exchange::{Route, Unscanned},
     grant,
     identity::{CertificateRules, IssuerRules},
-    keys::{jwks::KeySource, secret::SecretSource, source::CredentialSource},
+    keys::{
+        introspect::IntrospectionSource, jwks::KeySource, secret::SecretSource,
+        source::CredentialSource,
+    },
     policy::{Chain, ModelPattern, Risk},
 };
 
@@ -309,6 +312,8 @@ pub struct Issuer {
     pub rules: IssuerRules,
     /// Where its keys are.
     pub keys: KeySource,
+    /// Where it is asked about opaque tokens; at most one issuer is.
+    pub introspection: Option<IntrospectionSource>,
 }
 
 /// A SAML identity provider.

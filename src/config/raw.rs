@@ -265,6 +265,8 @@ pub(super) struct Issuer {
     pub(super) algorithms: Vec<String>,
     /// Its keys: a file or a URL. Default: discovered from the issuer.
     pub(super) jwks: Option<Jwks>,
+    /// Take its opaque tokens too, and ask it about them (RFC 7662). At most one issuer: such a token does not say whose it is.
+    pub(super) introspection: Option<Introspection>,
     /// The claim that lists the caller's groups: a name, or a JSON pointer such as `/realm_access/roles`.
     /// Default: `groups`.
     pub(super) groups_claim: Option<String>,
@@ -305,6 +307,18 @@ pub(super) struct Jwks {
     pub(super) file: Option<String>,
     /// A JWK Set at an https URL.
     pub(super) url: Option<String>,
+}
+
+/// Where an issuer is asked about opaque tokens, and as whom.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Introspection {
+    /// An https URL. Default: as the issuer's discovery document says.
+    pub(super) url: Option<String>,
+    /// The client that asks, as the issuer knows it.
+    pub(super) client_id: String,
+    /// Its secret, sent by HTTP Basic.
+    pub(super) client_secret: Source,
 }
 
 /// What callers may reach, and under which rules.

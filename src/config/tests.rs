@@ -338,6 +338,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
                 require_bound_tokens: false,
             },
             keys: KeySource::Discovery { insecure: false },
+            introspection: None,
         }]
     );
     let connection = &config.connections[0];
@@ -652,6 +653,35 @@ fn what_is_wrong_with_a_file() {
             "[a]\n      jwks: {}",
             &[
                 "11: identity.issuers[0].jwks: say where the keys are: exactly one of `file` and `url`",
+            ],
+        ),
+        (
+            "[department]",
+            "[a]\n      introspection: { client_id: gateway, client_secret: {} }",
+            &[
+                "11: identity.issuers[0].introspection.client_secret: say where the secret is: `file` or `env`",
+            ],
+        ),
+        (
+            "[department]",
+            "[a]\n      introspection: { client_id: '', url: 'http://idp.example/i', client_secret: { env: S } }",
+            &[
+                "11: identity.issuers[0].introspection.client_id: name the client that asks",
+                "11: identity.issuers[0].introspection.url: must be an https URL; http is accepted on loopback only",
+            ],
+        ),
+        (
+            "[department]",
+            "[a]\n      introspection: { client_id: gateway, client_secret: hunter2 }",
+            &[
+                "11: identity.issuers[0].introspection.client_secret: expected a mapping, found text",
+            ],
+        ),
+        (
+            "[department]\n",
+            "[a]\n      introspection: { client_id: a, client_secret: { env: S } }\n    - { issuer: https://b.example, audience: x, algorithms: [ES256], introspection: { client_id: a, client_secret: { env: S } } }\n",
+            &[
+                "12: identity.issuers[1].introspection: an opaque token does not say whose it is, so one issuer can be asked about them: identity.issuers[0] is",
             ],
         ),
         (

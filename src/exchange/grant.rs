@@ -17,7 +17,7 @@ pub(super) struct Using {
 /// What comes after the use was taken.
 pub(super) enum Then {
     /// It goes on record, and upstream.
-    Open(Forward),
+    Open(Box<Forward>),
     /// Its approval is claimed.
     Claim(Box<Claiming>),
 }
@@ -91,7 +91,7 @@ impl Exchange {
 
     fn after_use(&mut self, then: Then, read: Box<Read>, out: &mut Vec<Output>) {
         match then {
-            Then::Open(forward) => self.open(forward, read, out),
+            Then::Open(forward) => self.open(*forward, read, out),
             Then::Claim(claiming) => self.claim(claiming, read, out),
         }
     }

@@ -400,7 +400,12 @@ impl Exchange {
         match weighed.leave {
             Leave::Permit(permit) => {
                 let forward = Forward::new(permit, weighed.parts, caller.place);
-                self.take_use(&caller.principal, Then::Open(forward), weighed.read, out);
+                self.take_use(
+                    &caller.principal,
+                    Then::Open(Box::new(forward)),
+                    weighed.read,
+                    out,
+                );
             }
             Leave::Pending(_) => self.ask(caller, received, weighed, out),
         }

@@ -53,6 +53,39 @@ impl Claims {
         Ok(Self(json::object(payload)?))
     }
 
+    /// What an issuer answered about a token. A client that calls for itself has no `sub` at some issuers.
+    pub(super) fn answered(mut members: Map<String, Value>) -> Self {
+        if !members.contains_key("sub")
+            && let Some(client) = members.get("client_id").cloned()
+        {
+            members.insert("sub".to_owned(), client);
+        }
+        Self(members)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Whether `token_type`, where an answer has it, is a kind that counts here: `Bearer`, or `DPoP` of a token that is bound to a key
+    /// (RFC 9449, 6.2). What the token is bound to is looked at with the other claims, whatever this says.
+    pub(super) fn check_token_type(&self) -> Result<(), TokenError> {
+        let counts = |kind: &Value| {
+            let kind = kind.as_str().unwrap_or_default();
+            let bound_to_key = || {
+                self.0
+                    .get("cnf")
+                    .is_some_and(|cnf| cnf.get("jkt").is_some())
+            };
+            kind.eq_ignore_ascii_case("bearer")
+                || kind.eq_ignore_ascii_case("dpop") && bound_to_key()
+        };
+        match self.0.get("token_type").is_none_or(counts) {
+            true => Ok(()),
+            false => Err(TokenError::WrongType),
+        }
+    }
+
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {
         self.0
             .get("iss")
@@ -259,8 +292,9 @@ pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
 pub(super) fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
-        // The cast saturates, and what lies beyond the calendar is refused below.
-        None => round(value.as_f64()?) as i64,
+        // Looked at before rounding, or half a second before 1970 would become 1970. The cast saturates, and what lies beyond
+        // the calendar is refused below.
+        None => round(value.as_f64().filter(|seconds| *seconds >= 0.0)?) as i64,
     };
     (seconds >= 0).then(|| Timestamp::from_second(seconds).ok())?
 }

@@ -55,9 +55,13 @@ pub enum TokenError {
     /// The issuer is none of the configured ones.
     #[error("the issuer of the token is not accepted")]
     UnknownIssuer,
-    /// The issuer's keys cannot be had at the moment. Not the caller's fault, and worth a retry.
-    #[error("the keys of the token's issuer are not available")]
+    /// The issuer's keys cannot be had at the moment, or it does not answer when asked about a token. Not the caller's fault, and
+    /// worth a retry.
+    #[error("the token's issuer is not available")]
     IssuerUnavailable,
+    /// The issuer was asked about the token (RFC 7662) and says that it is not active: expired, revoked, or none of its own.
+    #[error("the issuer of the token says that it is not active")]
+    Inactive,
     /// No key of the issuer has the token's `kid`.
     #[error("no key of the issuer has the key id of the token")]
     UnknownKey,
@@ -244,6 +248,7 @@ impl TokenError {
         Self::IssuerMissing,
         Self::UnknownIssuer,
         Self::IssuerUnavailable,
+        Self::Inactive,
         Self::UnknownKey,
         Self::KeyMismatch,
         Self::AmbiguousKey,
@@ -318,6 +323,7 @@ impl TokenError {
             Self::IssuerMissing => "issuer_missing",
             Self::UnknownIssuer => "issuer_unknown",
             Self::IssuerUnavailable => "issuer_unavailable",
+            Self::Inactive => "token_inactive",
             Self::UnknownKey => "key_unknown",
             Self::KeyMismatch => "key_mismatch",
             Self::AmbiguousKey => "key_ambiguous",

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Authorization ──bearer──> token ──peek──> Unverified ──verify(rules, keys, now)──> Principal
-//!                                     │ issuer, kid: which rules, which keys
+//!                             │       │ issuer, kid: which rules, which keys              │
+//!                             └─opaque: its issuer is asked─> Introspected ──verify───────┘
 //! ```
 //!
-//! Promises: a [`Principal`] comes from a certificate that the operator names, or from a token whose signature was made by a key of its issuer with an algorithm
-//! the operator listed, for one of the operator's audiences, inside its time window (RFC 7515, 7519, 9068, with the
-//! advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
+//! Promises: a [`Principal`] comes from a certificate that the operator names, from a token whose signature was made by a key of its issuer
+//! with an algorithm the operator listed, or from one that its issuer says is active (RFC 7662); for one of the operator's audiences,
+//! inside its time window (RFC 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own,
+//! and none carries any of the token.
 //!
 //! Never: fetches anything (`jku`, `x5u` and `x5c` are not looked at, and `jwk` in proofs of possession only), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
@@ -23,6 +25,7 @@ mod claims;
 mod dpop;
 mod error;
 mod grant;
+mod introspected;
 mod json;
 mod jws;
 mod keyset;
@@ -48,6 +51,7 @@ pub use self::{
     dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
     grant::{GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
+    introspected::{Introspected, NotAnIntrospection},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
@@ -61,6 +65,8 @@ pub use self::{
 pub enum AuthMethod {
     /// An OIDC access token in JWT form (RFC 9068).
     OidcJwt,
+    /// An opaque access token that its issuer was asked about (RFC 7662).
+    OidcIntrospection,
     /// A grant of our own, which says how its holder authenticated when it was made.
     Grant,
     /// A SAML 2.0 assertion (RFC 7522).
@@ -70,7 +76,7 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`, `grant`, `saml`, `mtls`.
+    /// The name in records: `oidc_jwt`, `oidc_introspection`, `grant`, `saml`, `mtls`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -78,11 +84,13 @@ impl AuthMethod {
             Self::Grant => "grant",
             Self::Saml => "saml",
             Self::Mtls => "mtls",
+            Self::OidcIntrospection => "oidc_introspection",
         }
     }
 }
 
-/// A verified caller. Only the verification of a token, or a certificate that the operator names, makes one.
+/// A verified caller. Only the verification of a token, the answer of the issuer about one ([`Introspected`]), or a certificate that the
+/// operator names, makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The issuer (`iss`) that vouches for the caller.
@@ -155,21 +163,31 @@ impl Unverified<'_> {
         }
         self.jws.verify(&rules.algorithms, keys)?;
         let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
-        Ok(Principal {
-            issuer: self.issuer.clone(),
-            subject: accepted.subject,
-            groups: accepted.groups,
-            claims: accepted.claims,
-            auth_method: AuthMethod::OidcJwt,
-            token_hash: token_hash(self.token),
-            expires_at: accepted.expires_at,
-            authenticated_at: accepted.authenticated_at,
-            issued_at: accepted.issued_at,
-            also: accepted.also,
-            person_missing: accepted.person_missing,
-            grant: None,
-            bound: accepted.bound,
-        })
+        Ok(proved(accepted, rules, self.token, AuthMethod::OidcJwt))
+    }
+}
+
+/// The caller whom `token` proves, by claims that passed.
+fn proved(
+    accepted: claims::Accepted,
+    rules: &IssuerRules,
+    token: &str,
+    auth_method: AuthMethod,
+) -> Principal {
+    Principal {
+        issuer: rules.issuer.clone(),
+        subject: accepted.subject,
+        groups: accepted.groups,
+        claims: accepted.claims,
+        auth_method,
+        token_hash: token_hash(token),
+        expires_at: accepted.expires_at,
+        authenticated_at: accepted.authenticated_at,
+        issued_at: accepted.issued_at,
+        also: accepted.also,
+        person_missing: accepted.person_missing,
+        grant: None,
+        bound: accepted.bound,
     }
 }
 

@@ -21,6 +21,8 @@ use super::{
     Algorithm, AuthMethod, Bound, IssuerRules, KeySet, Presented, Principal, Scheme, Token,
 };
 
+pub(crate) mod corpus;
+
 pub(crate) const ISSUER: &str = "https://login.example/realms/a";
 pub(crate) const AUDIENCE: &str = "countersign";
 /// The instant of most tests, in seconds since 1970.
@@ -120,7 +122,6 @@ impl Signer {
         jwk
     }
 
-    /// The public key as bytes that a confused verifier might take for an HMAC secret.
     pub(crate) fn public_der(&self) -> Vec<u8> {
         match &self.key {
             Private::Rsa(key) => key.public_key().as_ref().to_vec(),

@@ -1,4 +1,5 @@
-//! One fetch of an issuer's keys: by discovery, from a URL, from a file. Bounded in bytes, hops and hosts.
+//! One fetch from an issuer: of its keys by discovery, from a URL, from a file, and of what else its discovery document names.
+//! Bounded in bytes, hops and hosts.
 
 use std::{
     error::Error as _,
@@ -7,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use url::{Host, Url};
@@ -43,6 +44,8 @@ pub(super) enum FetchError {
     WrongIssuer,
     #[error("the discovery document's `jwks_uri` {0}")]
     JwksUri(#[source] SourceError),
+    #[error("the discovery document's `introspection_endpoint` {0}")]
+    Endpoint(#[source] SourceError),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
     #[cfg(feature = "saml")]
@@ -83,9 +86,17 @@ pub(super) fn client() -> Result<Client, SourceError> {
             attempt.follow()
         }
     });
-    Client::builder()
+    build(Client::builder().redirect(same_origin))
+}
+
+/// A client that carries secrets: it goes where it is told and nowhere else.
+pub(super) fn client_without_redirects() -> Result<Client, SourceError> {
+    build(Client::builder().redirect(redirect::Policy::none()))
+}
+
+fn build(client: ClientBuilder) -> Result<Client, SourceError> {
+    client
         .no_proxy()
-        .redirect(same_origin)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -113,24 +124,11 @@ pub(super) enum Source {
 impl Source {
     pub(super) fn new(issuer: &str, source: &KeySource) -> Result<Self, SourceError> {
         match source {
-            KeySource::Discovery { insecure } => {
-                let base = Url::parse(issuer).map_err(|_| SourceError::NotAUrl)?;
-                check(&base, *insecure)?;
-                if base.query().is_some() || base.fragment().is_some() {
-                    return Err(SourceError::NotAUrl);
-                }
-                // OIDC Discovery 4.1: a slash at the end is dropped before the path is appended.
-                let document = format!(
-                    "{}/.well-known/openid-configuration",
-                    issuer.strip_suffix('/').unwrap_or(issuer)
-                );
-                let document = Url::parse(&document).map_err(|_| SourceError::NotAUrl)?;
-                Ok(Self::Discovery {
-                    issuer: issuer.to_owned(),
-                    document,
-                    insecure: *insecure,
-                })
-            }
+            KeySource::Discovery { insecure } => Ok(Self::Discovery {
+                issuer: issuer.to_owned(),
+                document: discovery_document(issuer, *insecure)?,
+                insecure: *insecure,
+            }),
             KeySource::Url { url, insecure } => {
                 let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
                 check(&url, *insecure)?;
@@ -223,26 +221,73 @@ async fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(document)
 }
 
+/// Where an issuer's discovery document is.
+pub(super) fn discovery_document(issuer: &str, insecure: bool) -> Result<Url, SourceError> {
+    let base = Url::parse(issuer).map_err(|_| SourceError::NotAUrl)?;
+    check(&base, insecure)?;
+    if base.query().is_some() || base.fragment().is_some() {
+        return Err(SourceError::NotAUrl);
+    }
+    // OIDC Discovery 4.1: a slash at the end is dropped before the path is appended.
+    let document = format!(
+        "{}/.well-known/openid-configuration",
+        issuer.strip_suffix('/').unwrap_or(issuer)
+    );
+    Url::parse(&document).map_err(|_| SourceError::NotAUrl)
+}
+
+/// An address that the configuration names.
+pub(super) fn address(url: &str) -> Result<Url, SourceError> {
+    let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
+    check(&url, false)?;
+    Ok(url)
+}
+
+/// Where the issuer's discovery document says that it is asked about tokens, if it does.
+pub(super) async fn introspection_endpoint(
+    client: &Client,
+    issuer: &str,
+) -> Result<Option<Url>, FetchError> {
+    let document = discovery_document(issuer, false).map_err(FetchError::Endpoint)?;
+    let discovered = get(client, document.clone(), MAX_DISCOVERY_BYTES).await?;
+    let discovered = discovered_of(&discovered, issuer)?;
+    let endpoint = discovered.introspection_endpoint.as_deref();
+    endpoint
+        .map(|uri| named(uri, &document, false))
+        .transpose()
+        .map_err(FetchError::Endpoint)
+}
+
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
     jwks_uri: String,
+    introspection_endpoint: Option<String>,
 }
 
 /// OIDC Discovery 4.3: the document must name the very issuer it was asked of, or one tenant could speak for another.
-fn jwks_uri(document: &[u8], issuer: &str, asked: &Url, insecure: bool) -> Result<Url, FetchError> {
+fn discovered_of(document: &[u8], issuer: &str) -> Result<Discovered, FetchError> {
     let discovered: Discovered =
         serde_json::from_slice(document).map_err(|_| FetchError::NotDiscovery)?;
     if discovered.issuer != issuer {
         return Err(FetchError::WrongIssuer);
     }
-    let uri =
-        Url::parse(&discovered.jwks_uri).map_err(|_| FetchError::JwksUri(SourceError::NotAUrl))?;
-    check(&uri, insecure).map_err(FetchError::JwksUri)?;
+    Ok(discovered)
+}
+
+fn jwks_uri(document: &[u8], issuer: &str, asked: &Url, insecure: bool) -> Result<Url, FetchError> {
+    let discovered = discovered_of(document, issuer)?;
+    named(&discovered.jwks_uri, asked, insecure).map_err(FetchError::JwksUri)
+}
+
+/// An address that the document at `asked` names.
+fn named(uri: &str, asked: &Url, insecure: bool) -> Result<Url, SourceError> {
+    let uri = Url::parse(uri).map_err(|_| SourceError::NotAUrl)?;
+    check(&uri, insecure)?;
     // The exception for loopback is for issuers that are themselves on loopback: one that is reached over TLS may send us
     // neither into plaintext nor to what listens on this machine.
     if uri.scheme() != "https" && asked.scheme() == "https" && !insecure {
-        return Err(FetchError::JwksUri(SourceError::Plaintext));
+        return Err(SourceError::Plaintext);
     }
     Ok(uri)
 }
@@ -266,13 +311,14 @@ pub(super) fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
     }
 }
 
-/// The body of a 200 answer, at most `limit` bytes of it in memory.
 async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
-    let mut answer = client
-        .get(url)
-        .header("accept", "application/json, application/samlmetadata+xml")
-        .send()
-        .await?;
+    let accept = "application/json, application/samlmetadata+xml";
+    body(client.get(url).header("accept", accept), limit).await
+}
+
+/// The body of a 200 answer, at most `limit` bytes of it in memory.
+pub(super) async fn body(question: RequestBuilder, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut answer = question.send().await?;
     if answer.status() != 200 {
         return Err(FetchError::Status(answer.status().as_u16()));
     }

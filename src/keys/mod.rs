@@ -1,6 +1,8 @@
-//! Keys from outside: issuers' public keys over HTTP or from files, and the secrets lent to upstreams.
+//! Keys from outside: issuers' public keys over HTTP or from files, what issuers say of opaque tokens, and the secrets lent to
+//! upstreams.
 
 pub mod credential;
+pub mod introspect;
 pub mod jwks;
 pub mod secret;
 pub mod source;

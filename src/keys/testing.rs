@@ -8,7 +8,7 @@ use std::sync::{
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    http::{Response, Uri},
+    http::{Request, Response},
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -36,9 +36,13 @@ pub(crate) struct Idp {
 struct Script {
     discovery: Mutex<Answer>,
     keys: Mutex<Answer>,
+    introspection: Mutex<Answer>,
+    /// Authorization and body of the last question about a token.
+    question: Mutex<(String, String)>,
     discovered: AtomicUsize,
     served: AtomicUsize,
-    /// Each answer of keys takes a permit.
+    asked: AtomicUsize,
+    /// Each answer of keys or about a token takes a permit.
     gate: Semaphore,
     endless_bytes: AtomicUsize,
 }
@@ -51,6 +55,9 @@ impl Idp {
         let script = Arc::new(Script {
             discovery: Mutex::new(Answer::Status(404)),
             keys: Mutex::new(Answer::Body(keys)),
+            introspection: Mutex::new(Answer::Status(404)),
+            question: Mutex::default(),
+            asked: AtomicUsize::new(0),
             discovered: AtomicUsize::new(0),
             served: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -76,7 +83,8 @@ impl Idp {
     }
 
     pub(crate) fn document(&self, issuer: &str, jwks_uri: &str) -> Vec<u8> {
-        json!({"issuer": issuer, "jwks_uri": jwks_uri, "token_endpoint": "x"})
+        let introspection = self.url("/realm/introspect");
+        json!({"issuer": issuer, "jwks_uri": jwks_uri, "token_endpoint": "x", "introspection_endpoint": introspection})
             .to_string()
             .into_bytes()
     }
@@ -89,7 +97,22 @@ impl Idp {
         *self.script.keys.lock().unwrap() = answer;
     }
 
-    /// Holds answers of keys back until [`open`](Self::open).
+    /// What it says of every token.
+    pub(crate) fn say(&self, answer: Answer) {
+        *self.script.introspection.lock().unwrap() = answer;
+    }
+
+    /// How often it was asked about a token.
+    pub(crate) fn asked(&self) -> usize {
+        self.script.asked.load(SeqCst)
+    }
+
+    /// Authorization and body of the last question about a token.
+    pub(crate) fn question(&self) -> (String, String) {
+        self.script.question.lock().unwrap().clone()
+    }
+
+    /// Holds answers of keys and about tokens back until [`open`](Self::open).
     pub(crate) fn close(&self) {
         self.script.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -104,7 +127,7 @@ impl Idp {
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.served() + self.script.discovered.load(SeqCst)
+        self.served() + self.asked() + self.script.discovered.load(SeqCst)
     }
 
     pub(crate) fn endless_bytes(&self) -> usize {
@@ -112,11 +135,23 @@ impl Idp {
     }
 }
 
-async fn answer(State(script): State<Arc<Script>>, uri: Uri) -> Response<Body> {
+async fn answer(State(script): State<Arc<Script>>, request: Request<Body>) -> Response<Body> {
+    let uri = request.uri().clone();
     let answer = match uri.path() {
         "/realm/.well-known/openid-configuration" => {
             script.discovered.fetch_add(1, SeqCst);
             script.discovery.lock().unwrap().clone()
+        }
+        "/realm/introspect" => {
+            let authorization = request.headers().get("authorization").cloned();
+            let body = axum::body::to_bytes(request.into_body(), 1 << 20).await;
+            *script.question.lock().unwrap() = (
+                authorization.map_or(String::new(), |value| value.to_str().unwrap().to_owned()),
+                String::from_utf8(body.unwrap().into()).unwrap(),
+            );
+            script.asked.fetch_add(1, SeqCst);
+            script.gate.acquire().await.unwrap().forget();
+            script.introspection.lock().unwrap().clone()
         }
         _ => {
             script.served.fetch_add(1, SeqCst);

@@ -3,11 +3,13 @@
 //! ```text
 //! token ─> cache (SHA-256, <= 60 s, never past exp, same key epoch) ─> hit
 //!            └─ miss ─> peek ─> issuer's rules + keys ─> verify ─> unknown key? refresh once, verify again
+//!                         └─ opaque ─> ask the one issuer whose tokens are (RFC 7662) ─> verify what it says
 //! ```
 //!
 //! Promises: a hit is only ever what verification would have said within the last minute with keys of which none has gone
-//! since; refusals are not remembered. Never waits longer than one fetch of keys, never holds a lock across it.
-//! Can miss: a token revoked by its issuer, for as long as it is unexpired.
+//! since, or what the issuer said within the last minute; refusals are not remembered, but for those of opaque tokens, for ten
+//! seconds. Never waits longer than for one fetch of keys, or for a turn to ask and an answer; never holds a lock across them.
+//! Can miss: a token revoked by its issuer, for as long as it is unexpired; an opaque one for a minute.
 
 use std::{
     collections::HashMap,
@@ -22,6 +24,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
+use self::opaque::Opaque;
 use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{
@@ -30,6 +33,8 @@ use crate::{
     },
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
+
+mod opaque;
 
 /// Longest that a verified token is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
@@ -58,12 +63,14 @@ pub enum AuthenticatorError {
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
-    /// Positions in here are what cache entries name.
+    /// As they are configured.
     order: Vec<String>,
+    opaque: Option<Opaque>,
     cache: Cache<CacheKey, Arc<Remembered>>,
     identity_digest: [u8; 32],
     clock: Clock,
     certificates: CertificateRules,
+    timing: Timing,
     strangers: AtomicU64,
     /// Our own grants; `None` where none are made.
     grants: Option<Arc<Grants>>,
@@ -91,7 +98,8 @@ struct CacheKey {
 #[derive(Debug)]
 struct Remembered {
     principal: Arc<Principal>,
-    epoch: u64,
+    /// Of the keys that proved it; none where no key did.
+    epoch: Option<u64>,
     since: Duration,
 }
 
@@ -116,6 +124,8 @@ pub struct IssuerMetrics {
     pub available: bool,
     /// Time since the last good fetch; none before the first.
     pub keys_age: Option<Duration>,
+    /// Questions about opaque tokens that ended, and how many of them brought no answer; none where they are not taken.
+    pub introspections: Option<(u64, u64)>,
 }
 
 /// Counters of an authenticator.
@@ -190,10 +200,12 @@ impl Authenticator {
         Ok(Self {
             issuers: by_name,
             order,
+            opaque: None,
             cache,
             identity_digest,
             clock,
             certificates: CertificateRules::default(),
+            timing,
             strangers: AtomicU64::new(0),
             grants: None,
             replays: Arc::default(),
@@ -307,12 +319,16 @@ impl Authenticator {
         if let Some(principal) = self.recall(&key, now) {
             return self.in_force(principal);
         }
+        let peeked = identity::peek(token);
+        if let (Err(TokenError::NotJws), Some(opaque)) = (&peeked, &self.opaque) {
+            return self.introspect(opaque, token, key, now).await;
+        }
         let stranger = |_: &TokenError| {
             self.strangers.fetch_add(1, Relaxed);
         };
-        let token = identity::peek(token).inspect_err(stranger)?;
+        let token = peeked.inspect_err(stranger)?;
         if let Some(granted) = self.granted(&token, now) {
-            let principal = self.remember(key, granted.inspect_err(stranger)?, 0);
+            let principal = self.remember(key, granted.inspect_err(stranger)?, None);
             return self.in_force(principal);
         }
         let issuer = self.issuers.get(token.issuer());
@@ -322,16 +338,13 @@ impl Authenticator {
         match issuer.verify(&token, now).await {
             Ok((principal, epoch)) => {
                 issuer.accepted.fetch_add(1, Relaxed);
-                Ok(self.remember(key, principal, epoch))
+                Ok(self.remember(key, principal, Some(epoch)))
             }
-            Err(error) => {
-                issuer.refused.fetch_add(1, Relaxed);
-                Err(error)
-            }
+            Err(error) => Err(issuer.refuse(error)),
         }
     }
 
-    fn remember(&self, key: CacheKey, principal: Principal, epoch: u64) -> Arc<Principal> {
+    fn remember(&self, key: CacheKey, principal: Principal, epoch: Option<u64>) -> Arc<Principal> {
         let principal = Arc::new(principal);
         let remembered = Remembered {
             principal: Arc::clone(&principal),
@@ -378,7 +391,13 @@ impl Authenticator {
         let issuers = self
             .order
             .iter()
-            .filter_map(|name| Some(self.issuers.get(name)?.metrics()))
+            .filter_map(|name| {
+                let opaque = self.opaque.as_ref().filter(|opaque| opaque.issuer == *name);
+                Some(IssuerMetrics {
+                    introspections: opaque.map(|opaque| opaque.introspector.questions()),
+                    ..self.issuers.get(name)?.metrics()
+                })
+            })
             .collect();
         Metrics {
             issuers,
@@ -409,7 +428,9 @@ impl Authenticator {
             return Some(Arc::clone(&remembered.principal));
         }
         let issuer = self.issuers.get(&remembered.principal.issuer)?;
-        if issuer.keys.current()?.epoch != remembered.epoch {
+        if let Some(epoch) = remembered.epoch
+            && issuer.keys.current()?.epoch != epoch
+        {
             return None;
         }
         issuer.accepted.fetch_add(1, Relaxed);
@@ -453,6 +474,11 @@ impl Issuer {
         ))
     }
 
+    fn refuse(&self, error: TokenError) -> TokenError {
+        self.refused.fetch_add(1, Relaxed);
+        error
+    }
+
     fn metrics(&self) -> IssuerMetrics {
         let current = self.keys.current();
         let (fetches, failed_fetches) = self.keys.fetches();
@@ -468,6 +494,7 @@ impl Issuer {
                 .map_or(0, |current| current.keys.len() as u64),
             available: current.is_some(),
             keys_age: (fetches > failed_fetches).then(|| self.keys.age()),
+            introspections: None,
         }
     }
 }

@@ -297,7 +297,13 @@ pub fn authenticator(
 ) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
-    let authenticator = Authenticator::new(issuers.collect(), config.digest)?;
+    let mut authenticator = Authenticator::new(issuers.collect(), config.digest)?;
+    for issuer in &config.issuers {
+        if let Some(source) = &issuer.introspection {
+            authenticator =
+                authenticator.with_opaque_tokens(&issuer.rules.issuer, source.clone())?;
+        }
+    }
     Ok(authenticator
         .knowing(config.certificates.clone())
         .with_grants(grants))

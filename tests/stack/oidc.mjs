@@ -1,6 +1,7 @@
 // A certified OpenID provider for the tests: client credentials, JWT access tokens with groups.
 // Read from standard input by `node`, in the directory that has node_modules.
 // In: PORT (0: any), KEYS (file that keeps the keys over a restart), CLIENTS (JSON: id -> claims), AUDIENCE, TTL (s).
+// A resource `NAME:opaque` gives an opaque token for NAME; every client may introspect, and revoke its own (POST /token/revocation).
 // Out: one line "ready http://127.0.0.1:PORT". Control: POST /control/rotate?keep=true&alg=RS256, POST /control/ttl?seconds=N,
 // POST /control/sign {"header", "claims"}: whatever the test wants signed with the real key; "stolen": false takes another key.
 import fs from 'node:fs';
@@ -35,17 +36,21 @@ function serve(issuer) {
     scopes: ['openid', 'chat'],
     features: {
       clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      revocation: { enabled: true },
       devInteractions: { enabled: false },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => AUDIENCE,
         useGrantedResource: () => true,
+        // A resource whose name ends in `:opaque` is that before it, with tokens that say nothing.
         getResourceServerInfo: (_ctx, resource) => ({
           scope: 'chat',
-          audience: resource,
-          accessTokenFormat: 'jwt',
+          audience: resource.replace(/:opaque$/, ''),
           accessTokenTTL: ttl,
-          jwt: { sign: { alg: keys[0].alg } },
+          ...resource.endsWith(':opaque')
+            ? { accessTokenFormat: 'opaque' }
+            : { accessTokenFormat: 'jwt', jwt: { sign: { alg: keys[0].alg } } },
         }),
       },
     },

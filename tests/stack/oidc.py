@@ -20,6 +20,7 @@ CLIENTS = {
     "carol-app": {"groups": ["finance", "fraud"]},
     "sre-app": {"groups": ["sre"]},
     "nobody-app": {},
+    "gateway": {},  # asks about opaque tokens
 }
 
 
@@ -67,9 +68,15 @@ class OidcProvider(Process):
         form = {"grant_type": "client_credentials", "scope": "chat"}
         if resource:
             form["resource"] = resource
-        basic = base64.b64encode(f"{client}:s3cret".encode()).decode()
-        headers = {"authorization": f"Basic {basic}", **({"dpop": proof} if proof else {})}
+        headers = {**self._as(client), **({"dpop": proof} if proof else {})}
         return json.loads(self._post("/token", form, headers))["access_token"]
+
+    def opaque_token(self, client: str = "alice-app", audience: str | None = None) -> str:
+        """A token that says nothing itself."""
+        return self.token(client, f"{audience or self.audience}:opaque")
+
+    def revoke(self, token: str, client: str = "alice-app"):
+        self._post("/token/revocation", {"token": token}, self._as(client))
 
     def rotate(self, keep: bool = True, alg: str = "RS256") -> str:
         """Signs with a new key from now on; the old ones stay published unless `keep` is false."""
@@ -86,6 +93,9 @@ class OidcProvider(Process):
         said = {"iss": self.issuer, "sub": "alice-app", "aud": self.audience, "iat": now, "exp": now + 300, "groups": ["finance"], **changed}
         wanted = {"header": header or {}, "claims": {k: v for k, v in said.items() if v is not None}, "stolen": stolen}
         return self._post("/control/sign", json.dumps(wanted).encode()).decode()
+
+    def _as(self, client: str) -> dict[str, str]:
+        return {"authorization": "Basic " + base64.b64encode(f"{client}:s3cret".encode()).decode()}
 
     def _post(self, path: str, form: dict | bytes | None = None, headers: dict | None = None) -> bytes:
         data = form if isinstance(form, bytes) else urllib.parse.urlencode(form or {}).encode()

@@ -63,43 +63,6 @@ fn a_person_is_named_by_the_claims_the_operator_chose_whatever_the_spelling() {
 }
 
 #[test]
-fn a_person_who_cannot_be_told_is_no_caller() {
-    let token = |email: &str| {
-        let text = claims_with(json!({"email": null})).to_string();
-        P256.sign_text(
-            &P256.header().to_string(),
-            &text.replacen('{', &format!("{{\"email\":{email},"), 1),
-        )
-    };
-    for email in [
-        "null",
-        "true",
-        "{}",
-        "1.5",
-        "1e3",
-        "\"\"",
-        "\"  \"",
-        "[\"a@x\", 1.5]",
-        "[[\"a@x\"]]",
-        "[null]",
-        "\"a\\u0000b\"",
-        "\"a\\u001fb\"",
-        "\"a\\nb\"",
-        &json!("x".repeat(257)).to_string(),
-        &json!(vec!["x"; 17]).to_string(),
-    ] {
-        let refused = verify(&token(email), &naming(), &keys(&[&P256]), now());
-        assert_eq!(refused, Err(TokenError::PersonInvalid), "{email:.40}");
-        // Where no claim was chosen for it, it is nobody's business.
-        assert_eq!(code(&token(email)), "ok", "{email:.40}");
-    }
-    assert_eq!(
-        also(json!({"email": null, "ext": {"owner": ""}})),
-        Err("person_invalid")
-    );
-}
-
-#[test]
 fn whoever_acts_is_known_by_their_account() {
     let there = "https://other.example";
     let cases = [
@@ -131,39 +94,6 @@ fn whoever_acts_is_known_by_their_account() {
 }
 
 #[test]
-fn a_chain_of_actors_that_cannot_be_read_is_refused() {
-    for act in [
-        json!("robot"),
-        json!([]),
-        json!([{"sub": "robot"}]),
-        json!({}),
-        json!(7),
-        json!({"iss": ISSUER}),
-        json!({"sub": ""}),
-        json!({"sub": 7}),
-        json!({"sub": "a\u{1f}b"}),
-        json!({"sub": "x".repeat(256)}),
-        json!({"sub": "robot", "iss": null}),
-        json!({"sub": "robot", "iss": ""}),
-        json!({"sub": "robot", "iss": "https://a\u{1f}b"}),
-        json!({"sub": "robot", "iss": "x".repeat(257)}),
-        json!({"sub": "robot", "act": null}),
-        json!({"sub": "robot", "act": {"sub": "bob", "act": false}}),
-        actor(8),
-        actor(12),
-    ] {
-        let token = P256.token(&claims_with(json!({ "act": act })));
-        assert_eq!(code(&token), "actor_invalid", "{act}");
-    }
-    // `act: null` is no actor either; the helper takes null for "remove it".
-    let text = claims().to_string().replacen('{', "{\"act\":null,", 1);
-    assert_eq!(
-        code(&P256.sign_text(&P256.header().to_string(), &text)),
-        "actor_invalid"
-    );
-}
-
-#[test]
 fn when_the_caller_signed_in_is_told_as_the_issuer_tells_it() {
     let second = |second| Some(Timestamp::from_second(second).unwrap());
     for (auth_time, expected) in [
@@ -179,17 +109,6 @@ fn when_the_caller_signed_in_is_told_as_the_issuer_tells_it() {
             expected,
             "{auth_time}"
         );
-    }
-    for auth_time in [
-        json!("0"),
-        json!(-1),
-        json!(1e300),
-        json!([NOW]),
-        json!(true),
-        json!({}),
-    ] {
-        let token = P256.token(&claims_with(json!({ "auth_time": auth_time })));
-        assert_eq!(code(&token), "auth_time_invalid", "{auth_time}");
     }
     let token = P256.token(&claims_with(json!({"iat": NOW - 5})));
     assert_eq!(check(&token).unwrap().issued_at, second(NOW - 5));
