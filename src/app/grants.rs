@@ -25,7 +25,8 @@ use crate::{
         oauth::{Active, Granted},
     },
     identity::{
-        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Scheme, Token, TokenError, peek,
+        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
+        TokenError, peek,
     },
     runtime::{control::Control, grants::Grants},
 };
@@ -59,6 +60,7 @@ pub(super) async fn grant(
     let shown = Presented {
         token: None,
         proof,
+        purpose: Purpose::Inference,
         method: "POST".to_owned(),
         target,
         certificate: None,

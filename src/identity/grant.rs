@@ -180,6 +180,7 @@ impl GrantClaims {
         Some(Principal {
             issuer: holder.iss,
             subject: self.sub,
+            audiences: Vec::new(),
             groups: holder.groups,
             claims: holder.claims,
             auth_method: AuthMethod::Grant,

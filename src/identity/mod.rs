@@ -57,7 +57,7 @@ pub use self::{
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
     presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
     replays::{MAX_PROOFS, MAX_PROOFS_EACH, Replays},
-    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
+    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, Purpose, UnknownAlgorithm},
 };
 
 /// How the caller proved who they are.
@@ -97,6 +97,8 @@ pub struct Principal {
     pub issuer: String,
     /// The subject (`sub`), unique within the issuer.
     pub subject: String,
+    /// Those of the operator's audiences that the token is for: see [`IssuerRules::admits`].
+    pub audiences: Vec<String>,
     /// Values of the issuer's groups claim.
     pub groups: Vec<String>,
     /// Further claims, only those the configuration lists for the issuer.
@@ -177,6 +179,7 @@ fn proved(
     Principal {
         issuer: rules.issuer.clone(),
         subject: accepted.subject,
+        audiences: accepted.audiences,
         groups: accepted.groups,
         claims: accepted.claims,
         auth_method,

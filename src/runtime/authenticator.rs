@@ -28,8 +28,8 @@ use self::opaque::Opaque;
 use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{
-        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Replays,
-        TokenError, Unverified,
+        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Purpose,
+        Replays, TokenError, Unverified,
     },
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
@@ -213,7 +213,7 @@ impl Authenticator {
         })
     }
 
-    /// Who is proved to be calling by what is `presented` at the instant `now`.
+    /// Who is proved to be calling by what is `presented` at the instant `now`, for a purpose that the token's audience must admit.
     ///
     /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
     /// dropped at any point, it leaves nothing half done.
@@ -235,6 +235,8 @@ impl Authenticator {
             }
             (None, None) => return Err(TokenError::Missing),
         };
+        // Behind what is remembered too: that says whose token it is, and not what for.
+        self.admits(&principal, presented.purpose)?;
         let possessed = principal.bound.check(presented, now);
         possessed
             .and_then(|proof| match proof {
@@ -246,6 +248,21 @@ impl Authenticator {
                 self.unproved.fetch_add(1, Relaxed);
             })?;
         Ok(principal)
+    }
+
+    fn admits(&self, principal: &Principal, purpose: Purpose) -> Result<(), TokenError> {
+        if principal.grant.is_some() {
+            // It is for calls of models; what its holder may do elsewhere they may do with their own token.
+            return match purpose {
+                Purpose::Inference => Ok(()),
+                Purpose::Api => Err(TokenError::WrongType),
+            };
+        }
+        let issuer = self.issuers.get(&principal.issuer);
+        match issuer.is_some_and(|issuer| issuer.rules.admits(&principal.audiences, purpose)) {
+            true => Ok(()),
+            false => Err(TokenError::WrongAudience),
+        }
     }
 
     /// Whose token is exchanged at a token endpoint, and the key that what is issued for it is to be bound to: that of the proof that
@@ -260,6 +277,7 @@ impl Authenticator {
     ) -> Result<(Arc<Principal>, Option<[u8; 32]>), TokenError> {
         let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
         let principal = self.holder(token.text.expose_secret(), now).await?;
+        self.admits(&principal, presented.purpose)?;
         let proof = principal
             .bound
             .check_exchanged(presented, now)
@@ -512,8 +530,9 @@ fn weigh(principal: &Principal) -> usize {
         .map(|(name, value)| name.len() + 64 + weigh_value(value))
         .sum();
     let also: usize = principal.also.iter().map(|name| name.len() + 64).sum();
+    let audiences: usize = principal.audiences.iter().map(|name| name.len() + 64).sum();
     let own = size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
-    (own + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
+    (own + audiences + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
 }
 
 fn weigh_value(value: &serde_json::Value) -> usize {

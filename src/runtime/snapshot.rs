@@ -98,14 +98,18 @@ fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
                 url.as_str().trim_end_matches('/').to_owned()
             });
     }
+    let memory = usize::try_from(config.limits.memory).unwrap_or(usize::MAX);
     Approvals {
         holds: before.map_or_else(
             || Admission::new(holds, each),
             |rules| rules.approvals.holds.with_caps(holds, each),
         ),
         // A quarter of the memory for all that one caller may have held, each twice.
-        largest_held: usize::try_from(config.limits.memory).unwrap_or(usize::MAX)
-            / (8 * each.max(1)),
+        largest_held: memory / (8 * each.max(1)),
+        held_bytes: before.map_or_else(
+            || Budget::new(memory / 2),
+            |rules| rules.approvals.held_bytes.with_cap(memory / 2),
+        ),
         most_pending,
         public_url,
     }

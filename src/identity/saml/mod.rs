@@ -176,6 +176,7 @@ impl Unverified<'_> {
             principal: Principal {
                 issuer: rules.entity_id.clone(),
                 subject: accepted.subject,
+                audiences: Vec::new(),
                 groups: accepted.groups,
                 claims: accepted.claims,
                 auth_method: AuthMethod::Saml,

@@ -29,6 +29,7 @@ fn a_good_assertion_becomes_the_caller_it_names() {
             principal: Principal {
                 issuer: ENTITY.to_owned(),
                 subject: "alice".to_owned(),
+                audiences: Vec::new(),
                 groups: vec!["staff".to_owned(), "ml".to_owned()],
                 claims: [("department".to_owned(), json!(["research"]))].into(),
                 auth_method: AuthMethod::Saml,
