@@ -9,6 +9,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{approvals, live::Live};
+#[cfg(feature = "saml")]
+use crate::identity::saml::{self, SamlError};
 use crate::{
     approval::{
         Approval, Asked, Binding, Claimed, Event, Fate, Id, Ignored, LONGEST_GRANT, Party, Placed,
@@ -66,10 +68,26 @@ pub(super) async fn grant(
         certificate: None,
         again: false,
     };
-    let (caller, jkt) = match request.subject {
-        Subject::Token(token) => holder(&live, token, shown).await?,
-        Subject::Assertion(_) => return Err(OAuthError::UnsupportedGrantType),
+    let (caller, jkt, once) = match request.subject {
+        Subject::Token(token) => {
+            let (caller, jkt) = holder(&live, token, shown).await?;
+            (caller, jkt, None)
+        }
+        Subject::Assertion(assertion) => {
+            let (caller, once) = asserted(&live, &assertion).await?;
+            // Behind what is asked of the assertion: a proof is used by who may have something for it.
+            let key = match &shown.proof {
+                Some(_) => Some(live.possessed_key(&shown).map_err(invalid)?),
+                None => None,
+            };
+            (caller, key.map(|key| URL_SAFE_NO_PAD.encode(key)), once)
+        }
     };
+    // Asked at once, so that a used one asks nobody for an approval; what decides is the claim below.
+    let used = |once: &Use| grants.control.look(|register| register.used(&once.grant)) > 0;
+    if once.as_ref().is_some_and(used) {
+        return Err(used_before());
+    }
     let in_force = live.rules_in_force();
     let _place = in_force
         .admission
@@ -111,7 +129,54 @@ pub(super) async fn grant(
                 .await?,
         ),
     };
+    if let Some(once) = once {
+        // Only now: until the grant is made the same assertion may ask how its approval stands. A crash after this line wastes
+        // it, and the approval.
+        take_use(live.control().cloned(), once)
+            .await
+            .map_err(|not| match not {
+                NotUsed::Unavailable => OAuthError::Unavailable(UNAVAILABLE),
+                NotUsed::Over | NotUsed::Revoked => used_before(),
+            })?;
+    }
     making.issue(&terms, reason, approval).await
+}
+
+fn used_before() -> OAuthError {
+    let why = "the assertion was used before; get a new one";
+    OAuthError::InvalidGrant("saml_used", why.to_owned())
+}
+
+/// Whose assertion this is, and what to claim so that it counts once.
+#[cfg(feature = "saml")]
+async fn asserted(
+    live: &Live,
+    shown: &SecretString,
+) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    let invalid = |error: SamlError| match error {
+        SamlError::IssuerUnavailable => OAuthError::Unavailable(error.code()),
+        _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
+    };
+    let authenticator = live.authenticator();
+    let assertions = authenticator.assertions();
+    if assertions.is_empty() {
+        return Err(OAuthError::UnsupportedGrantType);
+    }
+    let document = saml::decode(shown.expose_secret()).map_err(invalid)?;
+    let verified = assertions.verify(&document, live.now()).await;
+    let verified = verified.map_err(invalid)?;
+    let once = Use {
+        grant: verified.claim(),
+        max_uses: 1,
+        until: verified.claim_until.as_second(),
+        session: Uuid::now_v7().to_string(),
+    };
+    Ok((Arc::new(verified.principal), Some(once)))
+}
+
+#[cfg(not(feature = "saml"))]
+async fn asserted(_: &Live, _: &SecretString) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    Err(OAuthError::UnsupportedGrantType)
 }
 
 /// Whose token this is, and the key that the grant is to be bound to: the one that the token is bound to itself, whose holder must prove to

@@ -65,7 +65,10 @@ pub(super) fn understand(
     let saml = {
         let beside = saml::Beside {
             issuers: issuers.iter().map(|i| i.rules.issuer.as_str()).collect(),
-            token_endpoint: None,
+            token_endpoint: raw
+                .grants
+                .as_ref()
+                .map(|grants| format!("{}/oauth2/token", grants.issuer)),
         };
         saml::providers(raw.identity.saml, &beside, &at, &mut notes)
     };

@@ -8,7 +8,7 @@ use crate::identity::{Kind, Scope};
 /// RFC 8693, 2.1.
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// RFC 7522, 2.1.
-const SAML_BEARER: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
+pub const SAML_BEARER: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
 /// What the endpoint takes, as its metadata say.
 pub const GRANT_TYPES: [&str; 2] = [TOKEN_EXCHANGE, SAML_BEARER];
 /// What a grant is, among the types of RFC 8693, 3.

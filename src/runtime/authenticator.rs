@@ -25,6 +25,8 @@ use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
 use self::opaque::Opaque;
+#[cfg(feature = "saml")]
+use super::assertions::Assertions;
 use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{
@@ -78,6 +80,8 @@ pub struct Authenticator {
     /// never across an await.
     replays: Arc<Mutex<Replays>>,
     unproved: AtomicU64,
+    #[cfg(feature = "saml")]
+    assertions: Assertions,
 }
 
 #[derive(Debug)]
@@ -210,6 +214,8 @@ impl Authenticator {
             grants: None,
             replays: Arc::default(),
             unproved: AtomicU64::new(0),
+            #[cfg(feature = "saml")]
+            assertions: Assertions::default(),
         })
     }
 
@@ -385,6 +391,20 @@ impl Authenticator {
     #[must_use]
     pub fn with_grants(self, grants: Option<Arc<Grants>>) -> Self {
         Self { grants, ..self }
+    }
+
+    /// The same, which takes assertions besides.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn with_assertions(self, assertions: Assertions) -> Self {
+        Self { assertions, ..self }
+    }
+
+    /// What verifies assertions.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// Our own grants; `None` where none are made.
