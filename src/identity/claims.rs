@@ -68,16 +68,23 @@ impl Claims {
         self.0.contains_key(name)
     }
 
-    /// INVARIANT: what is bound to a key or a certificate never counts as a bearer token, which a thief could use as well.
-    pub(super) fn check_bearer(&self) -> Result<(), TokenError> {
-        let bearer = |kind: &Value| {
-            kind.as_str()
-                .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
+    /// Whether `token_type`, where an answer has it, is a kind that counts here: `Bearer`, or `DPoP` of a token that is bound to a key
+    /// (RFC 9449, 6.2). What the token is bound to is looked at with the other claims, whatever this says.
+    pub(super) fn check_token_type(&self) -> Result<(), TokenError> {
+        let counts = |kind: &Value| {
+            let kind = kind.as_str().unwrap_or_default();
+            let bound_to_key = || {
+                self.0
+                    .get("cnf")
+                    .is_some_and(|cnf| cnf.get("jkt").is_some())
+            };
+            kind.eq_ignore_ascii_case("bearer")
+                || kind.eq_ignore_ascii_case("dpop") && bound_to_key()
         };
-        if self.0.get("token_type").is_some_and(|kind| !bearer(kind)) || self.has("cnf") {
-            return Err(TokenError::WrongType);
+        match self.0.get("token_type").is_none_or(counts) {
+            true => Ok(()),
+            false => Err(TokenError::WrongType),
         }
-        Ok(())
     }
 
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {

@@ -40,7 +40,7 @@ impl Introspected {
     /// The holder of `token` under the rules of the issuer that was asked, at the instant `now`.
     ///
     /// Audience and expiry are demanded as they are of a token that says them itself, although RFC 7662 leaves both out. `iss` and
-    /// `token_type` count where they are there. Where there is no `sub`, the client is who calls (`client_id`; RFC 9068, 2.2).
+    /// `token_type` count where they are there, and `cnf` as in a token. Where there is no `sub`, the client is who calls (`client_id`; RFC 9068, 2.2).
     ///
     /// # Errors
     /// [`TokenError::Inactive`]; [`TokenError::UnknownIssuer`] and [`TokenError::WrongType`] for an answer about something else;
@@ -59,7 +59,7 @@ impl Introspected {
             Ok(issuer) if issuer == rules.issuer => {}
             _ => return Err(TokenError::UnknownIssuer),
         }
-        self.claims.check_bearer()?;
+        self.claims.check_token_type()?;
         let accepted = self.claims.accept(Typ::AccessToken, rules, now)?;
         Ok(proved(
             accepted,

@@ -70,8 +70,21 @@ fn what_is_said_of_the_token_is_held_to_the_same_rules() {
         (json!({"token_type": "DPoP"}), "token_wrong_type"),
         (json!({"token_type": "N_A"}), "token_wrong_type"),
         (json!({"token_type": 1}), "token_wrong_type"),
-        (json!({"cnf": {"jkt": "x"}}), "token_wrong_type"),
-        (json!({"cnf": {}}), "token_wrong_type"),
+        (
+            json!({"token_type": "DPoP", "cnf": {"x5t#S256": base64url([7; 32])}}),
+            "token_wrong_type",
+        ),
+        (
+            json!({"token_type": "DPoP", "cnf": {"jkt": base64url([7; 32])}}),
+            "ok",
+        ),
+        (
+            json!({"token_type": null, "cnf": {"jkt": base64url([7; 32])}}),
+            "ok",
+        ),
+        (json!({"cnf": {"x5t#S256": base64url([7; 32])}}), "ok"),
+        (json!({"cnf": {"jkt": "x"}}), "binding_unknown"),
+        (json!({"cnf": {}}), "binding_unknown"),
         (json!({"typ": "Refresh"}), "token_wrong_type"),
         (json!({"events": {}}), "token_wrong_type"),
     ] {
@@ -87,8 +100,19 @@ fn what_is_said_of_the_token_is_held_to_the_same_rules() {
     let said = Introspected::parse(text.replacen('{', "{\"cnf\":null,", 1).as_bytes()).unwrap();
     assert_eq!(
         said.verify(TOKEN, &rules(), now()),
-        Err(TokenError::WrongType)
+        Err(TokenError::BindingUnknown)
     );
+}
+
+#[test]
+fn an_opaque_token_that_is_bound_makes_a_holder_who_is() {
+    let digest = base64url([7; 32]);
+    let key = json!({"token_type": "DPoP", "cnf": {"jkt": digest}});
+    assert_eq!(holder(key).unwrap().bound.key, Some([7; 32]));
+    let certificate = json!({"cnf": {"x5t#S256": digest}});
+    let bound = holder(certificate).unwrap().bound;
+    assert_eq!(bound.certificate, Some([7; 32]));
+    assert!(!holder(json!({})).unwrap().bound.is_bound());
 }
 
 #[test]
