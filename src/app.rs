@@ -3,6 +3,7 @@
 mod api;
 mod approvals;
 mod erase;
+mod grants;
 mod live;
 mod reload;
 mod socket;
@@ -71,7 +72,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let _sealed = publish_sealed(&config)?;
     let control = open_control(&config).await?;
     let tidings = Tidings::start(&config, &Clock::system())?;
-    let live = Live::new(&config, ledger, seals, control.clone(), tidings)?;
+    let live = Live::new(&config, ledger, seals, control.clone(), tidings).await?;
     live.record_config(&config)
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;

@@ -19,6 +19,7 @@ pub mod config;
 pub mod detect;
 pub mod dialect;
 pub mod exchange;
+pub mod grant;
 pub mod grpc;
 pub mod http;
 pub mod identity;

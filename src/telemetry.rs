@@ -1,6 +1,12 @@
 //! What the operator sees: logs on stderr, counters for Prometheus. Names and numbers only; never a body or a token.
 
-use std::{fmt, io::IsTerminal, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    io::IsTerminal,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -43,6 +49,8 @@ pub struct Metrics {
     seconds: Histogram,
     gauges: Family<Labels, Gauge>,
     issuers: Family<Labels, Gauge>,
+    /// Names that [`Metrics::set_all`] has set, by part. A lock, as two scrapes at once must not lose one.
+    named: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
 }
@@ -67,6 +75,7 @@ impl Default for Metrics {
             seconds,
             gauges: Family::default(),
             issuers: Family::default(),
+            named: Mutex::default(),
             reloads: Family::default(),
             registry: Registry::default(),
         };
@@ -186,6 +195,21 @@ impl Metrics {
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
                 self.issuers.get_or_create(&labels).set(value);
             }
+        }
+    }
+
+    /// Sets the gauges of `part`, by name; those it had before and has no more are gone.
+    pub fn set_all(&self, part: &'static str, values: &BTreeMap<String, u64>) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = named.insert(part, values.keys().cloned().collect());
+        for name in before.unwrap_or_default() {
+            if !values.contains_key(&name) {
+                let labels = vec![("name", name), ("part", part.to_owned())];
+                self.gauges.remove(&labels);
+            }
+        }
+        for (name, value) in values {
+            self.set(part, name, *value);
         }
     }
 

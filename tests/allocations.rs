@@ -252,6 +252,7 @@ fn principal(groups: usize) -> Principal {
         issued_at: None,
         also: BTreeSet::new(),
         person_missing: false,
+        grant: None,
     }
 }
 

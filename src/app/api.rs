@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use secrecy::SecretString;
+use url::Url;
 
-use super::{approvals, live::Live};
+use super::{approvals, grants, live::Live};
 use crate::{
     approval::{Approval, Decided, Event, Fate, Freshness, Id, Party, Stop},
     audit::{
@@ -14,12 +15,14 @@ use crate::{
         record::{ApprovalEvent, Entry, Event as Recorded},
     },
     config::Config,
+    grant::{self, OAuthError, TokenRequest},
     http::{
         Backing, Unavailable,
         access::Access,
         list::{Filter, Page},
+        oauth::{Active, Granted, Issuing},
     },
-    identity::{Principal, TokenError},
+    identity::{Presented, Principal, TokenError},
     mask,
     runtime::control::ControlError,
 };
@@ -29,6 +32,8 @@ use crate::{
 pub(super) struct Desk {
     access: Arc<Access>,
     freshness: Freshness,
+    /// Who may have which grant; `None` where none are made.
+    pub(super) grants: Option<Arc<grant::Rules>>,
 }
 
 impl Desk {
@@ -38,6 +43,10 @@ impl Desk {
             approver: config.access.approver.clone(),
             admin: config.access.admin.clone(),
             issuers: config.access.issuers.clone(),
+            address: config
+                .approvals
+                .as_ref()
+                .and_then(|approvals| address(approvals.public_url.as_ref()?)),
         };
         let freshness = config
             .approvals
@@ -45,6 +54,10 @@ impl Desk {
             .map(|approvals| approvals.freshness);
         Self {
             access: Arc::new(access),
+            grants: config
+                .grants
+                .as_ref()
+                .map(|grants| Arc::new(grants.rules.clone())),
             // Without approvals there is nothing to decide.
             freshness: freshness.unwrap_or(Freshness {
                 within: std::time::Duration::ZERO,
@@ -52,6 +65,15 @@ impl Desk {
             }),
         }
     }
+}
+
+/// A URL without its scheme, and without a slash at its end.
+fn address(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    let port = url
+        .port()
+        .map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{host}{port}{}", url.path().trim_end_matches('/')))
 }
 
 impl Backing for Live {
@@ -69,9 +91,9 @@ impl Backing for Live {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
-        crate::grpc::Backing::authenticate(self, token)
+        crate::grpc::Backing::authenticate(self, presented)
     }
 
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>> {
@@ -98,7 +120,7 @@ impl Backing for Live {
             .control()
             .and_then(|control| control.approval(&decided.id))
         {
-            Some(approval) => self.masked(&approval, &decided.reason),
+            Some(approval) => self.masked(&approval.asked.view.connection, &decided.reason),
             None => String::new(),
         };
         self.append(Event::Decided(Box::new(Decided { reason, ..decided })))
@@ -106,6 +128,50 @@ impl Backing for Live {
 
     fn cancel(&self, stop: Stop) -> BoxFuture<'static, Result<Fate, Unavailable>> {
         self.append(Event::Cancelled(stop))
+    }
+
+    fn issuing(&self) -> Option<Issuing> {
+        let (grants, _) = self.grants()?;
+        Some(Issuing {
+            issuer: grants.issuer().to_owned(),
+            jwks: grants.keys.jwks().clone(),
+        })
+    }
+
+    fn public_url(&self) -> String {
+        self.rules_in_force().approvals.public_url.clone()
+    }
+
+    fn grant(
+        &self,
+        asked: TokenRequest,
+        proof: Option<SecretString>,
+    ) -> BoxFuture<'static, Result<Granted, OAuthError>> {
+        match self.shared() {
+            Some(live) => grants::grant(live, asked, proof).boxed(),
+            None => std::future::ready(Err(OAuthError::Unavailable("shutting_down"))).boxed(),
+        }
+    }
+
+    fn introspect(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Option<Active>, Unavailable>> {
+        std::future::ready(grants::introspect(self, &token)).boxed()
+    }
+
+    fn revoke(&self, token: SecretString) -> BoxFuture<'static, Result<(), Unavailable>> {
+        match self.shared() {
+            Some(live) => grants::revoke(live, token).boxed(),
+            None => std::future::ready(Err(Unavailable("shutting_down"))).boxed(),
+        }
+    }
+
+    fn revoke_id(&self, id: Id, by: Party) -> BoxFuture<'static, Result<(), Unavailable>> {
+        match self.shared() {
+            Some(live) => grants::revoke_id(live, id, by).boxed(),
+            None => std::future::ready(Err(Unavailable("shutting_down"))).boxed(),
+        }
     }
 
     fn seen(
@@ -136,16 +202,17 @@ impl Live {
         .boxed()
     }
 
-    /// What somebody wrote about an approval, as records may show it.
-    fn masked(&self, approval: &Approval, text: &str) -> String {
-        let name = &approval.asked.view.connection;
+    /// What somebody wrote about a connection, as records may show it.
+    pub(super) fn masked(&self, name: &str, text: &str) -> String {
         let rules = self.rules_in_force();
         let mut connections = rules.connections.iter();
         // Where it is gone, by the rules of any other: what a detector knows is the same to all.
         let connection = connections
-            .find(|connection| connection.name == *name)
+            .find(|connection| connection.name == name)
             .or(rules.connections.first());
-        connection.map_or_else(String::new, |known| mask::mask(&known.record_plan, text).0)
+        connection.map_or_else(String::new, |known| {
+            mask::mask(known.lender.current().guard.record_plan(), text).0
+        })
     }
 
     fn put_on_record(

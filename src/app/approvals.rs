@@ -3,11 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::live::Live;
+use super::{grants, live::Live};
 use crate::{
     approval::{Approval, Asked, Claimed, Event, Fate, Id, Ignored, Party, State},
     audit::{
@@ -15,6 +14,7 @@ use crate::{
         record::{ApprovalEvent, Entry, Event as Recorded},
     },
     exchange::{Held, NotAsked, NotClaimed, of_record},
+    identity::Presented,
     runtime::control::{Control, ControlError, Happened},
 };
 
@@ -43,6 +43,9 @@ pub(super) async fn ask(
         .map_err(unavailable)?
     {
         Fate::Counts(approval) | Fate::Joins(approval) => Ok(approval),
+        Fate::Used(_) | Fate::Revoked(_) => {
+            Err(NotAsked::Unavailable(ControlError::Unknown.code()))
+        }
         Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
         Fate::Ignored(why) => {
             error!(%why, "an approval could not be asked for");
@@ -56,7 +59,12 @@ pub(super) async fn ask(
 }
 
 /// Waits for a decision, at most as long as `patience`.
-pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience: Duration) -> Held {
+pub(super) async fn hold(
+    live: Arc<Live>,
+    id: Id,
+    presented: Presented,
+    patience: Duration,
+) -> Held {
     let Some(control) = live.control().cloned() else {
         return Held::Unavailable(ControlError::Unreachable.code());
     };
@@ -74,7 +82,7 @@ pub(super) async fn hold(live: Arc<Live>, id: Id, token: SecretString, patience:
         match approval.state_at(now) {
             State::Pending => {}
             State::Approved => {
-                let principal = live.check(token).await;
+                let principal = live.check(presented).await;
                 let rules = live.rules_in_force();
                 return Held::Approved {
                     approval,
@@ -111,7 +119,9 @@ pub(super) async fn claim(
     let fate = control.append(Event::Claimed(claimed)).await;
     match fate.map_err(|error| NotClaimed::Unavailable(error.code()))? {
         Fate::Counts(approval) => Ok(approval),
-        Fate::Joins(_) => Err(NotClaimed::Unavailable(ControlError::Unknown.code())),
+        Fate::Joins(_) | Fate::Used(_) | Fate::Revoked(_) => {
+            Err(NotClaimed::Unavailable(ControlError::Unknown.code()))
+        }
         Fate::Ignored(Ignored::Over(state)) => Err(NotClaimed::Over(state)),
         Fate::Ignored(_) => Err(NotClaimed::Over(State::Expired)),
     }
@@ -171,7 +181,7 @@ pub(super) async fn expire(control: Control, stop: CancellationToken) {
     }
 }
 
-/// What happened, as a record of the session that asked.
+/// What happened, as a record: of an approval, of the session that asked for it.
 fn entry(happened: &Happened) -> Entry {
     let Happened {
         placed,
@@ -179,6 +189,9 @@ fn entry(happened: &Happened) -> Entry {
         event,
         approval,
     } = happened;
+    let Some(approval) = approval else {
+        return grants::revoked(event, *placed, nonce);
+    };
     let nobody = || (String::new(), String::new());
     let named = |party: &Party| (party.issuer.clone(), party.subject.clone());
     let (action, by) = match event {
@@ -192,7 +205,7 @@ fn entry(happened: &Happened) -> Entry {
         }
         Event::Cancelled(stop) => ("cancelled", stop.by.as_ref().map_or_else(nobody, named)),
         Event::Expired(_) => ("expired", nobody()),
-        Event::Claimed(_) => ("consumed", nobody()),
+        Event::Claimed(_) | Event::Used(_) | Event::Revoked(_) => ("consumed", nobody()),
     };
     let mut told = about(approval, approval.state, action);
     (told.issuer, told.subject) = by;

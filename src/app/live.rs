@@ -13,29 +13,31 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{api::Desk, approvals, tidings::Tidings};
+use super::{api::Desk, approvals, grants, tidings::Tidings};
 use crate::{
-    approval::{Approval, Asked, Claimed, Id},
+    approval::{Approval, Asked, Claimed, Id, Use},
     audit::{
         Durability,
         record::{ConfigLoaded, Entry, Event, Unauthenticated},
         seal::{Frame, Seed},
     },
     config::Config,
-    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
+    exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
+    grant,
     grpc::Backing,
     http::Probe,
-    identity::{Principal, TokenError},
+    identity::{Presented, Principal, TokenError},
     runtime::{
         authenticator::Authenticator,
         clock::Clock,
         control::{Control, Happened},
+        grants::Grants,
         ledger::{Ledger, LedgerError},
+        lending::{SourceState, Sources},
         seals::Seals,
         snapshot::{self, SnapshotError},
     },
@@ -51,6 +53,8 @@ pub(super) struct Live {
     rules: ArcSwap<Rules>,
     authenticator: ArcSwap<Authenticator>,
     desk: ArcSwap<Desk>,
+    /// Of the credentials that are lent.
+    sources: Sources,
     ledger: Ledger,
     /// `None` where nothing was to be sealed when the program started.
     seals: Option<Seals>,
@@ -77,26 +81,31 @@ pub(super) struct Prepared {
 }
 
 impl Live {
-    pub(super) fn new(
+    pub(super) async fn new(
         config: &Config,
         ledger: Ledger,
         seals: Option<Seals>,
         control: Option<Control>,
         tidings: Tidings,
     ) -> Result<Arc<Self>, SnapshotError> {
-        let rules = ArcSwap::from_pointee(snapshot::rules(config, None)?);
-        let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config)?);
+        let clock = Clock::system();
+        let sources = Sources::new(clock.clone());
+        let _kept = sources.warm(config).await;
+        let rules = ArcSwap::from_pointee(snapshot::rules(config, None, &sources)?);
+        let grants = snapshot::grants(config, control.as_ref())?;
+        let authenticator = ArcSwap::from_pointee(snapshot::authenticator(config, grants)?);
         Ok(Arc::new_cyclic(|itself| Self {
             rules,
             authenticator,
             desk: ArcSwap::from_pointee(Desk::of(config)),
+            sources,
             ledger,
             seals,
             control,
             tidings,
             draining: CancellationToken::new(),
             metrics: Metrics::default(),
-            clock: Clock::system(),
+            clock,
             strangers: Mutex::default(),
             ready: AtomicBool::new(false),
             itself: itself.clone(),
@@ -119,9 +128,24 @@ impl Live {
         self.rules.load_full()
     }
 
-    /// Checks a token as it counts now.
-    pub(super) async fn check(&self, token: SecretString) -> Result<Arc<Principal>, TokenError> {
-        Backing::authenticate(self, token).await
+    /// Checks a caller as they count now.
+    pub(super) async fn check(&self, presented: Presented) -> Result<Arc<Principal>, TokenError> {
+        Backing::authenticate(self, presented).await
+    }
+
+    /// What grants are made of, and by which rules; `None` where none are made.
+    pub(super) fn grants(&self) -> Option<(Arc<Grants>, Arc<grant::Rules>)> {
+        let grants = self.authenticator.load().grants().cloned()?;
+        Some((grants, self.desk().grants.clone()?))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Itself, as long as it is there to be shared.
+    pub(super) fn shared(&self) -> Option<Arc<Self>> {
+        self.itself.upgrade()
     }
 
     pub(super) fn desk(&self) -> Arc<Desk> {
@@ -131,7 +155,9 @@ impl Live {
     /// Something happened to an approval, and is on record.
     pub(super) fn tell(&self, happened: &Happened) {
         self.tidings.happened(happened);
-        let approval = &happened.approval;
+        let Some(approval) = &happened.approval else {
+            return;
+        };
         info!(
             approval = %approval.asked.id,
             session = approval.asked.session,
@@ -158,15 +184,23 @@ impl Live {
         self.ready.store(false, Ordering::Release);
     }
 
+    /// The credentials that are lent.
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// Makes ready what `config` says. With `identity`, verified tokens will be forgotten and keys are fetched anew.
     pub(super) fn prepare(
         &self,
         config: &Config,
         identity: bool,
     ) -> Result<Prepared, SnapshotError> {
-        let rules = snapshot::rules(config, Some(&self.rules.load()))?;
+        let rules = snapshot::rules(config, Some(&self.rules.load()), &self.sources)?;
         let authenticator = match identity {
-            true => Some(Arc::new(snapshot::authenticator(config)?)),
+            true => {
+                let grants = snapshot::grants(config, self.control.as_ref())?;
+                Some(Arc::new(snapshot::authenticator(config, grants)?))
+            }
             false => None,
         };
         Ok(Prepared {
@@ -298,11 +332,11 @@ impl Backing for Live {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
         let authenticator = self.authenticator.load_full();
         let now = self.clock.now();
-        async move { authenticator.authenticate(token.expose_secret(), now).await }.boxed()
+        async move { authenticator.authenticate(&presented, now).await }.boxed()
     }
 
     fn now(&self) -> Timestamp {
@@ -313,11 +347,15 @@ impl Backing for Live {
         approvals::ask(self.control.clone(), asked).boxed()
     }
 
-    fn hold(&self, id: Id, token: SecretString, patience: Duration) -> BoxFuture<'static, Held> {
+    fn hold(&self, id: Id, presented: Presented, patience: Duration) -> BoxFuture<'static, Held> {
         match self.itself.upgrade() {
-            Some(live) => approvals::hold(live, id, token, patience).boxed(),
+            Some(live) => approvals::hold(live, id, presented, patience).boxed(),
             None => async { Held::Unavailable("approvals_unavailable") }.boxed(),
         }
+    }
+
+    fn take_use(&self, wanted: Use) -> BoxFuture<'static, Result<u32, NotUsed>> {
+        grants::take_use(self.control.clone(), wanted).boxed()
     }
 
     fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {
@@ -441,6 +479,15 @@ impl Probe for Live {
             "held_bytes",
             self.rules.load().budget.used() as u64,
         );
+        let sources = self.sources.states();
+        let of_each = |part, value: fn(&SourceState) -> u64| {
+            let values = sources.iter().map(|(name, of)| (name.clone(), value(of)));
+            metrics.set_all(part, &values.collect());
+        };
+        of_each("credential_fetches", |of| of.fetches);
+        of_each("credential_failures", |of| of.failures);
+        of_each("credential_age_seconds", |of| of.age.as_secs());
+        of_each("credential_usable", |of| of.usable.into());
         let identity = self.authenticator.load().metrics();
         metrics.set(
             "identity",

@@ -18,12 +18,11 @@ use tracing::{error, info, warn};
 use super::live::Live;
 use crate::{
     audit::sha256_hex,
-    config::{self, Config, LoadError},
-    keys::secret::SecretSource,
+    config::{self, Config, Grants, LoadError},
     runtime::snapshot,
 };
 
-/// How often the file and the secrets are looked at. Contents are compared: file times and watches both miss the ways
+/// How often the file and the masking key are looked at. Contents are compared: file times and watches both miss the ways
 /// that mounted configuration is swapped in.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,7 +60,7 @@ struct Watched {
     /// What the file held when it was last looked at, whether that was accepted or not.
     seen: String,
     in_force: Config,
-    secrets: Vec<Option<SecretString>>,
+    masking_key: Option<SecretString>,
     lists: Lists,
 }
 
@@ -110,13 +109,13 @@ fn stamps(config: &Config) -> Vec<Stamp> {
 
 impl Watched {
     fn new(path: PathBuf, config: Config) -> Self {
-        let secrets = read(&snapshot::secret_sources(&config));
+        let masking_key = masking_key(&config);
         Self {
             lists: Lists::of(&config),
             path,
             seen: hex::encode(config.digest),
             in_force: config,
-            secrets,
+            masking_key,
         }
     }
 
@@ -127,7 +126,7 @@ impl Watched {
                 self.load(live, digest).await;
             }
             Ok(_) => {
-                self.look_at_secrets(live);
+                self.look_at_masking_key(live);
                 self.look_at_lists(live);
             }
             // Seen in the middle of being swapped, or gone: what is in force stays, and the next look tells.
@@ -158,7 +157,9 @@ impl Watched {
         }
         // Before they are read: what changes from now on is news.
         let lists = Lists::of(&fresh);
-        let prepared = match live.prepare(&fresh, fresh.issuers != self.in_force.issuers) {
+        // Credentials that are new are fetched before they are asked for.
+        let _kept = live.sources().warm(&fresh).await;
+        let prepared = match live.prepare(&fresh, identity(&fresh) != identity(&self.in_force)) {
             Ok(prepared) => prepared,
             Err(error) => return self.reject(live, digest, 1, &error.to_string()).await,
         };
@@ -178,7 +179,7 @@ impl Watched {
         }
         live.put_in_force(prepared);
         info!(digest, "the new configuration is in force");
-        self.secrets = read(&snapshot::secret_sources(&fresh));
+        self.masking_key = masking_key(&fresh);
         self.lists = lists;
         self.in_force = fresh;
     }
@@ -193,24 +194,23 @@ impl Watched {
         }
     }
 
-    fn look_at_secrets(&mut self, live: &Live) {
-        let fresh = read(&snapshot::secret_sources(&self.in_force));
-        let same = |(a, b): (&Option<SecretString>, &Option<SecretString>)| match (a, b) {
-            (Some(a), Some(b)) => a.expose_secret() == b.expose_secret(),
-            (None, None) => true,
-            _ => false,
+    /// Upstream credentials follow their sources by themselves.
+    fn look_at_masking_key(&mut self, live: &Live) {
+        let Some(fresh) = masking_key(&self.in_force) else {
+            return;
         };
-        if fresh.iter().zip(&self.secrets).all(same) || fresh.iter().any(Option::is_none) {
+        let known = self.masking_key.as_ref();
+        if known.is_some_and(|known| known.expose_secret() == fresh.expose_secret()) {
             return;
         }
         match live.prepare(&self.in_force, false) {
             Ok(prepared) => {
                 live.put_in_force(prepared);
-                info!("an upstream credential changed and is in force");
-                self.secrets = fresh;
+                info!("the masking key changed and is in force");
+                self.masking_key = Some(fresh);
             }
             Err(error) => {
-                error!(%error, "a changed upstream credential cannot be used; the old one stays")
+                error!(%error, "a changed masking key cannot be used; the old one stays")
             }
         }
     }
@@ -231,12 +231,20 @@ impl Watched {
     }
 }
 
-fn read(sources: &[SecretSource]) -> Vec<Option<SecretString>> {
-    sources.iter().map(|source| source.read().ok()).collect()
+fn masking_key(config: &Config) -> Option<SecretString> {
+    config.masking.as_ref()?.source.read().ok()
 }
 
 fn digest(path: &Path) -> std::io::Result<String> {
     Ok(sha256_hex(&std::fs::read(path)?))
+}
+
+/// What tokens are believed by.
+fn identity(config: &Config) -> impl PartialEq + use<'_> {
+    (
+        &config.issuers,
+        config.grants.as_ref().map(Grants::identity),
+    )
 }
 
 /// Of sealed payloads, what is settled at the start.

@@ -80,7 +80,10 @@ impl Tidings {
 
     /// Something happened to an approval, and is on record.
     pub(super) fn happened(&self, happened: &Happened) {
-        let (approval, at) = (&happened.approval, happened.placed.at);
+        let Some(approval) = &happened.approval else {
+            return;
+        };
+        let at = happened.placed.at;
         let base = self.public_url.as_ref();
         let message = match (&happened.event, approval.state) {
             (Event::Asked(_), _) => Some(Message::asked(approval, at, base)),

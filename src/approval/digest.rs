@@ -38,6 +38,13 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+/// The digest of `bytes`.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    Digest(Sha256::digest(bytes).into())
+}
+
 /// What a request is known again by: everything that decides what the upstream will do with it and for whom.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestDigest<'a> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Approver, Digest, Party, Requirement};
+use super::{Approver, Digest, Party, Requirement, Revoked, Use};
 
 /// An approval's id: what a ticket shows.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,6 +53,10 @@ pub enum Event {
     Expired(Stop),
     /// The approved request is about to be forwarded: no other may be, under this approval.
     Claimed(Claimed),
+    /// A grant is about to be used.
+    Used(Use),
+    /// A grant counts for nothing any more.
+    Revoked(Revoked),
 }
 
 /// A request needs an approval.

@@ -23,6 +23,7 @@ mod rules;
 pub mod signed;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
@@ -31,11 +32,12 @@ use serde::{Deserialize, Serialize};
 use crate::identity::{self, Principal};
 
 pub use self::{
-    digest::{Binding, Digest, RequestDigest},
+    digest::{Binding, Digest, RequestDigest, digest_of},
     envelope::{Envelope, Unreadable, is_timely},
     event::{Asked, Claimed, Decided, Event, Given, Id, Mutable, Stop, View},
     register::{Approval, Fate, Ignored, MAX_APPROVALS, Placed, Register, State, Vote},
     rules::{Approver, Cannot, Freshness, judge},
+    uses::{LONGEST_GRANT, MAX_GRANTS, Revoked, Use},
 };
 
 /// What a request must have before it is forwarded.

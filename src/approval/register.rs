@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Approver, Asked, Binding, Cannot, Claimed, Decided, Digest, Event, Given, Id, Party, Stop,
-    rules::judge,
+    Approver, Asked, Binding, Cannot, Claimed, Decided, Digest, Event, Given, Id, Party, Revoked,
+    Stop, rules::judge, uses::Uses,
 };
 
 /// Most approvals that are remembered, pending or over. Beyond it new ones are not taken. One takes some 6 KiB, mostly its excerpt,
@@ -131,6 +131,10 @@ pub enum Fate {
     Counts(Arc<Approval>),
     /// The same was asked before: this is it.
     Joins(Arc<Approval>),
+    /// It counts: it is this use of the grant, from 1.
+    Used(u32),
+    /// It counts: the grant counts no more.
+    Revoked(Arc<Revoked>),
     /// It does not.
     Ignored(Ignored),
 }
@@ -171,6 +175,12 @@ pub enum Ignored {
     /// As many are remembered as can be.
     #[error("too many approvals are pending")]
     Full,
+    /// The grant was used as often as it could be.
+    #[error("the grant is used up")]
+    UsedUp,
+    /// The grant was revoked.
+    #[error("the grant was revoked")]
+    Revoked,
     /// What is asked for cannot be had: no seat, or too many, or too long a time.
     #[error("what is asked for cannot be decided")]
     Impossible,
@@ -187,6 +197,8 @@ pub struct Register {
     pending: BTreeMap<String, u32>,
     /// All that are remembered by caller.
     remembered: BTreeMap<String, u32>,
+    /// Grants that were used or revoked.
+    uses: Uses,
     /// The latest time the log has told.
     now: Timestamp,
 }
@@ -210,6 +222,24 @@ impl Register {
         self.approvals.values()
     }
 
+    /// Whether the grant of this id was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, grant: &str) -> bool {
+        self.uses.is_revoked(grant)
+    }
+
+    /// How often the grant of this id was used.
+    #[must_use]
+    pub fn used(&self, grant: &str) -> u32 {
+        self.uses.used(grant)
+    }
+
+    /// How many grants are remembered.
+    #[must_use]
+    pub fn grants(&self) -> usize {
+        self.uses.len()
+    }
+
     /// How many are pending.
     #[must_use]
     pub fn pending(&self) -> u32 {
@@ -227,6 +257,8 @@ impl Register {
             Event::Cancelled(stop) => self.cancel(stop),
             Event::Expired(stop) => self.expire(&stop.id),
             Event::Claimed(claimed) => self.claim(claimed),
+            Event::Used(wanted) => self.uses.take(wanted, self.now).map(Fate::Used),
+            Event::Revoked(revoked) => self.revoke(revoked),
         };
         done.unwrap_or_else(Fate::Ignored)
     }
@@ -341,6 +373,11 @@ impl Register {
         Ok(self.put(next))
     }
 
+    fn revoke(&mut self, revoked: &Revoked) -> Result<Fate, Ignored> {
+        self.uses.revoke(revoked, self.now)?;
+        Ok(Fate::Revoked(Arc::new(revoked.clone())))
+    }
+
     /// The approval `id`, which must be in `state` and in time.
     fn live(&self, id: &Id, state: State) -> Result<&Approval, Ignored> {
         let approval = self.known(id)?;
@@ -384,6 +421,7 @@ impl Register {
 
     /// Drops what is long over: by the log's time, so alike on every replica.
     fn forget(&mut self) {
+        self.uses.forget(self.now);
         while let Some((at, _)) = self.forgotten.first()
             && *at < self.now
             && let Some((_, id)) = self.forgotten.pop_first()

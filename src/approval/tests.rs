@@ -637,19 +637,12 @@ proptest! {
 
 #[test]
 fn a_caller_is_known_by_every_name_their_token_gives() {
-    use crate::identity::{AuthMethod, Principal};
+    use crate::identity::{Principal, testing};
     let principal = |issuer: &str, subject: &str, also: &[&str]| Principal {
-        person_missing: false,
         issuer: issuer.to_owned(),
         subject: subject.to_owned(),
-        groups: Vec::new(),
-        claims: std::collections::BTreeMap::new(),
-        auth_method: AuthMethod::OidcJwt,
-        token_hash: [0; 32],
-        expires_at: Timestamp::UNIX_EPOCH,
-        authenticated_at: None,
-        issued_at: None,
         also: also.iter().map(|name| (*name).to_owned()).collect(),
+        ..testing::principal()
     };
     let (here, there) = ("https://here.example", "https://there.example");
     let same =

@@ -63,6 +63,8 @@ pub enum Event {
     Discarded(Discarded),
     /// Something happened to an approval, or somebody tried to make it happen, or looked at it.
     Approval(Box<ApprovalEvent>),
+    /// A grant was made, refused or revoked.
+    Grant(Box<GrantEvent>),
 }
 
 /// Where a chain comes from.
@@ -118,10 +120,27 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Allow-listed claims.
     pub claims: BTreeMap<String, serde_json::Value>,
-    /// `oidc_jwt`, or `oidc_introspection` for an opaque token that its issuer was asked about.
+    /// `oidc_jwt`, `oidc_introspection` (an opaque token that its issuer was asked about), `grant`.
     pub auth_method: String,
     /// SHA-256 of the token, hex.
     pub token_hash: String,
+    /// The grant that the caller came with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantHeld>,
+}
+
+/// The grant that a caller came with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantHeld {
+    /// Its id.
+    pub id: String,
+    /// How often it can be used; 0 where that is not counted.
+    pub max_uses: u32,
+    /// The approval it was made under; empty where none was needed.
+    pub approval: String,
+    /// How the caller authenticated when it was made.
+    pub obtained_with: String,
 }
 
 /// What was called.
@@ -216,6 +235,9 @@ pub struct Decision {
     /// The approval that this was asked for or goes by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// Which use of the caller's grant this is, from 1; 0 where uses are not counted, or none was taken.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub grant_use: u32,
 }
 
 /// An approval, as a decision that goes by it has it.
@@ -284,6 +306,54 @@ pub struct ApprovalEvent {
     pub control_offset: u64,
     /// The event's nonce in the control log; empty where there is no event there.
     pub control_nonce: String,
+}
+
+/// A grant was made, refused or revoked. That one was made is durable before its token leaves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GrantEvent {
+    /// `issued`, `refused` or `revoked`.
+    pub action: String,
+    /// Its id; empty where there is none.
+    pub id: String,
+    /// Whose it is or would be; with `issued` and `refused`.
+    pub identity: Option<Identity>,
+    /// The connection it is for.
+    pub connection: String,
+    /// Models it is for; any where none is listed.
+    pub models: Vec<String>,
+    /// Endpoints it is for; any of the connection's where none is listed.
+    pub methods: Vec<String>,
+    /// How often it can be used; 0 where that is not counted.
+    pub max_uses: u32,
+    /// From when it counts; RFC 3339.
+    pub not_before: String,
+    /// Until when; RFC 3339.
+    pub until: String,
+    /// The rule that it was made by.
+    pub rule: String,
+    /// Why, as the caller said, masked.
+    pub reason: String,
+    /// Thumbprint of the key it is bound to; empty where it is bound to none.
+    pub bound_to: String,
+    /// The approval that it was asked for or is made under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    /// Who revoked it; empty where its holder did.
+    pub by_issuer: String,
+    /// Who revoked it; empty where its holder did.
+    pub by_subject: String,
+    /// Stable code of a refusal.
+    pub code: String,
+    /// Place of the event in the control log; with `revoked`.
+    #[serde(with = "decimal")]
+    pub control_offset: u64,
+    /// The event's nonce in the control log; with `revoked`.
+    pub control_nonce: String,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A request was permitted and is about to be forwarded. Durable before anything goes upstream.

@@ -31,6 +31,12 @@ fn identity() -> Identity {
         claims: serde_json::from_value(claims).unwrap(),
         auth_method: "oidc_jwt".into(),
         token_hash: "ab".repeat(32),
+        grant: Some(GrantHeld {
+            id: "0197c2e4-1111-7000-8000-000000000001".into(),
+            max_uses: 3,
+            approval: "0197c2e4-1111-7000-8000-000000000002".into(),
+            obtained_with: "oidc_jwt".into(),
+        }),
     }
 }
 
@@ -84,6 +90,7 @@ fn decision() -> Decision {
         exempt_from: list("mask-cards"),
         faults: list("policy `night`: no such key"),
         approval: Some(approval()),
+        grant_use: 2,
     }
 }
 
@@ -191,6 +198,26 @@ fn events() -> Vec<Event> {
             until: "2026-11-22T05:37:41Z".into(),
             control_offset: 9_007_199_254_740_993,
             control_nonce: "n-1".into(),
+        })),
+        Event::Grant(Box::new(GrantEvent {
+            action: "issued".into(),
+            id: "0197c2e4-1111-7000-8000-000000000001".into(),
+            identity: Some(identity()),
+            connection: "openai".into(),
+            models: list("gpt-*"),
+            methods: list("chat_completions"),
+            max_uses: 3,
+            not_before: "2026-11-22T05:37:41Z".into(),
+            until: "2026-11-22T06:37:41Z".into(),
+            rule: "on-call".into(),
+            reason: "incident 4711".into(),
+            bound_to: "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into(),
+            approval: Some(approval()),
+            by_issuer: "https://login.example".into(),
+            by_subject: "root".into(),
+            code: "grant_not_allowed".into(),
+            control_offset: 9_007_199_254_740_993,
+            control_nonce: "n-2".into(),
         })),
     ]
 }

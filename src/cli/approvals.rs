@@ -1,9 +1,9 @@
 //! `countersign approvals`: what waits for a human, and a human's answer.
 
-mod gateway;
+pub(super) mod gateway;
 mod login;
 mod show;
-mod token;
+pub(super) mod token;
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},

@@ -9,7 +9,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 
-use crate::{approval::signed::Certificate, runtime::clock::Clock, store::keyfile};
+use crate::{
+    approval::signed::Certificate, grant::GrantKey, runtime::clock::Clock, store::keyfile,
+};
 
 /// Draw a key and write it to a file of mode 0600, with its public half beside it where it has one.
 #[derive(Args, Debug)]
@@ -67,6 +69,12 @@ enum Kind {
         #[arg(long, default_value_t = 398, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
+    /// The key that signs grants: Ed25519, in PKCS#8 PEM form. Replicas share it; its public half is published by the gateway.
+    Grants {
+        /// The file to write; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// The key that the masking operators hash, tokenize and vault use: 256 random bits.
     Masking {
         /// The file to write; it must not exist. There is no public half.
@@ -103,6 +111,16 @@ pub fn run(args: KeygenArgs) -> anyhow::Result<ExitCode> {
             replica,
             days,
         } => return control(&out, &root, &replica, days),
+        Kind::Grants { out } => {
+            let (key, pem) = GrantKey::generate().context("no key was made")?;
+            keyfile::write_private(&out, pem.trim_end()).context("no key was made")?;
+            println!("{}", key.kid());
+            eprintln!(
+                "wrote {} (keep it secret); its id is the line above",
+                out.display()
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         Kind::Masking { out } => {
             keyfile::create_secret(&out).context("no key was made")?;
             eprintln!("wrote {} (keep it secret)", out.display());

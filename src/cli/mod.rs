@@ -27,6 +27,7 @@ pub mod sessions;
 pub mod source;
 pub mod tail;
 mod terminal;
+pub mod token;
 pub mod unseal;
 pub mod verify;
 
@@ -54,6 +55,7 @@ enum Command {
     Proof(proof::ProofCommand),
     Tail(tail::TailArgs),
     Approvals(approvals::ApprovalsArgs),
+    Token(token::TokenArgs),
     Archive(archive::ArchiveArgs),
     Republish(republish::RepublishArgs),
     Sessions(sessions::SessionsArgs),
@@ -116,6 +118,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Proof(args) => proof::run(&args),
         Command::Tail(args) => tail::run(args),
         Command::Approvals(args) => approvals::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Archive(args) => archive::run(&args),
         Command::Republish(args) => republish::run(&args),
         Command::Sessions(args) => sessions::run(&args),

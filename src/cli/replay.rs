@@ -401,6 +401,7 @@ impl Stage {
             exempt_from,
             faults,
             approval,
+            grant_use,
         } = first.decision;
         let verdict = match verdict.as_str() {
             "allow" => self.paint.good("allow"),
@@ -435,6 +436,13 @@ impl Stage {
         }
         for fault in faults {
             text += &format!("  {}\n", one_line(fault));
+        }
+        if let Some(grant) = &first.identity.grant {
+            let which = match (grant_use, grant.max_uses) {
+                (0, _) => String::new(),
+                (n, of) => format!(", use {n} of {of}"),
+            };
+            text += &format!("  grant {}{which}\n", one_line(&grant.id));
         }
         if let Some(approval) = approval {
             text += &format!(

@@ -271,6 +271,16 @@ fn describe(event: &Event) -> String {
             };
             format!("approval {} {}{by}{code}", event.approval.id, event.action)
         }
+        Event::Grant(event) => {
+            let whose = event.identity.as_ref().map_or(String::new(), |holder| {
+                format!(" of {} at {}", holder.subject, holder.issuer)
+            });
+            let code = match event.code.as_str() {
+                "" => String::new(),
+                code => format!(" ({code})"),
+            };
+            format!("grant {} {}{whose}{code}", event.id, event.action)
+        }
     }
 }
 

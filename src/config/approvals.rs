@@ -110,10 +110,10 @@ fn groups(raw: Vec<String>, at: &At, notes: &mut Notes<'_>) -> BTreeSet<String> 
 }
 
 /// A default in seconds, the shortest and the longest.
-struct Bounds(u64, Duration, Duration);
+pub(super) struct Bounds(pub(super) u64, pub(super) Duration, pub(super) Duration);
 
 impl Bounds {
-    fn read(
+    pub(super) fn read(
         self,
         raw: Option<&str>,
         at: &At,
@@ -266,7 +266,7 @@ pub(super) fn approvals(
 }
 
 /// What may be absent, but not faulty.
-fn written<T>(read: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn written<T>(read: Option<Option<T>>) -> Option<Option<T>> {
     match read {
         None => Some(None),
         Some(read) => read.map(Some),

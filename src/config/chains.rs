@@ -6,10 +6,11 @@ use std::{
 };
 
 use super::{
-    Connection, Credential, Known, Payload, TokenHeader, approvals,
+    Connection, Known, Payload, TokenHeader, approvals,
+    credential::credential,
     detectors::{self, Groups},
     raw,
-    understand::{At, NAME_RULE, Notes, is_name, secret},
+    understand::{At, NAME_RULE, Notes, is_name},
 };
 use crate::{
     approval::MAX_SEATS,
@@ -151,9 +152,8 @@ fn policy(raw: raw::Policy, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) -
         notes.warn(&at.key("when"), "the condition never holds");
     }
     if let Some(claim) = when.unguarded() {
-        let message = format!(
-            "a caller without the claim `{claim}` is denied here; ask `has(principal.claims.{claim})` first"
-        );
+        let message =
+            format!("a caller without `{claim}` is denied here; ask `has({claim})` first");
         notes.warn(&at.key("when"), message);
     }
     Some(Policy {
@@ -471,61 +471,6 @@ fn endpoints(
         }
     }
     (!endpoints.is_empty()).then_some(endpoints)
-}
-
-/// Headers that are the proxies' business, or that the body's framing rests on.
-const NOT_FOR_CREDENTIALS: [&str; 12] = [
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-fn credential(raw: &raw::Credential, at: &At, notes: &mut Notes<'_>) -> Option<Credential> {
-    let header = raw.header.to_ascii_lowercase();
-    // RFC 9110, section 5.6.2: a field name is a token.
-    if http::HeaderName::from_bytes(header.as_bytes()).is_err() {
-        notes.fault(&at.key("header"), "not the name of a header");
-    } else if NOT_FOR_CREDENTIALS.contains(&header.as_str())
-        || header.starts_with("x-envoy-")
-        || header.starts_with("countersign-")
-    {
-        notes.fault(
-            &at.key("header"),
-            format!("`{header}` cannot carry a credential"),
-        );
-    }
-    let default = if header == "authorization" {
-        "Bearer {}"
-    } else {
-        "{}"
-    };
-    let format = raw.format.as_deref().unwrap_or(default);
-    let source = secret(raw.file.as_deref(), raw.env.as_deref(), at, notes);
-    let visible = |text: &str| text.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    match format.split_once("{}") {
-        Some((prefix, suffix)) if !suffix.contains("{}") && visible(prefix) && visible(suffix) => {
-            Some(Credential {
-                header,
-                prefix: prefix.to_owned(),
-                suffix: suffix.to_owned(),
-                source: source?,
-            })
-        }
-        _ => {
-            let message = "the format is visible ASCII with `{}` in it once, where the secret goes: `Bearer {}`";
-            notes.fault(&at.key("format"), message);
-            None
-        }
-    }
 }
 
 fn chain(names: &[String], policies: &Policies, at: &At, notes: &mut Notes<'_>) -> Chain {

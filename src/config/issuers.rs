@@ -179,7 +179,7 @@ fn introspection(
     })
 }
 
-fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
+pub(super) fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {
     const DEFAULT: Duration = Duration::from_secs(30);
     let Some(text) = raw else { return DEFAULT };
     match units::duration(text) {

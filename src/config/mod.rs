@@ -13,13 +13,17 @@
 mod approvals;
 mod audit;
 mod chains;
+mod credential;
 mod detectors;
 mod fault;
+mod grants;
 mod issuers;
 mod listen;
 mod load;
 mod mend;
 mod raw;
+#[cfg(feature = "saml")]
+mod saml;
 mod structure;
 mod tree;
 mod understand;
@@ -53,9 +57,13 @@ use crate::{
     detect::Entity,
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
+    grant,
     identity::IssuerRules,
-    keys::{introspect::IntrospectionSource, jwks::KeySource, secret::SecretSource},
-    policy::{Chain, Risk},
+    keys::{
+        introspect::IntrospectionSource, jwks::KeySource, secret::SecretSource,
+        source::CredentialSource,
+    },
+    policy::{Chain, ModelPattern, Risk},
 };
 
 /// What the configuration may refer to: the program's own dialects and detectors.
@@ -78,6 +86,9 @@ pub struct Config {
     pub limits: Limits,
     /// Who may vouch for callers; never empty, `iss` unique.
     pub issuers: Vec<Issuer>,
+    /// Who may vouch for callers by SAML assertions; entity ids unique and no issuer's `iss`.
+    #[cfg(feature = "saml")]
+    pub saml: Vec<SamlProvider>,
     /// Connections in matching order: the first that matches is taken. Never empty, names unique.
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
@@ -96,6 +107,8 @@ pub struct Config {
     pub time_zone: TimeZone,
     /// Where approvals are kept; there where a connection's chain can ask for one.
     pub approvals: Option<Approvals>,
+    /// Grants that are made; only where there are `approvals`.
+    pub grants: Option<Grants>,
     /// Who is told of what should not have happened.
     pub alerts: Option<Alerts>,
     /// Who may do what over our API.
@@ -129,6 +142,23 @@ pub struct Approvals {
     pub kafka: Option<ControlKafka>,
     /// Who is told of approvals.
     pub webhooks: Vec<Webhook>,
+}
+
+/// Grants that are made.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    /// Files of our own keys: the first signs. Never empty.
+    pub keys: Vec<PathBuf>,
+    /// Who may have which, and in whose name.
+    pub rules: grant::Rules,
+}
+
+impl Grants {
+    /// What tokens are believed by: the rest can change without forgetting any.
+    #[must_use]
+    pub fn identity(&self) -> (&str, &[PathBuf]) {
+        (&self.rules.issuer, &self.keys)
+    }
 }
 
 /// The control log in Kafka.
@@ -284,6 +314,16 @@ pub struct Issuer {
     pub introspection: Option<IntrospectionSource>,
 }
 
+/// A SAML identity provider.
+#[cfg(feature = "saml")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SamlProvider {
+    /// What is demanded of its assertions.
+    pub rules: crate::identity::saml::Rules,
+    /// Where its keys are: in its metadata.
+    pub keys: KeySource,
+}
+
 /// What callers may reach, and under which rules.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -354,8 +394,27 @@ pub struct Credential {
     pub prefix: String,
     /// What stands behind it.
     pub suffix: String,
-    /// Where the secret is.
-    pub source: SecretSource,
+    /// Where the secret comes from.
+    pub source: CredentialSource,
+    /// Those of some models; the first that matches counts.
+    pub models: Vec<ForModels>,
+}
+
+/// The credential of some models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForModels {
+    /// The models; never empty.
+    pub models: Vec<ModelPattern>,
+    /// Where the secret comes from.
+    pub source: CredentialSource,
+}
+
+impl Credential {
+    /// Every source: those of some models in order, then the connection's own.
+    pub fn sources(&self) -> impl Iterator<Item = &CredentialSource> {
+        let models = self.models.iter().map(|for_some| &for_some.source);
+        models.chain([&self.source])
+    }
 }
 
 /// What the record holds of prompts and answers.

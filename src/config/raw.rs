@@ -3,6 +3,9 @@
 //! The JSON Schema is derived from these types, so their comments are what an editor shows. Unknown keys are refused.
 
 mod approvals;
+mod credential;
+mod grants;
+mod saml;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,11 @@ pub(super) use approvals::{
     Access, Alerts, Approvals, ControlKafka, FreshFrom, Mutable, RequireApproval, Risk, Wait,
     Webhook, WebhookFormat,
 };
+pub(super) use credential::{ClientAuth, Credential, ModelCredential, OAuth2, VaultSecret};
+pub(super) use grants::{GrantRule, Grants};
+#[cfg(feature = "saml")]
+pub(super) use saml::Metadata;
+pub(super) use saml::Saml;
 
 /// Configuration of Countersign.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -46,6 +54,8 @@ pub(super) struct File {
     pub(super) time_zone: Option<String>,
     /// Where approvals are kept, how many may wait, who may decide and who is told. Required where a policy asks for one.
     pub(super) approvals: Option<Approvals>,
+    /// Grants that our token endpoint makes. Default: none.
+    pub(super) grants: Option<Grants>,
     /// Who is told of what should not have happened. Default: nobody.
     pub(super) alerts: Option<Alerts>,
     /// Who may do what over our API.
@@ -217,6 +227,9 @@ pub(super) struct Identity {
     /// Issuers of access tokens.
     #[schemars(length(min = 1))]
     pub(super) issuers: Vec<Issuer>,
+    /// SAML identity providers, whose assertions our token endpoint takes. Default: none.
+    #[serde(default)]
+    pub(super) saml: Vec<Saml>,
 }
 
 /// An issuer of access tokens.
@@ -350,20 +363,6 @@ pub(super) enum Token {
     XApiKey,
     ApiKey,
     XGoogApiKey,
-}
-
-/// The upstream's credential: `header`, and exactly one of `file` and `env`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Credential {
-    /// The request header it is sent in.
-    pub(super) header: String,
-    /// The header's value, `{}` standing for the secret. Default: `Bearer {}` for authorization, else `{}`.
-    pub(super) format: Option<String>,
-    /// A file that holds the secret and nothing else; one line break at its end is ignored.
-    pub(super) file: Option<String>,
-    /// Name of an environment variable that holds the secret.
-    pub(super) env: Option<String>,
 }
 
 /// What the record holds of prompts and answers: masked text, the originals sealed to auditors, both or neither.

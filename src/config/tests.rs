@@ -1,6 +1,8 @@
 //! Files, good and bad, and what is said of them.
 
 mod approvals;
+mod credential;
+mod saml;
 
 use std::{fs, time::Duration};
 
@@ -90,7 +92,15 @@ fn parse_as(text: &str, file: &str) -> Result<Config, Faults> {
 }
 
 fn example(name: &str) -> String {
-    fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    let text =
+        fs::read_to_string(format!("{}/examples/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    match text.split_once("  saml:\n") {
+        // What this build takes for a fault.
+        Some((before, saml)) if cfg!(not(feature = "saml")) => {
+            format!("{before}{}", &saml[saml.find("\nconnections:").unwrap()..])
+        }
+        _ => text,
+    }
 }
 
 #[test]
@@ -336,7 +346,8 @@ fn the_base_file_is_valid_and_means_what_it_says() {
             header: "authorization".to_owned(),
             prefix: "Bearer ".to_owned(),
             suffix: String::new(),
-            source: SecretSource::File("/etc/countersign/upstream.key".into()),
+            source: SecretSource::File("/etc/countersign/upstream.key".into()).into(),
+            models: Vec::new(),
         })
     );
     assert_eq!(
@@ -455,7 +466,7 @@ fn what_is_wrong_with_a_file() {
             "query: key",
             &[
                 "16: connections[0].credential: `query` is not a key here: a credential in the query ends up in access logs and histories; send it in a `header`",
-                "16: connections[0].credential: say where the secret is: `file` or `env`",
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
             ],
         ),
         (
@@ -463,7 +474,7 @@ fn what_is_wrong_with_a_file() {
             "value: sk-1",
             &[
                 "16: connections[0].credential: `value` is not a key here: a secret does not belong in this file; name a `file` or an `env` variable that holds it",
-                "16: connections[0].credential: say where the secret is: `file` or `env`",
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
             ],
         ),
         (
@@ -708,7 +719,7 @@ fn what_is_wrong_with_a_file() {
         (
             "file: upstream.key",
             "file: a, env: B",
-            &["16: connections[0].credential: name `file` or `env`, not both"],
+            &["16: connections[0].credential: name one of `file`, `env`, `vault` and `oauth2`"],
         ),
         (
             "{ routes: [model] }",
@@ -718,7 +729,9 @@ fn what_is_wrong_with_a_file() {
         (
             ", file: upstream.key",
             "",
-            &["16: connections[0].credential: say where the secret is: `file` or `env`"],
+            &[
+                "16: connections[0].credential: say where the secret is: `file`, `env`, `vault` or `oauth2`",
+            ],
         ),
         (
             "header: authorization,",
@@ -1047,7 +1060,7 @@ fn what_is_allowed_but_probably_not_meant() {
         (
             "'\"finance\" in principal.groups'",
             "principal.claims.department == \"a\"",
-            "24: policies[1].when: a caller without the claim `department` is denied here; ask `has(principal.claims.department)` first",
+            "24: policies[1].when: a caller without `principal.claims.department` is denied here; ask `has(principal.claims.department)` first",
         ),
         (
             "http: 127.0.0.1:8480",

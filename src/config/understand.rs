@@ -7,11 +7,13 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+#[cfg(feature = "saml")]
+use super::saml;
 use super::{
     Config, Connection, Known, Masking, Reference, Sealing, SecretSource, approvals, audit, chains,
     detectors,
     fault::{Fault, in_order},
-    issuers, listen, raw,
+    grants, issuers, listen, raw,
     tree::{Node, Place, Step, spell},
     units,
 };
@@ -58,6 +60,21 @@ pub(super) fn understand(
         &root.key("identity").key("issuers"),
         &mut notes,
     );
+    let at = root.key("identity").key("saml");
+    #[cfg(feature = "saml")]
+    let saml = {
+        let beside = saml::Beside {
+            issuers: issuers.iter().map(|i| i.rules.issuer.as_str()).collect(),
+            token_endpoint: None,
+        };
+        saml::providers(raw.identity.saml, &beside, &at, &mut notes)
+    };
+    #[cfg(not(feature = "saml"))]
+    if !raw.identity.saml.is_empty() {
+        let message =
+            "this build takes no SAML assertions: it was built without the feature `saml`";
+        notes.fault(&at, message);
+    }
     let detectors = detectors::detectors(raw.detectors, known, &root.key("detectors"), &mut notes);
     let dictionaries = detectors::dictionaries(
         raw.dictionaries,
@@ -67,10 +84,10 @@ pub(super) fn understand(
         &mut notes,
     );
     let audit = audit::audit(raw.audit, &root.key("audit"), &mut notes);
-    let claims = issuers
-        .iter()
-        .flat_map(|issuer| issuer.rules.claims.iter().cloned())
-        .collect();
+    let claims = issuers.iter().flat_map(|issuer| &issuer.rules.claims);
+    #[cfg(feature = "saml")]
+    let claims = claims.chain(saml.iter().flat_map(|provider| &provider.rules.claims));
+    let claims = claims.cloned().collect();
     let entities: BTreeSet<Entity> = known
         .entities
         .iter()
@@ -98,16 +115,32 @@ pub(super) fn understand(
     let at = root.key("time_zone");
     let time_zone = approvals::time_zone(raw.time_zone.as_deref(), &at, &mut notes);
     let vocabulary = Vocabulary { entities, claims };
+    let words = vocabulary.clone();
     let has_auditors = sealing.is_some();
     let connections = chains::connections(written, vocabulary, known, &mut notes);
     let at = root.key("approvals");
     let asked = connections.iter().any(|c| c.chain.most_owed().is_some());
-    if raw.approvals.is_some() && !asked {
-        notes.warn(&at, "no connection's policies ask for an approval");
+    if raw.approvals.is_some() && !asked && raw.grants.is_none() {
+        notes.warn(
+            &at,
+            "no connection's policies ask for an approval, and no grants are made",
+        );
     }
     let approvals = raw
         .approvals
         .map(|raw| approvals::approvals(raw, audit.as_ref(), &at, &mut notes));
+    let beside = grants::Beside {
+        connections: &connections,
+        vocabulary: &words,
+        issuers: issuers
+            .iter()
+            .map(|issuer| issuer.rules.issuer.as_str())
+            .collect(),
+        has_approvals: approvals.is_some(),
+    };
+    let grants = raw
+        .grants
+        .and_then(|raw| grants::grants(raw, &beside, &root.key("grants"), &mut notes));
     let at = root.key("alerts");
     let alerts = raw
         .alerts
@@ -137,6 +170,8 @@ pub(super) fn understand(
             listen,
             limits,
             issuers,
+            #[cfg(feature = "saml")]
+            saml,
             connections,
             detectors: detectors.custom,
             named: detectors.named,
@@ -146,6 +181,7 @@ pub(super) fn understand(
             risk,
             time_zone,
             approvals,
+            grants,
             alerts,
             access,
             audit,

@@ -100,16 +100,22 @@ impl Catalog {
         }
     }
 
-    /// The same detectors behind one that finds exactly `credential`, as [`UPSTREAM_CREDENTIAL`]. Every scanner of the
-    /// new catalog looks for it.
+    /// The same detectors behind some that find exactly these credentials, as [`UPSTREAM_CREDENTIAL`]. Every scanner of the
+    /// new catalog looks for them. Where one begins another, the first in order is found.
     ///
     /// # Errors
-    /// [`DetectorError::Credential`] if it is empty or too long.
-    pub fn with_credential(&self, credential: &str) -> Result<Self, DetectorError> {
-        if credential.is_empty() || credential.len() > CREDENTIAL_BYTES {
-            return Err(DetectorError::Credential);
+    /// [`DetectorError::Credential`] if one is empty or too long.
+    pub fn with_credentials<'c>(
+        &self,
+        credentials: impl IntoIterator<Item = &'c str>,
+    ) -> Result<Self, DetectorError> {
+        let mut patterns = Vec::new();
+        for credential in credentials {
+            if credential.is_empty() || credential.len() > CREDENTIAL_BYTES {
+                return Err(DetectorError::Credential);
+            }
+            patterns.push(Pattern::literal(UPSTREAM_CREDENTIAL, credential)?);
         }
-        let mut patterns = vec![Pattern::literal(UPSTREAM_CREDENTIAL, credential)?];
         patterns.extend(
             self.patterns
                 .iter()

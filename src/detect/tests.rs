@@ -153,7 +153,7 @@ fn a_custom_detector_may_be_written_in_characters_that_are_seen_as_others() {
 #[test]
 fn a_custom_detector_wins_over_a_built_in_one_and_the_credential_over_both() {
     let catalog = custom("EMPLOYEE", r"\d{3}-\d{2}-\d{4}", &[]).unwrap();
-    let catalog = catalog.with_credential("123-45-6789").unwrap();
+    let catalog = catalog.with_credentials(["123-45-6789"]).unwrap();
     let scanner = catalog.scanner(catalog.entities()).unwrap();
     let found: Vec<_> = scanner
         .find("123-45-6789 123-45-6788")
@@ -166,27 +166,32 @@ fn a_custom_detector_wins_over_a_built_in_one_and_the_credential_over_both() {
 #[test]
 fn a_lent_credential_is_found_by_every_scanner_and_shown_by_nothing() {
     let secret = "correct.horse(battery+staple)";
-    let catalog = Catalog::builtin().unwrap().with_credential(secret).unwrap();
+    let catalog = Catalog::builtin()
+        .unwrap()
+        .with_credentials([secret])
+        .unwrap();
     let scanner = catalog.scanner(&BTreeSet::new()).unwrap();
     assert_eq!(scanner.find(&format!("x{secret}y")).len(), 1);
     assert_eq!(scanner.find("correctxhorse(batteryystaple)"), []);
     for shown in [
         format!("{scanner:?}"),
         format!("{catalog:?}"),
-        format!("{:?}", catalog.with_credential("")),
+        format!("{:?}", catalog.with_credentials([""])),
     ] {
         assert!(!shown.contains("horse"), "{shown}");
     }
     assert_eq!(
-        catalog.with_credential("").unwrap_err(),
+        catalog.with_credentials([""]).unwrap_err(),
         DetectorError::Credential
     );
     assert_eq!(
-        catalog.with_credential(&"x".repeat(20_000)).unwrap_err(),
+        catalog
+            .with_credentials(["x".repeat(20_000).as_str()])
+            .unwrap_err(),
         DetectorError::Credential
     );
     let other = catalog
-        .with_credential("another")
+        .with_credentials(["another"])
         .unwrap()
         .scanner(&BTreeSet::new())
         .unwrap();

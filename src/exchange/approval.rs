@@ -19,6 +19,7 @@ use secrecy::SecretString;
 use super::{
     Exchange, Held, NotAsked, NotClaimed, Output, Refusal, Rules,
     budget::Place,
+    grant::Then,
     messages::Ticket,
     prefer::Prefer,
     request::{Caller, Forward, Leave, Parts, Read, Request, Weighed, identity},
@@ -52,8 +53,10 @@ pub(super) struct Claiming {
     leave: Leave,
     parts: Parts,
     place: Place,
-    read: Box<Read>,
     approval: Arc<Approval>,
+    /// What is about to be claimed.
+    claimed: Claimed,
+    read: Box<Read>,
 }
 
 impl Waiting {
@@ -136,7 +139,7 @@ impl Exchange {
         let Some(id) = Id::new(self.session()) else {
             return self.cut("internal", "no_ticket", out);
         };
-        let plan = &head.connection.record_plan;
+        let plan = head.lending.guard.record_plan();
         let masked = |text: &str| mask::mask(plan, text).0;
         let findings = findings
             .into_iter()
@@ -221,12 +224,15 @@ impl Exchange {
         }
         let id = approval.asked.id.clone();
         waiting.approval = Some(approval);
-        let (token, patience) = (waiting.caller.head.token(), waiting.patience);
+        let patience = waiting.patience;
+        let Some(presented) = waiting.caller.head.presented_again() else {
+            return self.cut("internal", "nothing_presented", out);
+        };
         self.request = Request::AwaitingDecision(waiting);
         if let Some(refusal) = self.unwanted.take() {
             return self.give_up(refusal, out);
         }
-        out.push(Output::Hold(id, token, patience));
+        out.push(Output::Hold(id, Box::new(presented), patience));
     }
 
     /// Somebody decided, or time is over.
@@ -313,14 +319,14 @@ impl Exchange {
             return self.refuse(Refusal::ApprovalMismatch, Some(before), out);
         }
         self.rules = rules;
-        caller.head.connection = connection.clone();
+        caller.head.stand_under(connection.clone());
         caller.endpoint = endpoint;
         caller.principal = principal;
         self.journal.found(connection);
         self.journal
             .known(identity(&caller.principal), caller.head.record());
         drop(before);
-        let weighed = match self.weigh(&caller, &mut received) {
+        let weighed = match self.weigh(&mut caller, &mut received) {
             Ok(weighed) => weighed,
             Err((refusal, read)) => {
                 let read = read.map(|read| read.under(of_record(&approval, State::Approved)));
@@ -359,14 +365,31 @@ impl Exchange {
             binding: Binding(&recomputed).digest(),
             session: self.session().to_owned(),
         };
-        let place = caller.place;
-        self.request = Request::AwaitingClaim(Box::new(Claiming {
+        let Caller {
+            place, principal, ..
+        } = caller;
+        let claiming = Claiming {
             leave,
             parts,
             place,
-            read,
             approval,
-        }));
+            claimed,
+            read: Box::default(),
+        };
+        // The use first: an approval is spent by what can go, and by nothing else.
+        self.take_use(&principal, Then::Claim(Box::new(claiming)), read, out);
+    }
+
+    /// Claims the approval.
+    pub(super) fn claim(
+        &mut self,
+        mut claiming: Box<Claiming>,
+        read: Box<Read>,
+        out: &mut Vec<Output>,
+    ) {
+        claiming.read = read;
+        let claimed = claiming.claimed.clone();
+        self.request = Request::AwaitingClaim(claiming);
         out.push(Output::Claim(claimed));
     }
 
@@ -389,6 +412,7 @@ impl Exchange {
             place,
             read,
             approval,
+            ..
         } = claiming;
         let approval = match result {
             Ok(approval) => approval,
@@ -492,10 +516,10 @@ fn request_digest(caller: &Caller, received: &Bytes, call: &Call, parts: &Parts)
         model: &call.model,
         received: Digest(sha256(received)),
         forwarded: Digest(sha256(parts.body())),
-        credential: connection
-            .credential
-            .as_ref()
-            .map_or(("", ""), |lent| (&lent.source, &lent.header)),
+        credential: head
+            .lending
+            .choice(&call.model)
+            .map_or(("", ""), |choice| (&choice.name, &head.lending.header)),
         cluster: head.cluster(),
         chain: Digest(connection.chain.digest()),
     }

@@ -6,18 +6,30 @@
 
 use std::sync::Arc;
 
-use secrecy::SecretString;
-
 use super::{
     Attributes, Mutation, Refusal, Rules,
     headers::Headers,
+    lending::Lending,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
 };
-use crate::{audit::record, mask};
+use crate::{
+    audit::record,
+    identity::{Presented, TokenError},
+    mask,
+};
+
+/// The header of a DPoP proof (RFC 9449, 4.1).
+const PROOF_HEADER: &str = "dpop";
 
 /// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
 /// must arrive as plain text to be read.
-const DROPPED_HEADERS: [&str; 4] = ["accept-encoding", "cookie", "proxy-authorization", "prefer"];
+const DROPPED_HEADERS: [&str; 5] = [
+    "accept-encoding",
+    "cookie",
+    "proxy-authorization",
+    "prefer",
+    PROOF_HEADER,
+];
 
 /// Fields that tell how a request travels and by which try, and nothing of what is asked for. Method, authority and path stand
 /// for themselves.
@@ -74,6 +86,8 @@ const RECORDED: usize = 4096;
 /// What the head said.
 pub(super) struct Head {
     pub(super) connection: Arc<Connection>,
+    /// What the connection lent when it was last looked at.
+    pub(super) lending: Arc<Lending>,
     pub(super) method: String,
     pub(super) authority: String,
     /// Without the query.
@@ -144,7 +158,7 @@ fn is_plain_query(query: &str) -> bool {
 }
 
 impl Head {
-    /// The head of a request to `connection`, and the token it carries.
+    /// The head of a request to `connection`, and what it shows of the caller.
     ///
     /// # Errors
     /// [`Refusal`] for what is known before the caller is: an upgrade, a token that is missing or repeated.
@@ -153,7 +167,7 @@ impl Head {
         connection: Arc<Connection>,
         headers: Headers,
         attributes: Attributes,
-    ) -> Result<(Self, SecretString), Refusal> {
+    ) -> Result<(Self, Presented), Refusal> {
         let Target {
             method,
             authority,
@@ -163,8 +177,8 @@ impl Head {
         if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
             return Err(Refusal::Upgrade);
         }
-        let token = rules::token(&headers, connection.token_header).map_err(Refusal::BadToken)?;
         let head = Self {
+            lending: connection.lender.current(),
             connection,
             method,
             authority,
@@ -173,7 +187,39 @@ impl Head {
             attributes,
             query,
         };
-        Ok((head, token))
+        let presented = head.presented().map_err(Refusal::BadToken)?;
+        Ok((head, presented))
+    }
+
+    /// What it shows of the caller.
+    fn presented(&self) -> Result<Presented, TokenError> {
+        let Self {
+            connection,
+            headers,
+            attributes,
+            ..
+        } = self;
+        let certificate = attributes.certificate.clone();
+        let token = match rules::token(headers, connection.token_header) {
+            // Only where there is none: a token that is shown counts, and must.
+            Err(TokenError::Missing) if connection.certificate_alone && certificate.is_some() => {
+                None
+            }
+            token => Some(token?),
+        };
+        let proof = headers
+            .one(PROOF_HEADER)
+            .map_err(|_| TokenError::ProofRepeated)?;
+        // Where the connection answers for any host, the host is the caller's word: a proof for another service would do.
+        let named = connection.route.names(&self.authority);
+        Ok(Presented {
+            token,
+            proof: proof.map(Into::into),
+            method: self.method.clone(),
+            target: named.then(|| format!("{}{}", self.authority, self.path)),
+            certificate,
+            again: false,
+        })
     }
 
     /// The content type, where there is one.
@@ -189,9 +235,13 @@ impl Head {
         &self.headers
     }
 
-    /// The caller's token, as it was when it was read first.
-    pub(super) fn token(&self) -> SecretString {
-        rules::token(&self.headers, self.connection.token_header).unwrap_or_default()
+    /// What it showed of the caller, who was accepted by it.
+    pub(super) fn presented_again(&self) -> Option<Presented> {
+        let presented = self.presented().ok()?;
+        Some(Presented {
+            again: true,
+            ..presented
+        })
     }
 
     /// The connection this request belongs to under other rules.
@@ -205,6 +255,12 @@ impl Head {
         self.headers.names().any(asks)
     }
 
+    /// Goes on under `connection` and what that lends now.
+    pub(super) fn stand_under(&mut self, connection: Arc<Connection>) {
+        self.lending = connection.lender.current();
+        self.connection = connection;
+    }
+
     /// The cluster that Envoy chose.
     pub(super) fn cluster(&self) -> &str {
         &self.attributes.cluster
@@ -213,8 +269,7 @@ impl Head {
     /// The fields that go upstream and may mean something there, in their order: all but those that only tell how the request
     /// travels, which differ with every try.
     pub(super) fn meaningful(&self) -> Vec<(&str, &[u8])> {
-        let lent = self.connection.credential.as_ref();
-        let lent = lent.map(|credential| credential.header.as_str());
+        let lent = self.lending.header();
         let travels = |name: &str| {
             TRAVELS.contains(&name)
                 || TRAVELS_PREFIXES
@@ -243,27 +298,28 @@ impl Head {
             .any(|pair| name_of(pair).eq_ignore_ascii_case("model"))
     }
 
-    /// The head as it goes upstream.
+    /// The head of a request to `model` as it goes upstream.
     ///
     /// # Errors
-    /// [`Refusal::RouteNotAllowed`] where there is a credential and Envoy's choice is none it may be lent to.
-    pub(super) fn mutation(&self) -> Result<Mutation, Refusal> {
+    /// [`Refusal::RouteNotAllowed`] where there is a credential and Envoy's choice is none it may be lent to,
+    /// [`Refusal::CredentialUnavailable`] where there should be one.
+    pub(super) fn mutation(&self, model: &str) -> Result<Mutation, Refusal> {
         let connection = &self.connection;
         let mut set = Vec::new();
-        if let Some(credential) = &connection.credential {
+        if let Some(choice) = self.lending.choice(model) {
             let Attributes { route, cluster, .. } = &self.attributes;
             if !connection.route.may_lend(route, cluster) {
                 return Err(Refusal::RouteNotAllowed);
             }
-            set.push((credential.header.clone(), credential.value.clone()));
+            let Some(lent) = &choice.lent else {
+                return Err(Refusal::CredentialUnavailable);
+            };
+            set.push((self.lending.header.clone(), lent.value.clone()));
         }
         if let Some(target) = self.clean_target() {
             set.push((":path".to_owned(), target.into()));
         }
-        let lent = connection
-            .credential
-            .as_ref()
-            .map(|credential| credential.header.as_str());
+        let lent = self.lending.header();
         let unwanted: Vec<&str> = CREDENTIAL_HEADERS
             .into_iter()
             .chain(DROPPED_HEADERS)
@@ -293,7 +349,7 @@ impl Head {
     pub(super) fn record(&self) -> record::Endpoint {
         let endpoint = self.connection.route.endpoint(&self.method, &self.path);
         let target = self.clean_target().unwrap_or_else(|| self.target());
-        let (target, _) = mask::mask(&self.connection.record_plan, &target);
+        let (target, _) = mask::mask(self.lending.guard.record_plan(), &target);
         record::Endpoint {
             connection: self.connection.name.clone(),
             authority: short(&self.authority).to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{filter::Filter, rules::Connection, sealing::Sealing};
+use super::{filter::Filter, lending::Guard, rules::Connection, sealing::Sealing};
 use crate::audit::{
     Durability, Transaction,
     record::{
@@ -25,6 +25,8 @@ pub(super) const RECORD_EACH: usize = 16 << 10;
 pub(super) struct Journal {
     session: String,
     connection: Option<Arc<Connection>>,
+    /// Hides what the connection lends; there from the moment the request is weighed.
+    guard: Option<Arc<Guard>>,
     identity: Identity,
     endpoint: Endpoint,
     parts: u32,
@@ -56,6 +58,7 @@ impl Journal {
         Self {
             session,
             connection: None,
+            guard: None,
             identity: Identity::default(),
             endpoint: Endpoint::default(),
             parts: 0,
@@ -88,6 +91,11 @@ impl Journal {
 
     pub(super) fn found(&mut self, connection: Arc<Connection>) {
         self.connection = Some(connection);
+    }
+
+    /// What hides the credentials of this exchange, from here to its end.
+    pub(super) fn guarded(&mut self, guard: Arc<Guard>) {
+        self.guard = Some(guard);
     }
 
     pub(super) fn known(&mut self, identity: Identity, endpoint: Endpoint) {
@@ -159,11 +167,13 @@ impl Journal {
 
     /// Seals the body as it was received, where the connection asks for that.
     fn seal_request(&mut self, request: &mut RequestRecord, original: Option<&[u8]>) {
-        let (Some(connection), Some(original)) = (&self.connection, original) else {
+        let (Some(connection), Some(guard), Some(original)) =
+            (&self.connection, &self.guard, original)
+        else {
             return;
         };
         let seed = self.seed.take();
-        self.sealing = Sealing::new(&self.session, seed.as_ref(), connection);
+        self.sealing = Sealing::new(&self.session, seed.as_ref(), connection, guard);
         request.sealed = self
             .sealing
             .as_mut()
@@ -352,8 +362,8 @@ impl Journal {
                 .map(|(entity, n, _)| (entity.to_string(), n))
                 .collect();
             // Words of the upstream's choosing, and so no safer than its text.
-            let shown = |word: String| match &self.connection {
-                Some(connection) => mask::mask(&connection.record_plan, &word).0,
+            let shown = |word: String| match &self.guard {
+                Some(guard) => mask::mask(guard.record_plan(), &word).0,
                 None => String::new(),
             };
             closed.model = shown(facts.model.unwrap_or_default());

@@ -8,9 +8,9 @@ use secrecy::SecretString;
 
 use super::{Headers, Rules};
 use crate::{
-    approval::{Approval, Asked, Claimed, Id, State},
+    approval::{Approval, Asked, Claimed, Id, State, Use},
     audit::{Durability, record::Entry, seal::Frame},
-    identity::{Principal, TokenError},
+    identity::{Certificate, Presented, Principal, TokenError},
 };
 
 /// What happened.
@@ -27,12 +27,14 @@ pub enum Input {
     ResponseBody(Bytes, bool),
     /// The answer ended in trailers.
     ResponseTrailers(Headers),
-    /// The token was checked.
+    /// It was checked who is calling.
     Authenticated(Result<Arc<Principal>, TokenError>),
     /// The approval is in the control log: this one, or that of the same request asked for before.
     Asked(Result<Arc<Approval>, NotAsked>),
     /// The approval was decided, or the time to wait for it is over.
     Held(Held),
+    /// This use of the caller's grant, by its number, is this exchange's; or it is not.
+    Used(Result<u32, NotUsed>),
     /// The approval is this exchange's to use, once; or it is not.
     Claimed(Result<Arc<Approval>, NotClaimed>),
     /// The records of an [`Output::Record`] are durable, or could not be made so (with a stable code).
@@ -89,6 +91,17 @@ impl Held {
     }
 }
 
+/// Why a grant could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotUsed {
+    /// It was used as often as it may be, or its time is over.
+    Over,
+    /// It was revoked.
+    Revoked,
+    /// The control log did not say.
+    Unavailable,
+}
+
 /// Why an approval could not be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotClaimed {
@@ -110,12 +123,14 @@ pub(super) struct Ticket {
 /// What should happen, in order.
 #[derive(Debug)]
 pub enum Output {
-    /// Check this token and answer with [`Input::Authenticated`].
-    Authenticate(SecretString),
+    /// Check who this shows to be calling and answer with [`Input::Authenticated`].
+    Authenticate(Box<Presented>),
     /// Ask for this approval and answer with [`Input::Asked`].
     Ask(Box<Asked>),
-    /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the token checked again.
-    Hold(Id, SecretString, Duration),
+    /// Wait for the approval, at most so long, and answer with [`Input::Held`]; where it is given, with the caller checked again.
+    Hold(Id, Box<Presented>, Duration),
+    /// Take this use of a grant and answer with [`Input::Used`].
+    Use(Use),
     /// Claim the approval and answer with [`Input::Claimed`].
     Claim(Claimed),
     /// Keep these sealed frames beside the log, then append these records, and answer with [`Input::Recorded`] once all are durable.
@@ -187,6 +202,8 @@ pub struct Attributes {
     pub cluster: String,
     /// `source.address`.
     pub source_address: String,
+    /// The certificate the caller's connection was authenticated by, of `connection.*`.
+    pub certificate: Option<Certificate>,
 }
 
 /// What an exchange came to, for metrics and the log. Holds names and numbers only.
@@ -255,6 +272,7 @@ impl fmt::Debug for Input {
                 .field(&result.as_ref().map(|approval| &approval.asked.id))
                 .finish(),
             Self::Held(held) => f.debug_tuple("Held").field(&held.name()).finish(),
+            Self::Used(result) => f.debug_tuple("Used").field(result).finish(),
             Self::Claimed(result) => f
                 .debug_tuple("Claimed")
                 .field(&result.as_ref().map(|approval| &approval.asked.id))

@@ -4,7 +4,8 @@
 //!  request   AwaitingHeaders -> AwaitingIdentity -> AwaitingBody ---------------------> AwaitingOpened -> Forwarded
 //!                    \_________________\_____________|   \_ AwaitingTicket             /
 //!                                                    |      AwaitingDecision          /
-//!                                                    |      AwaitingClaim ___________/
+//!                                                    |      AwaitingUse, of a grant  /
+//!                                                    |      AwaitingClaim __________/
 //!                                                    \__________\_ refused
 //!  response  AwaitingHeaders -> Expected -> Flowing -> (Draining) -> Ended
 //! ```
@@ -19,9 +20,11 @@
 mod approval;
 mod budget;
 mod filter;
+mod grant;
 mod head;
 mod headers;
 mod journal;
+mod lending;
 mod messages;
 mod prefer;
 mod refusal;
@@ -44,15 +47,17 @@ pub use self::{
     approval::of_record,
     budget::{Admission, Budget},
     headers::Headers,
+    lending::{Choice, Guard, Hidden, Lender, Lending, Lent},
     messages::{
-        Answer, Attributes, Held, Immediate, Input, Mutation, NotAsked, NotClaimed, Output, Summary,
+        Answer, Attributes, Held, Immediate, Input, Mutation, NotAsked, NotClaimed, NotUsed,
+        Output, Summary,
     },
     refusal::Refusal,
-    request::COPIES,
+    request::{COPIES, identity as identity_of_record},
     route::{HostPattern, Route, Territory},
     rules::{
-        Approvals, CREDENTIAL_HEADERS, Connection, Credential, Limits, Masking, Rules,
-        SESSION_HEADER, Unscanned,
+        Approvals, CREDENTIAL_HEADERS, Connection, Limits, Masking, Rules, SESSION_HEADER,
+        Unscanned,
     },
 };
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};
@@ -218,6 +223,7 @@ impl Exchange {
             Input::ResponseTrailers(trailers) => self.on_response_trailers(&trailers, out),
             Input::Asked(result) => self.on_asked(result, out),
             Input::Held(held) => self.on_held(held, out),
+            Input::Used(result) => self.on_used(result, out),
             Input::Claimed(result) => self.on_claimed(result, out),
             Input::Recorded(result) => self.on_recorded(result, out),
             Input::Tick => self.record_delivered(out),
@@ -267,7 +273,7 @@ impl Exchange {
     fn on_gone(&mut self, out: &mut Vec<Output>) {
         match (&self.step, &self.request) {
             (None, Request::AwaitingBody(..)) => self.refuse(Refusal::CallerGone, None, out),
-            (None, request) if request.awaits_approval() => {
+            (None, request) if request.awaits_control() => {
                 self.give_up(Refusal::CallerGone, out);
             }
             _ => self.cut("cut_short", "stream_ended", out),
@@ -279,7 +285,7 @@ impl Exchange {
         if self.step.is_some() || self.journal.is_open() {
             return self.end(Ending::Refuse(Refusal::ShuttingDown), out);
         }
-        if self.request.awaits_approval() {
+        if self.request.awaits_control() {
             return self.give_up(Refusal::ShuttingDown, out);
         }
         match self.response {

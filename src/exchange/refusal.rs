@@ -56,10 +56,18 @@ pub enum Refusal {
     PersonUnknown,
     /// The caller asks Envoy to send the request more than once.
     RetriesAsked,
+    /// The grant is for another connection, method or model: which of them.
+    OutsideGrant(&'static str),
+    /// The grant was used as often as it may be.
+    GrantUsedUp,
+    /// Whether the grant may be used cannot be known: the control log cannot be reached.
+    GrantsUnavailable,
     /// The control log cannot be reached.
     ApprovalsUnavailable(&'static str),
     /// Envoy chose a route or cluster that the connection's credential is not for.
     RouteNotAllowed,
+    /// The credential that the upstream needs cannot be had now.
+    CredentialUnavailable,
     /// The detectors a policy obliges to could not be put to work.
     Unmaskable,
     /// The record could not be made durable.
@@ -106,6 +114,8 @@ impl Refusal {
             | Self::ApprovalUsed
             | Self::ApprovalMismatch
             | Self::PersonUnknown
+            | Self::OutsideGrant(_)
+            | Self::GrantUsedUp
             | Self::MutableContent(_) => 403,
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
@@ -113,6 +123,8 @@ impl Refusal {
             Self::Overloaded
             | Self::AuditUnavailable(_)
             | Self::ApprovalsUnavailable(_)
+            | Self::GrantsUnavailable
+            | Self::CredentialUnavailable
             | Self::ShuttingDown => 503,
             Self::Unmaskable => 500,
             Self::TimedOut => 504,
@@ -154,8 +166,12 @@ impl Refusal {
             Self::MutableContent(_) => "mutable_content",
             Self::PersonUnknown => "person_unknown",
             Self::RetriesAsked => "retries_asked",
+            Self::OutsideGrant(_) => "grant_out_of_scope",
+            Self::GrantUsedUp => "grant_used_up",
+            Self::GrantsUnavailable => "grants_unavailable",
             Self::ApprovalsUnavailable(code) => code,
             Self::RouteNotAllowed => "route_not_allowed",
+            Self::CredentialUnavailable => "credential_unavailable",
             Self::Unmaskable => "masking_unavailable",
             Self::AuditUnavailable(code) => code,
             Self::ShuttingDown => "shutting_down",
@@ -229,11 +245,21 @@ impl Refusal {
             Self::RetriesAsked => {
                 "A request that needs an approval is sent once: remove the x-envoy headers that ask for retries.".into()
             }
+            Self::OutsideGrant(what) => {
+                format!("The grant is for another {what}; ask for one that covers this.")
+            }
+            Self::GrantUsedUp => "The grant is used up; ask for another.".into(),
+            Self::GrantsUnavailable => {
+                "Whether the grant may be used cannot be checked now, so the request does not go on; try again shortly.".into()
+            }
             Self::ApprovalsUnavailable(_) => {
                 "Approvals cannot be asked for or checked now, so the request does not go on; try again shortly.".into()
             }
             Self::RouteNotAllowed => {
                 "The route taken is not one this connection may lend its credential to.".into()
+            }
+            Self::CredentialUnavailable => {
+                "The gateway has no credential for this model now, so the request does not go on; try again shortly.".into()
             }
             Self::Unmaskable => {
                 "The masking this request needs cannot be done, so it is not forwarded.".into()
@@ -277,10 +303,14 @@ impl Refusal {
             | Self::Overloaded
             | Self::AuditUnavailable(_)
             | Self::ApprovalsUnavailable(_)
+            | Self::GrantsUnavailable
+            | Self::CredentialUnavailable
             | Self::ShuttingDown => Some(1),
             Self::ApprovalRequired => Some(10),
             Self::TooManyApprovals => Some(60),
-            Self::BadToken(TokenError::IssuerUnavailable) => Some(5),
+            Self::BadToken(TokenError::IssuerUnavailable | TokenError::GrantsUnavailable) => {
+                Some(5)
+            }
             _ => None,
         }
     }

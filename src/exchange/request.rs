@@ -8,6 +8,7 @@ use super::{
     Answer, Attributes, Exchange, Mutation, Output, PIECE, Refusal, Step,
     approval::{Claiming, Waiting},
     budget::{Full, Place},
+    grant::{self, Then, Using},
     head::{Head, Target},
     headers::Headers,
     response::Response,
@@ -33,6 +34,7 @@ pub(super) enum Request {
     AwaitingBody(Box<Caller>, Body),
     AwaitingTicket(Box<Waiting>),
     AwaitingDecision(Box<Waiting>),
+    AwaitingUse(Box<Using>),
     AwaitingClaim(Box<Claiming>),
     AwaitingOpened(Box<Forward>),
     /// Refused, told or about to be.
@@ -115,6 +117,11 @@ impl Forward {
             place,
         }
     }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        self.parts.memory()
+    }
 }
 
 impl Parts {
@@ -140,6 +147,11 @@ impl Read {
         self.request.body.len()
     }
 
+    /// Notes which use of the caller's grant it takes.
+    pub(super) fn used(&mut self, number: u32) {
+        self.decision.grant_use = number;
+    }
+
     /// With the approval that it goes by, or that it is refused for want of.
     pub(super) fn under(mut self: Box<Self>, approval: record::Approval) -> Box<Self> {
         self.decision.approval = Some(approval);
@@ -148,11 +160,14 @@ impl Read {
 }
 
 impl Request {
-    /// Whether an approval is being asked for, waited for or claimed.
-    pub(super) fn awaits_approval(&self) -> bool {
+    /// Whether the control log is being asked, or a decision waited for.
+    pub(super) fn awaits_control(&self) -> bool {
         matches!(
             self,
-            Self::AwaitingTicket(_) | Self::AwaitingDecision(_) | Self::AwaitingClaim(_)
+            Self::AwaitingTicket(_)
+                | Self::AwaitingDecision(_)
+                | Self::AwaitingUse(_)
+                | Self::AwaitingClaim(_)
         )
     }
 
@@ -161,8 +176,9 @@ impl Request {
         match self {
             Self::AwaitingIdentity(_, body) | Self::AwaitingBody(_, body) => body.bytes.len(),
             Self::AwaitingTicket(waiting) | Self::AwaitingDecision(waiting) => waiting.memory(),
+            Self::AwaitingUse(using) => using.memory(),
             Self::AwaitingClaim(claiming) => claiming.memory(),
-            Self::AwaitingOpened(forward) => forward.parts.memory(),
+            Self::AwaitingOpened(forward) => forward.memory(),
             Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
         }
     }
@@ -183,13 +199,13 @@ impl Exchange {
             .find(&headers)
             .and_then(|(target, connection)| Head::of(target, connection, headers, attributes));
         match read {
-            Ok((head, token)) => {
+            Ok((head, presented)) => {
                 let body = Body {
                     whole: end,
                     ..Body::default()
                 };
                 self.request = Request::AwaitingIdentity(Box::new(head), body);
-                out.push(Output::Authenticate(token));
+                out.push(Output::Authenticate(Box::new(presented)));
             }
             Err(refusal) => self.refuse(refusal, None, out),
         }
@@ -252,6 +268,7 @@ impl Exchange {
             .endpoint(&head.method, &head.path)
             .copied()
             .ok_or(Refusal::EndpointNotAllowed)?;
+        grant::covers_endpoint(&principal, &head, &endpoint)?;
         if head.query_names_model() {
             let reason = "the model belongs in the body, not in the query".to_owned();
             return Err(Refusal::Shape(ShapeError {
@@ -375,15 +392,15 @@ impl Exchange {
     }
 
     /// The whole request is here: what does policy say?
-    fn decide(&mut self, caller: Caller, mut received: Bytes, out: &mut Vec<Output>) {
-        let weighed = match self.weigh(&caller, &mut received) {
+    fn decide(&mut self, mut caller: Caller, mut received: Bytes, out: &mut Vec<Output>) {
+        let weighed = match self.weigh(&mut caller, &mut received) {
             Ok(weighed) => weighed,
             Err((refusal, read)) => return self.refuse(refusal, read, out),
         };
         match weighed.leave {
             Leave::Permit(permit) => {
                 let forward = Forward::new(permit, weighed.parts, caller.place);
-                self.open(forward, weighed.read, out);
+                self.take_use(&caller.principal, Then::Open(forward), weighed.read, out);
             }
             Leave::Pending(_) => self.ask(caller, received, weighed, out),
         }
@@ -392,7 +409,7 @@ impl Exchange {
     /// What policy says of the request, and what would go upstream. Where it may have to be approved, `received` stays.
     pub(super) fn weigh(
         &mut self,
-        caller: &Caller,
+        caller: &mut Caller,
         received: &mut Bytes,
     ) -> Result<Weighed, Refused> {
         let Caller {
@@ -403,6 +420,9 @@ impl Exchange {
         } = caller;
         let endpoint = *endpoint;
         let connection = head.connection.clone();
+        // What may be lent now, and not when the request's head came or when somebody was asked about it.
+        head.stand_under(connection.clone());
+        self.journal.guarded(head.lending.guard.clone());
         let length = received.len();
         let may_hold = connection.chain.most_owed().is_some();
         let copies = COPIES + usize::from(connection.seals()) + usize::from(may_hold);
@@ -419,7 +439,7 @@ impl Exchange {
         body.select(&connection.fields);
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
-        let findings = count(&connection, &texts);
+        let findings = count(head, &texts);
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
         let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
@@ -432,7 +452,7 @@ impl Exchange {
             connection: &connection.name,
             dialect: connection.dialect.name(),
             risk,
-            time: Some(self.rules.time_at(self.now)),
+            time: Some(self.rules.local_time(self.now)),
         });
         self.summary.faults.clone_from(&verdict.faults);
         let mut read = Box::new(Read {
@@ -442,9 +462,12 @@ impl Exchange {
                 faults: verdict.faults,
                 ..Default::default()
             },
-            request: shown(&connection, &*body, &findings, clean, length),
+            request: shown(head, &*body, &findings, clean, length),
             original,
         });
+        if !grant::covers_model(principal, &call.model) {
+            return Err((Refusal::OutsideGrant("model"), Some(read)));
+        }
         let (leave, mut references) = match verdict.outcome {
             Outcome::Deny(denial) => return Err((Refusal::Denied(denial), Some(read))),
             _ if unscannable.is_some() => {
@@ -566,10 +589,10 @@ fn prepare(
     clean: bool,
 ) -> Result<Parts, Refusal> {
     let connection = &head.connection;
-    let mutation = head.mutation()?;
+    let mutation = head.mutation(body.model())?;
     let masked = Masked::of(connection, &obligations.mask_request, body, secrets, clean);
     let masked = masked.map_err(|_| Refusal::Unmaskable)?;
-    let response = Response::expected(connection, endpoint, obligations, secrets)
+    let response = Response::expected(head, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
     Ok(Parts {
         head: mutation,
@@ -647,17 +670,21 @@ fn masked_text(
 
 /// The request as the record may show it: whatever is done to the traffic, everything a detector knows is masked here.
 fn shown(
-    connection: &Connection,
+    head: &Head,
     body: &dyn RequestBody,
     findings: &BTreeMap<Entity, u64>,
     clean: bool,
     length: usize,
 ) -> record::RequestRecord {
-    let plan = &connection.record_plan;
+    let (connection, guard) = (&head.connection, &head.lending.guard);
+    let plan = guard.record_plan();
     let text = if connection.record_text {
-        // What is left to look for in a clean one is the lent secret.
-        let lent = connection.credential.as_ref().map(|lent| &lent.plan);
-        let texts = if clean { lent } else { Some(plan) };
+        // What is left to look for in a clean one are the connection's credentials.
+        let texts = if clean {
+            guard.plan.as_ref()
+        } else {
+            Some(plan)
+        };
         let shown = body.rewrite(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
@@ -684,7 +711,8 @@ fn shown(
     }
 }
 
-fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
+fn count(head: &Head, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
+    let connection = &head.connection;
     let mut counts = BTreeMap::new();
     let mut found = |entity: Entity, n| *counts.entry(entity).or_default() += n;
     for text in texts {
@@ -694,7 +722,7 @@ fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
             let findings = connection.everything.find(text.text);
             findings.into_iter().for_each(|one| found(one.entity, 1));
         } else {
-            let plan = &connection.record_plan;
+            let plan = head.lending.guard.record_plan();
             let (_, counts) = mask::mask_under(plan, text.label, text.text);
             let known = connection.everything.entities();
             let counts = counts.into_iter();
@@ -706,7 +734,9 @@ fn count(connection: &Connection, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
     counts
 }
 
-pub(super) fn identity(principal: &Principal) -> record::Identity {
+/// A caller, as records have them.
+#[must_use]
+pub fn identity(principal: &Principal) -> record::Identity {
     record::Identity {
         issuer: principal.issuer.clone(),
         subject: principal.subject.clone(),
@@ -714,6 +744,12 @@ pub(super) fn identity(principal: &Principal) -> record::Identity {
         claims: principal.claims.clone(),
         auth_method: principal.auth_method.name().to_owned(),
         token_hash: hex::encode(principal.token_hash),
+        grant: principal.grant.as_deref().map(|grant| record::GrantHeld {
+            id: grant.id.clone(),
+            max_uses: grant.scope.max_uses.unwrap_or(0),
+            approval: grant.approval.clone().unwrap_or_default(),
+            obtained_with: grant.obtained_with.clone(),
+        }),
     }
 }
 

@@ -6,14 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use secrecy::ExposeSecret;
 
 use super::{
     Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, Step,
     filter::{Filter, Record, Released, Treatment},
-    head::OUR_PREFIXES,
+    head::{Head, OUR_PREFIXES},
     headers::Headers,
     journal::RECORD_EACH,
+    lending::Guard,
     request::Request,
     rules::{Connection, Secrets},
 };
@@ -43,6 +43,7 @@ pub(super) enum Response {
 /// What to do with the answer once it comes.
 pub(super) struct Expected {
     connection: Arc<Connection>,
+    guard: Arc<Guard>,
     endpoint: Endpoint,
     filter: Filter,
 }
@@ -80,32 +81,34 @@ enum End {
 }
 
 impl Response {
-    /// How the answer to a request to `endpoint` will be treated.
+    /// How the answer to a request with this head to `endpoint` will be treated.
     ///
     /// # Errors
     /// [`DetectorError`] where the detectors obliged to do not compile together.
     pub(super) fn expected(
-        connection: &Arc<Connection>,
+        head: &Head,
         endpoint: Endpoint,
         obliged: &Obligations,
         secrets: &Secrets,
     ) -> Result<Self, DetectorError> {
-        let traffic = connection.response_plan(&obliged.mask_response, secrets)?;
+        let (connection, guard) = (&head.connection, &head.lending.guard);
+        let traffic = connection.response_plan(&obliged.mask_response, secrets, guard)?;
         // Where the traffic already hides all that records may not show, one pass does for both.
         let record = match connection.record_text {
             false => Record::Nothing,
             true if obliges_to_all(connection, &obliged.mask_response) => Record::AsItLeaves,
-            true => Record::Masked(connection.record_plan.clone()),
+            true => Record::Masked(guard.record_plan().clone()),
         };
         let filter = Filter::new(Treatment {
             traffic,
-            lent: connection.credential.as_ref().map(|lent| lent.plan.clone()),
+            lent: guard.plan.clone(),
             operators: obliged.mask_response.clone(),
             vault: secrets.vault.clone(),
             record,
         });
         Ok(Self::Expected(Box::new(Expected {
             connection: connection.clone(),
+            guard: guard.clone(),
             endpoint,
             filter,
         })))
@@ -217,7 +220,7 @@ impl Exchange {
             (None, Request::AwaitingIdentity(..) | Request::AwaitingBody(..)) => {
                 self.refuse(Refusal::TimedOut, None, out);
             }
-            (None, request) if request.awaits_approval() => self.give_up(Refusal::TimedOut, out),
+            (None, request) if request.awaits_control() => self.give_up(Refusal::TimedOut, out),
             // A refusal is being recorded: it is told when that is done.
             (Some(_), _) => {}
             (None, _) => self.protocol_error(out),
@@ -233,7 +236,7 @@ impl Exchange {
         match expected.reader(headers, self.answered, end) {
             Ok(reader) => Ok(Flow {
                 reader,
-                head: Some(self.answer_head(&expected.connection, headers)),
+                head: Some(self.answer_head(&expected.guard, headers)),
                 filter: expected.filter,
                 withheld: VecDeque::new(),
                 terminal: Piece::default(),
@@ -244,15 +247,8 @@ impl Exchange {
     }
 
     /// The answer's head as it leaves: marked as seen by us, without what is ours alone to say, and without any field
-    /// that repeats the lent secret.
-    fn answer_head(&self, connection: &Connection, headers: &Headers) -> Mutation {
-        let secret = connection
-            .credential
-            .as_ref()
-            .map(|credential| credential.secret.expose_secret().as_bytes());
-        let tells = |value: &[u8]| {
-            secret.is_some_and(|secret| value.windows(secret.len()).any(|window| window == secret))
-        };
+    /// that repeats a credential of the connection.
+    fn answer_head(&self, guard: &Guard, headers: &Headers) -> Mutation {
         let set = self.marks();
         let ours = |name: &str| {
             OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -260,7 +256,7 @@ impl Exchange {
         };
         let remove = headers
             .iter()
-            .filter(|(name, value)| tells(value) || ours(name))
+            .filter(|(name, value)| guard.finds(value) || ours(name))
             .map(|(name, _)| name.to_owned())
             .collect();
         Mutation { set, remove }

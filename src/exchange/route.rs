@@ -111,6 +111,17 @@ impl Route {
         hosts.iter().any(host) && lies_below(path, path_prefix).is_some()
     }
 
+    /// Whether the configuration names `authority`, rather than that any host would do.
+    #[must_use]
+    pub fn names(&self, authority: &str) -> bool {
+        let Some((host, port)) = split_authority(authority) else {
+            return false;
+        };
+        let names =
+            |pattern: &HostPattern| pattern.name != Name::Any && pattern.matches(&host, port);
+        self.territory.hosts.iter().any(names)
+    }
+
     /// The endpoint called by `method` on `path` (without query), where this connection allows it.
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &str) -> Option<&Endpoint> {

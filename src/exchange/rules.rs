@@ -3,18 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
-use secrecy::SecretString;
 
 use super::{
     budget::{Admission, Budget},
     headers::Headers,
+    lending::{Guard, Lender},
     route::Route,
 };
 use crate::{
     audit::{Durability, seal::AuditorKey},
     detect::{Catalog, DetectorError, Entity, Scanner},
     dialect::{Dialect, Selection},
-    identity::{self, Principal, TokenError},
+    identity::{self, Principal, Scheme, Token, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
     policy::{Chain, LocalTime, Risk},
 };
@@ -82,10 +82,12 @@ pub struct Connection {
     pub route: Route,
     /// The header the caller's token is read from.
     pub token_header: &'static str,
+    /// Whether a certificate alone may say who calls, where no token came.
+    pub certificate_alone: bool,
     /// The wire format.
     pub dialect: &'static dyn Dialect,
-    /// What is lent to the upstream; `None` lends nothing.
-    pub credential: Option<Credential>,
+    /// What is lent to the upstream, and to which model.
+    pub lender: Arc<dyn Lender>,
     /// Who may do what.
     pub chain: Chain,
     /// Whether records show the masked text.
@@ -104,8 +106,6 @@ pub struct Connection {
     pub catalog: Arc<Catalog>,
     /// Finds everything any detector knows: what policy is told of, and what records never show.
     pub everything: Arc<Scanner>,
-    /// Masks what records may not show.
-    pub record_plan: Arc<Plan>,
     /// What keyed operators work with; `None` where no policy uses one.
     pub masking: Option<Arc<Masking>>,
 }
@@ -138,26 +138,9 @@ pub(super) struct Secrets {
     pub(super) vault: Option<Arc<Vault>>,
 }
 
-/// An upstream credential.
-#[derive(Debug)]
-pub struct Credential {
-    /// Where it comes from, by name: `file:…`, `env:…`.
-    pub source: String,
-    /// The header it is lent in, lower case.
-    pub header: String,
-    /// The whole header value, secret included.
-    pub value: SecretString,
-    /// The bare secret: looked for in the answer's head.
-    pub secret: SecretString,
-    /// Every detector and one for the secret: masks it wherever an answer repeats it.
-    pub catalog: Catalog,
-    /// Looks for the secret and nothing else: masks it in words of the protocol.
-    pub plan: Arc<Plan>,
-}
-
 impl Rules {
     /// The time of day at `now`, as conditions see it.
-    pub(super) fn time_at(&self, now: Timestamp) -> LocalTime {
+    pub(crate) fn local_time(&self, now: Timestamp) -> LocalTime {
         self.time_zone.to_datetime(now).into()
     }
 
@@ -219,7 +202,7 @@ impl Connection {
         self.plan(&self.catalog, obligations, secrets).map(Some)
     }
 
-    /// A plan for an answer under `obligations`: the lent secret is masked in it whatever they say.
+    /// A plan for an answer under `obligations`: what `guard` guards is masked in it whatever they say.
     ///
     /// # Errors
     /// [`DetectorError`] where the detectors do not compile together.
@@ -227,13 +210,12 @@ impl Connection {
         &self,
         obligations: &BTreeMap<Entity, Operator>,
         secrets: &Secrets,
+        guard: &Guard,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
-        match &self.credential {
-            Some(credential) => self
-                .plan(&credential.catalog, obligations, secrets)
-                .map(Some),
-            None => self.request_plan(obligations, secrets),
+        if guard.plan.is_none() {
+            return self.request_plan(obligations, secrets);
         }
+        self.plan(&guard.catalog, obligations, secrets).map(Some)
     }
 
     fn plan(
@@ -256,17 +238,17 @@ impl Connection {
     }
 }
 
-/// The token a request carries in `header`, without its scheme.
+/// The token a request carries in `header`.
 ///
 /// # Errors
 /// [`TokenError`] where there is none, or several, or something else.
-pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, TokenError> {
+pub(super) fn token(headers: &Headers, header: &str) -> Result<Token, TokenError> {
     let mut values = headers
         .iter()
         .filter(|(name, _)| *name == header)
         .map(|(_, value)| value);
     if header == "authorization" {
-        return identity::from_authorization(values).map(SecretString::from);
+        return identity::from_authorization(values);
     }
     let value = values.next().ok_or(TokenError::Missing)?;
     if values.next().is_some() {
@@ -278,6 +260,9 @@ pub(super) fn token(headers: &Headers, header: &str) -> Result<SecretString, Tok
     if text.is_empty() {
         Err(TokenError::Missing)
     } else {
-        Ok(text.into())
+        Ok(Token {
+            scheme: Scheme::Bare,
+            text: text.into(),
+        })
     }
 }

@@ -19,7 +19,10 @@ use envoy_types::pb::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::exchange::{Answer, Attributes, Headers, Immediate, Input, Mutation};
+use crate::{
+    exchange::{Answer, Attributes, Headers, Immediate, Input, Mutation},
+    identity::Certificate,
+};
 
 /// The namespace of our dynamic metadata, as Envoy's guards name it.
 const NAMESPACE: &str = "countersign";
@@ -108,7 +111,33 @@ fn read_attributes(attributes: &Struct) -> Attributes {
         route: text("xds.route_name"),
         cluster: text("xds.cluster_name"),
         source_address: text("source.address"),
+        certificate: read_certificate(attributes),
     }
+}
+
+/// The caller's certificate, where Envoy says that there is one and which. What it does not say is not guessed, and headers
+/// are not asked: anybody can send those.
+fn read_certificate(attributes: &Struct) -> Option<Certificate> {
+    let value = |name: &str| attributes.fields.get(name)?.kind.as_ref();
+    let text = |name: &str| match value(name) {
+        Some(Kind::StringValue(text)) => text.clone(),
+        _ => String::new(),
+    };
+    if !matches!(value("connection.mtls"), Some(Kind::BoolValue(true))) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    hex::decode_to_slice(
+        text("connection.sha256_peer_certificate_digest"),
+        &mut digest,
+    )
+    .ok()?;
+    Some(Certificate {
+        digest,
+        uri: text("connection.uri_san_peer_certificate"),
+        dns: text("connection.dns_san_peer_certificate"),
+        subject: text("connection.subject_peer_certificate"),
+    })
 }
 
 /// The message that tells Envoy `answer`.

@@ -156,16 +156,19 @@ impl<B: Backing> Driver<B> {
     async fn carry_out(&mut self, teller: &Teller, drain: &CancellationToken) -> Option<End> {
         for output in std::mem::take(&mut self.outputs) {
             match output {
-                Output::Authenticate(token) => {
-                    let checked = self.backing.authenticate(token);
+                Output::Authenticate(presented) => {
+                    let checked = self.backing.authenticate(*presented);
                     self.waiting = Some(checked.map(Input::Authenticated).boxed());
                 }
                 Output::Ask(asked) => {
                     self.waiting = Some(self.backing.ask(asked).map(Input::Asked).boxed());
                 }
-                Output::Hold(approval, token, patience) => {
-                    let held = self.backing.hold(approval, token, patience);
+                Output::Hold(approval, presented, patience) => {
+                    let held = self.backing.hold(approval, *presented, patience);
                     self.waiting = Some(held.map(Input::Held).boxed());
+                }
+                Output::Use(wanted) => {
+                    self.waiting = Some(self.backing.take_use(wanted).map(Input::Used).boxed());
                 }
                 Output::Claim(claimed) => {
                     self.waiting = Some(self.backing.claim(claimed).map(Input::Claimed).boxed());

@@ -16,19 +16,18 @@ use envoy_types::pb::envoy::service::ext_proc::v3::{
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    approval::{Approval, Asked, Claimed, Id},
+    approval::{Approval, Asked, Claimed, Id, Use},
     audit::{
         Durability,
         record::Entry,
         seal::{Frame, Seed},
     },
-    exchange::{Held, NotAsked, NotClaimed, Rules, Summary},
-    identity::{Principal, TokenError},
+    exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
+    identity::{Presented, Principal, TokenError},
 };
 
 /// What the service leans on. The application gives it; tests give their own.
@@ -41,22 +40,24 @@ pub trait Backing: Send + Sync + 'static {
     fn seed(&self) -> Option<Seed>;
     /// Time since some fixed point; never goes back.
     fn monotonic(&self) -> Duration;
-    /// Checks a token.
+    /// Checks who is calling.
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
     /// The instant by the wall clock.
     fn now(&self) -> Timestamp;
     /// Asks for an approval, or joins the one that the same request has asked for.
     fn ask(&self, asked: Box<Asked>) -> BoxFuture<'static, Result<Arc<Approval>, NotAsked>>;
-    /// Waits for a decision on an approval, at most so long; where it is yes, the token is checked again.
+    /// Waits for a decision on an approval, at most so long; where it is yes, the caller is checked again.
     fn hold(
         &self,
         approval: Id,
-        token: SecretString,
+        presented: Presented,
         patience: Duration,
     ) -> BoxFuture<'static, Held>;
+    /// Takes a use of a grant, before what it is for is forwarded; which one it is.
+    fn take_use(&self, wanted: Use) -> BoxFuture<'static, Result<u32, NotUsed>>;
     /// Claims an approval, before what it is for is forwarded.
     fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>>;
     /// Makes sealed frames durable, then records, in order; a stable code where that failed.

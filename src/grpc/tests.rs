@@ -145,10 +145,10 @@ impl Backing for Fake {
 
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
         use secrecy::ExposeSecret;
-        let principal = principal(token.expose_secret());
+        let principal = principal(presented.token.unwrap().text.expose_secret());
         if self.authenticates {
             futures::future::ready(principal).boxed()
         } else {
@@ -164,7 +164,11 @@ impl Backing for Fake {
         futures::future::pending().boxed()
     }
 
-    fn hold(&self, _: Id, _: SecretString, _: Duration) -> BoxFuture<'static, Held> {
+    fn hold(&self, _: Id, _: Presented, _: Duration) -> BoxFuture<'static, Held> {
+        futures::future::pending().boxed()
+    }
+
+    fn take_use(&self, _: Use) -> BoxFuture<'static, Result<u32, NotUsed>> {
         futures::future::pending().boxed()
     }
 

@@ -13,6 +13,9 @@ pub struct Access {
     pub admin: BTreeSet<String>,
     /// Issuers whose groups count here; all where it is empty.
     pub issuers: BTreeSet<String>,
+    /// Host, port where there is one, and path under which callers reach us: what their proofs of possession must be for.
+    /// `None` where that is not known: then no proof counts.
+    pub address: Option<String>,
 }
 
 /// The roles of one caller.

@@ -9,7 +9,7 @@ use axum::{
         FromRequestParts, Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     Backing,
-    access::Roles,
+    access::{Access, Roles},
     list::{self, Filter},
     refused::Refused,
     wire::{Decide, Full, List, MAX_REASON, Shown, Status, listed},
@@ -27,7 +27,7 @@ use crate::{
     approval::{
         Approval, Approver, Cannot, Decided, Fate, Id, Ignored, Party, State as Stands, Stop, judge,
     },
-    identity,
+    identity::{self, Presented, TokenError},
 };
 
 /// The largest body that is read, in bytes.
@@ -52,10 +52,13 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, backing: &Shared) -> Result<Self, Refused> {
-        let headers = parts.headers.get_all(header::AUTHORIZATION);
-        let token = identity::from_authorization(headers.iter().map(|value| value.as_bytes()))?;
-        let principal = backing.authenticate(SecretString::from(token)).await?;
         let access = backing.access();
+        let presented = presented(parts, &access)?;
+        let principal = backing.authenticate(presented).await?;
+        if principal.grant.is_some() {
+            // It is for calls of models; what its holder may do here they may do with their own token.
+            return Err(TokenError::WrongType.into());
+        }
         // Groups of an issuer that is not heard here are none.
         let groups = match access.hears(&principal.issuer) {
             true => principal.groups.clone(),
@@ -72,10 +75,41 @@ impl FromRequestParts<Shared> for Caller {
     }
 }
 
+/// What a request shows of whoever sends it. Certificates do not count here: nothing but headers would tell of them.
+fn presented(parts: &Parts, access: &Access) -> Result<Presented, TokenError> {
+    let tokens = parts.headers.get_all(header::AUTHORIZATION).iter();
+    let token = identity::from_authorization(tokens.map(HeaderValue::as_bytes))?;
+    let mut proofs = parts.headers.get_all("dpop").iter();
+    let proof = proofs.next().map(HeaderValue::to_str).transpose();
+    let proof = proof.map_err(|_| TokenError::ProofRepeated)?;
+    if proofs.next().is_some() {
+        return Err(TokenError::ProofRepeated);
+    }
+    let address = access.address.as_ref();
+    Ok(Presented {
+        token: Some(token),
+        proof: proof.map(SecretString::from),
+        method: parts.method.to_string(),
+        target: address.map(|address| format!("{address}{}", parts.uri.path())),
+        certificate: None,
+        again: false,
+    })
+}
+
 impl Caller {
     /// Whether they may see every approval.
     pub(super) fn reads(&self) -> bool {
         self.roles.read()
+    }
+
+    /// Whether they may cancel and revoke.
+    pub(super) fn is_admin(&self) -> bool {
+        self.roles.admin
+    }
+
+    /// The account.
+    pub(super) fn into_party(self) -> Party {
+        self.party
     }
 
     /// Whether it is this very account that asked. Stricter than [`Party::is_same_as`], which keeps people *from* something: what
@@ -100,7 +134,7 @@ impl Caller {
 }
 
 type Answer<T> = Result<Json<T>, Refused>;
-type AskedId = Result<Path<String>, PathRejection>;
+pub(super) type AskedId = Result<Path<String>, PathRejection>;
 
 pub(super) async fn approvals(
     State(backing): State<Shared>,
@@ -249,6 +283,8 @@ async fn known(backing: &Shared, id: AskedId) -> Result<Arc<Approval>, Refused> 
 fn status(fate: Fate, now: Timestamp) -> Answer<Status> {
     match fate {
         Fate::Counts(approval) | Fate::Joins(approval) => Ok(Json(Status::of(&approval, now))),
+        // Nobody asks for these here.
+        Fate::Used(_) | Fate::Revoked(_) => Err(Refused::not_found()),
         Fate::Ignored(ignored) => Err(ignored.into()),
     }
 }

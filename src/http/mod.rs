@@ -1,12 +1,14 @@
-//! Our own HTTP endpoints: health, readiness and metrics, and the API by which people decide on approvals.
+//! Our own HTTP endpoints: health, readiness and metrics, the API by which people decide on approvals, and the token endpoint.
 //!
 //! Promises: nothing of a request is told to anybody without a role but its own caller, and to them only where it stands; who sees
 //! an approval is on record before they see it; every refusal has the same shape and a stable code. Never: takes a credential
-//! from anywhere but one `Authorization` header, reads more than 16 KiB of a body, lets an answer be cached.
+//! from anywhere but one `Authorization` header or the form of a token request, reads more than 16 KiB of a body (512 KiB of a form),
+//! lets an answer be cached.
 
 pub mod access;
 mod api;
 pub mod list;
+pub mod oauth;
 mod openapi;
 mod refused;
 #[cfg(test)]
@@ -33,11 +35,13 @@ pub use self::openapi::document;
 use self::{
     access::Access,
     list::{Filter, Page},
+    oauth::{Active, Granted, Issuing},
     refused::Refused,
 };
 use crate::{
     approval::{Approval, Decided, Fate, Freshness, Id, Party, Stop},
-    identity::{Principal, TokenError},
+    grant::{OAuthError, TokenRequest},
+    identity::{Presented, Principal, TokenError},
 };
 
 /// Something cannot be known, decided or put on record now: a stable code.
@@ -60,10 +64,10 @@ pub trait Backing: Probe {
     fn access(&self) -> Arc<Access>;
     /// How fresh a proof of identity must be of who decides.
     fn freshness(&self) -> Freshness;
-    /// Who holds `token`.
+    /// Who shows `presented`.
     fn authenticate(
         &self,
-        token: SecretString,
+        presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>>;
     /// Some approvals: [`Filter::page`] over all there are.
     fn list(&self, filter: Filter) -> BoxFuture<'static, Result<Page, Unavailable>>;
@@ -80,6 +84,25 @@ pub trait Backing: Probe {
         by: Party,
         code: &'static str,
     ) -> BoxFuture<'static, Result<(), Unavailable>>;
+    /// The grants that are made here; `None` where none are.
+    fn issuing(&self) -> Option<Issuing>;
+    /// Where callers reach us; empty where that is not known.
+    fn public_url(&self) -> String;
+    /// Makes a grant, once it is on record, bound to the key of `proof` (RFC 9449) where there is one.
+    fn grant(
+        &self,
+        asked: TokenRequest,
+        proof: Option<SecretString>,
+    ) -> BoxFuture<'static, Result<Granted, OAuthError>>;
+    /// The grant that `token` is, if it counts now.
+    fn introspect(
+        &self,
+        token: SecretString,
+    ) -> BoxFuture<'static, Result<Option<Active>, Unavailable>>;
+    /// Revokes the grant that `token` is, if it is one.
+    fn revoke(&self, token: SecretString) -> BoxFuture<'static, Result<(), Unavailable>>;
+    /// Revokes the grant of this id, whatever it is for.
+    fn revoke_id(&self, id: Id, by: Party) -> BoxFuture<'static, Result<(), Unavailable>>;
     /// Puts on record that `by` is about to see all of `approval`.
     fn seen(
         &self,
@@ -108,6 +131,7 @@ fn router(backing: Arc<dyn Backing>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .merge(openapi::router())
+        .merge(oauth::router())
         .fallback(|| async { Refused::not_found() })
         .method_not_allowed_fallback(|| async {
             let message = "the method is none of those in `Allow`";

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     api::{self, Caller, Shared},
-    list,
+    list, oauth,
     refused::Refused,
-    wire::{Decide, Failure, List, Shown, Status},
+    wire::{Decide, Failure, List, Revocation, Shown, Status},
 };
 
 /// One operation.
@@ -88,6 +88,17 @@ fn operations() -> Vec<Operation> {
             body: Some(schema::<Decide>),
             answer: schema::<Status>,
             refusals: &[400, 401, 403, 404, 408, 409, 413, 415, 503],
+        },
+        Operation {
+            path: "/api/v1/grants/{id}",
+            method: "delete",
+            id: "revoke_grant",
+            summary: "Revokes a grant by its id, whoever holds it. For administrators.",
+            handler: delete(oauth::revoke_by_id),
+            query: None,
+            body: None,
+            answer: schema::<Revocation>,
+            refusals: &[400, 401, 403, 404, 503],
         },
         Operation {
             path: "/api/v1/openapi.json",

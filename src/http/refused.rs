@@ -111,6 +111,8 @@ impl From<Ignored> for Refused {
             | Ignored::NotApproved
             | Ignored::TooManyPending
             | Ignored::Full
+            | Ignored::UsedUp
+            | Ignored::Revoked
             | Ignored::Impossible => "conflict",
         };
         Self::new(StatusCode::CONFLICT, code, ignored.to_string())

@@ -27,6 +27,16 @@ impl From<&Party> for Account {
     }
 }
 
+/// That a grant counts no more.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Revocation {
+    /// The grant.
+    pub id: String,
+    /// Always true.
+    pub revoked: bool,
+}
+
 /// One approval of a list.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]

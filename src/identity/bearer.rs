@@ -1,6 +1,6 @@
-//! The token in an `Authorization` header (RFC 6750, section 2.1).
+//! The token in an `Authorization` header (RFC 6750, 2.1; RFC 9449, 7.1).
 
-use super::TokenError;
+use super::{Scheme, Token, TokenError};
 
 /// The one token in the request's `Authorization` headers.
 ///
@@ -8,21 +8,23 @@ use super::TokenError;
 ///
 /// # Errors
 /// [`TokenError::Missing`] without a header, [`TokenError::Repeated`] with several (or several joined by a comma),
-/// [`TokenError::NotBearer`] with anything but `Bearer` and one token.
+/// [`TokenError::NotBearer`] with anything but `Bearer` or `DPoP` and one token.
 pub fn from_authorization<'h>(
     headers: impl IntoIterator<Item = &'h [u8]>,
-) -> Result<&'h str, TokenError> {
+) -> Result<Token, TokenError> {
     let mut headers = headers.into_iter();
     let header = headers.next().ok_or(TokenError::Missing)?;
     if headers.next().is_some() {
         return Err(TokenError::Repeated);
     }
-    let (scheme, token) = header
-        .split_at_checked(b"bearer ".len())
-        .ok_or(TokenError::NotBearer)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer ") {
-        return Err(TokenError::NotBearer);
-    }
+    let space = header.iter().position(|b| *b == b' ');
+    let (scheme, token) = header.split_at(space.ok_or(TokenError::NotBearer)?);
+    let scheme = match scheme {
+        bearer if bearer.eq_ignore_ascii_case(b"bearer") => Scheme::Bearer,
+        dpop if dpop.eq_ignore_ascii_case(b"dpop") => Scheme::Dpop,
+        _ => return Err(TokenError::NotBearer),
+    };
+    let token = token.strip_prefix(b" ").unwrap_or_default();
     if token.contains(&b',') {
         return Err(TokenError::Repeated);
     }
@@ -34,20 +36,32 @@ pub fn from_authorization<'h>(
     {
         return Err(TokenError::NotBearer);
     }
-    Ok(text)
+    Ok(Token {
+        scheme,
+        text: text.into(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
-    type Case = (&'static [&'static [u8]], Result<&'static str, TokenError>);
+    type Case = (
+        &'static [&'static [u8]],
+        Result<(Scheme, &'static str), TokenError>,
+    );
 
     #[test]
-    fn exactly_one_bearer_token_is_read() {
-        let cases: [Case; 14] = [
-            (&[b"Bearer a.b.c"], Ok("a.b.c")),
-            (&[b"bEARER a.b.c"], Ok("a.b.c")),
+    fn exactly_one_token_is_read_and_how_it_is_carried() {
+        let cases: [Case; 18] = [
+            (&[b"Bearer a.b.c"], Ok((Scheme::Bearer, "a.b.c"))),
+            (&[b"bEARER a.b.c"], Ok((Scheme::Bearer, "a.b.c"))),
+            (&[b"DPoP a.b.c"], Ok((Scheme::Dpop, "a.b.c"))),
+            (&[b"dpop a.b.c"], Ok((Scheme::Dpop, "a.b.c"))),
+            (&[b"DPoP a, Bearer b"], Err(TokenError::Repeated)),
+            (&[b"DPoP"], Err(TokenError::NotBearer)),
             (&[], Err(TokenError::Missing)),
             (&[b"Bearer a", b"Bearer a"], Err(TokenError::Repeated)),
             (&[b"Bearer a", b"Basic b"], Err(TokenError::Repeated)),
@@ -62,11 +76,10 @@ mod tests {
             (&[b""], Err(TokenError::NotBearer)),
         ];
         for (headers, expected) in cases {
-            assert_eq!(
-                from_authorization(headers.iter().copied()),
-                expected,
-                "{headers:?}"
-            );
+            let read = from_authorization(headers.iter().copied());
+            let read = read.as_ref().map_err(|error| *error);
+            let read = read.map(|token| (token.scheme, token.text.expose_secret()));
+            assert_eq!(read, expected, "{headers:?}");
         }
     }
 }

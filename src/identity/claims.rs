@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use super::{IssuerRules, TokenError, json, jws::Typ, person};
 
 /// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
-const MAX_GROUPS: usize = 512;
+pub(super) const MAX_GROUPS: usize = 512;
 /// Longest name of a group, in bytes.
-const MAX_GROUP_BYTES: usize = 256;
+pub(super) const MAX_GROUP_BYTES: usize = 256;
 /// Longest subject, in bytes (OIDC Core, section 2: 255 ASCII characters).
 pub(super) const MAX_SUBJECT_BYTES: usize = 255;
 /// Claims that only ID tokens are given.
@@ -122,7 +122,7 @@ impl Claims {
     fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
         // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
         let kind = self.0.get("typ").and_then(Value::as_str);
-        let other = typ == Typ::Other
+        let other = matches!(typ, Typ::Other | Typ::Grant)
             || matches!(kind, Some("Refresh" | "Offline" | "Logout"))
             // A logout token (OIDC Back-Channel Logout 2.4) or another security event (RFC 8417).
             || self.0.contains_key("events");

@@ -6,14 +6,17 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TokenError {
     /// No token came with the request.
-    #[error("no bearer token was sent")]
+    #[error("no token was sent")]
     Missing,
     /// More than one token came with the request; which of them counts would be a guess.
     #[error("more than one token was sent")]
     Repeated,
-    /// The `Authorization` header is not `Bearer` followed by one token.
-    #[error("the authorization header is not a bearer token")]
+    /// The `Authorization` header is not `Bearer` or `DPoP` followed by one token.
+    #[error("the authorization header is neither a bearer nor a DPoP token")]
     NotBearer,
+    /// More than one DPoP proof came with the request (RFC 9449, 4.3, check 1), or one that is not readable text.
+    #[error("more than one DPoP proof was sent, or one that is not readable")]
+    ProofRepeated,
     /// Longer than [`MAX_TOKEN_BYTES`](super::MAX_TOKEN_BYTES).
     #[error("the token is larger than 16 KiB")]
     TooLarge,
@@ -124,6 +127,15 @@ pub enum TokenError {
     /// of 1 to 256 bytes without control characters.
     #[error("the actor of the token is not valid")]
     ActorInvalid,
+    /// A grant of ours says what this program does not know: a newer replica made it.
+    #[error("the grant cannot be read here: a newer replica made it")]
+    GrantUnreadable,
+    /// The grant was revoked (RFC 7009).
+    #[error("the grant was revoked")]
+    GrantRevoked,
+    /// Whether the grant was revoked cannot be known: the control log cannot be reached.
+    #[error("grants cannot be checked now; try again")]
+    GrantsUnavailable,
     /// A claim that names a person holds neither a string of 1 to 256 bytes without control characters, nor a whole number,
     /// nor a list of at most 16 of these.
     #[error("the person that the token names is not valid")]
@@ -141,10 +153,11 @@ pub struct Challenge {
 
 impl TokenError {
     /// Every variant, for tables and for documentation.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: &[Self] = &[
         Self::Missing,
         Self::Repeated,
         Self::NotBearer,
+        Self::ProofRepeated,
         Self::TooLarge,
         Self::NotJws,
         Self::NotBase64Url,
@@ -182,6 +195,9 @@ impl TokenError {
         Self::GroupsElsewhere,
         Self::ActorInvalid,
         Self::PersonInvalid,
+        Self::GrantUnreadable,
+        Self::GrantRevoked,
+        Self::GrantsUnavailable,
     ];
 
     /// The stable machine-readable code.
@@ -191,6 +207,7 @@ impl TokenError {
             Self::Missing => "token_missing",
             Self::Repeated => "token_repeated",
             Self::NotBearer => "token_not_bearer",
+            Self::ProofRepeated => "proof_repeated",
             Self::TooLarge => "token_too_large",
             Self::NotJws => "token_not_jws",
             Self::NotBase64Url => "token_not_base64url",
@@ -228,6 +245,9 @@ impl TokenError {
             Self::GroupsElsewhere => "groups_elsewhere",
             Self::ActorInvalid => "actor_invalid",
             Self::PersonInvalid => "person_invalid",
+            Self::GrantUnreadable => "grant_unreadable",
+            Self::GrantRevoked => "grant_revoked",
+            Self::GrantsUnavailable => "grants_unavailable",
         }
     }
 
@@ -240,11 +260,11 @@ impl TokenError {
                 status: 401,
                 error: None,
             },
-            Self::Repeated | Self::NotBearer => Challenge {
+            Self::Repeated | Self::NotBearer | Self::ProofRepeated => Challenge {
                 status: 400,
                 error: Some("invalid_request"),
             },
-            Self::IssuerUnavailable => Challenge {
+            Self::IssuerUnavailable | Self::GrantsUnavailable => Challenge {
                 status: 503,
                 error: None,
             },

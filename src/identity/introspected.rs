@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    AuthMethod, IssuerRules, Principal, TokenError, claims::Claims, json, jws::Typ, principal,
+    AuthMethod, IssuerRules, Principal, TokenError, caller, claims::Claims, json, jws::Typ,
 };
 
 /// What was answered is no introspection response: not a JSON object of distinct members at most 16 deep, or without a boolean
@@ -61,7 +61,7 @@ impl Introspected {
         }
         self.claims.check_bearer()?;
         let accepted = self.claims.accept(Typ::AccessToken, rules, now)?;
-        Ok(principal(
+        Ok(caller(
             accepted,
             rules,
             token,

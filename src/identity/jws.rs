@@ -16,6 +16,8 @@ pub(super) enum Typ {
     AccessToken,
     /// `JWT`, or nothing.
     Jwt,
+    /// A grant of our own.
+    Grant,
     /// Anything else.
     Other,
 }
@@ -124,6 +126,7 @@ fn media_type(typ: &str) -> Typ {
     match typ.strip_prefix("application/").unwrap_or(&typ) {
         "at+jwt" => Typ::AccessToken,
         "jwt" => Typ::Jwt,
+        super::GRANT_TYP => Typ::Grant,
         _ => Typ::Other,
     }
 }

@@ -4,7 +4,10 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use jsonwebtoken::DecodingKey;
+#[cfg(feature = "saml")]
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -23,6 +26,7 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 pub struct KeySet {
     keys: Vec<Key>,
     skipped: Vec<Skipped>,
+    valid_until: Option<Timestamp>,
 }
 
 #[derive(Clone)]
@@ -129,6 +133,12 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// The instant from which the set counts for nothing, where its source names one: SAML metadata does, a JWKS never.
+    #[must_use]
+    pub fn valid_until(&self) -> Option<Timestamp> {
+        self.valid_until
+    }
+
     /// The keys that are not used.
     #[must_use]
     pub fn skipped(&self) -> &[Skipped] {
@@ -145,6 +155,33 @@ impl KeySet {
                 .iter()
                 .any(|new| new.fingerprint == old.fingerprint)
         })
+    }
+
+    /// This set, good until that instant.
+    #[cfg(feature = "saml")]
+    pub(super) fn until(self, valid_until: Option<Timestamp>) -> Self {
+        Self {
+            valid_until,
+            ..self
+        }
+    }
+
+    /// Whether one of the keys that fit `algorithm` made `signature` over `message`. For what names no key: a `KeyInfo` is
+    /// not believed, and metadata gives its keys no names.
+    #[cfg(feature = "saml")]
+    pub(super) fn any_verifies(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+        signature: &Vec<u8>,
+    ) -> bool {
+        self.keys
+            .iter()
+            .filter(|key| key.fits(algorithm))
+            .any(|key| {
+                (DEFAULT_PROVIDER.verifier_factory)(&algorithm.library(), &key.verifying)
+                    .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+            })
     }
 
     /// The key a token with this `kid` and algorithm must be signed with.

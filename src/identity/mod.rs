@@ -20,14 +20,21 @@
 mod bearer;
 mod claims;
 mod error;
+mod grant;
 mod introspected;
 mod json;
 mod jws;
 mod keyset;
 mod person;
+mod presented;
 mod rules;
+#[cfg(feature = "saml")]
+pub mod saml;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -35,10 +42,12 @@ use sha2::{Digest, Sha256};
 pub use self::{
     bearer::from_authorization,
     error::{Challenge, TokenError},
+    grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     introspected::{Introspected, NotAnIntrospection},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
+    presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
@@ -49,15 +58,21 @@ pub enum AuthMethod {
     OidcJwt,
     /// An opaque access token that its issuer was asked about (RFC 7662).
     OidcIntrospection,
+    /// A grant of our own, which says how its holder authenticated when it was made.
+    Grant,
+    /// A SAML 2.0 assertion (RFC 7522).
+    Saml,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`, `oidc_introspection`.
+    /// The name in records: `oidc_jwt`, `oidc_introspection`, `grant`, `saml`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
             Self::OidcIntrospection => "oidc_introspection",
+            Self::Grant => "grant",
+            Self::Saml => "saml",
         }
     }
 }
@@ -89,6 +104,8 @@ pub struct Principal {
     /// Whether the issuer's tokens name the human (`person_claim`, `owner_claim`) and this one does not: whoever chooses what a token
     /// tells must not choose to be nobody, so such a caller neither decides nor asks for decisions.
     pub person_missing: bool,
+    /// What a grant narrows the caller to, where they authenticated with one.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -131,12 +148,12 @@ impl Unverified<'_> {
         }
         self.jws.verify(&rules.algorithms, keys)?;
         let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
-        Ok(principal(accepted, rules, self.token, AuthMethod::OidcJwt))
+        Ok(caller(accepted, rules, self.token, AuthMethod::OidcJwt))
     }
 }
 
 /// The caller whom `token` proves, by claims that passed.
-fn principal(
+fn caller(
     accepted: claims::Accepted,
     rules: &IssuerRules,
     token: &str,
@@ -154,6 +171,7 @@ fn principal(
         issued_at: accepted.issued_at,
         also: accepted.also,
         person_missing: accepted.person_missing,
+        grant: None,
     }
 }
 

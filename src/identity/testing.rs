@@ -1,6 +1,10 @@
 //! An issuer for tests: keys, a JWKS, and tokens right or wrong in any way.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -13,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Algorithm, IssuerRules, KeySet};
+use super::{Algorithm, AuthMethod, IssuerRules, KeySet, Principal};
 
 pub(crate) mod corpus;
 
@@ -48,6 +52,13 @@ pub(crate) static RSA: LazyLock<Signer> = LazyLock::new(|| {
         "rsa-1",
         Algorithm::Rs256,
         include_bytes!("../../tests/data/jwt/rsa.pk8"),
+    )
+});
+pub(crate) static RSA_OTHER: LazyLock<Signer> = LazyLock::new(|| {
+    rsa(
+        "rsa-1",
+        Algorithm::Rs256,
+        include_bytes!("../../tests/data/jwt/rsa-other.pk8"),
     )
 });
 pub(crate) static PSS: LazyLock<Signer> = LazyLock::new(|| {
@@ -107,6 +118,15 @@ impl Signer {
         };
         jwk["kid"] = self.kid.into();
         jwk
+    }
+
+    /// The public key in the form that its kind has outside of JOSE.
+    pub(crate) fn public_der(&self) -> Vec<u8> {
+        match &self.key {
+            Private::Rsa(key) => key.public_key().as_ref().to_vec(),
+            Private::Ec(key) => key.public_key().as_ref().to_vec(),
+            Private::Ed(key) => key.public_key().as_ref().to_vec(),
+        }
     }
 
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -190,5 +210,23 @@ pub(crate) fn rules() -> IssuerRules {
         owner_claim: None,
         clock_skew: Duration::from_secs(30),
         allow_id_tokens: false,
+    }
+}
+
+/// A caller of whom nothing is known but a name: tests say what differs and take the rest with `..principal()`.
+pub(crate) fn principal() -> Principal {
+    Principal {
+        issuer: "https://idp.example".to_owned(),
+        subject: "alice".to_owned(),
+        groups: Vec::new(),
+        claims: BTreeMap::new(),
+        auth_method: AuthMethod::OidcJwt,
+        token_hash: [0; 32],
+        expires_at: Timestamp::UNIX_EPOCH,
+        authenticated_at: None,
+        issued_at: None,
+        also: BTreeSet::new(),
+        person_missing: false,
+        grant: None,
     }
 }

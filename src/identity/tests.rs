@@ -39,6 +39,7 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
                 issued_at: Some(Timestamp::from_second(NOW - 10).unwrap()),
                 also: BTreeSet::new(),
                 person_missing: false,
+                grant: None,
             },
             "{}",
             signer.algorithm

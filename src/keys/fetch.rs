@@ -1,14 +1,23 @@
 //! One fetch from an issuer: of its keys by discovery, from a URL, from a file, and of what else its discovery document names.
 //! Bounded in bytes, hops and hosts.
 
-use std::{error::Error as _, io, path::PathBuf, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
+use reqwest::{Client, redirect};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use url::{Host, Url};
 
+#[cfg(feature = "saml")]
+use super::jwks::Place;
 use super::jwks::{KeySource, SourceError};
+#[cfg(feature = "saml")]
+use crate::identity::saml::{self, MAX_METADATA_BYTES, MetadataError};
 use crate::identity::{KeySet, KeySetError, MAX_JWKS_BYTES};
 
 /// The largest discovery document that is read.
@@ -39,6 +48,9 @@ pub(super) enum FetchError {
     Endpoint(#[source] SourceError),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[cfg(feature = "saml")]
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     #[error("the key file cannot be read: {0}")]
     File(#[from] io::Error),
 }
@@ -74,17 +86,9 @@ pub(super) fn client() -> Result<Client, SourceError> {
             attempt.follow()
         }
     });
-    build(Client::builder().redirect(same_origin))
-}
-
-/// A client that carries secrets: it goes where it is told and nowhere else.
-pub(super) fn client_without_redirects() -> Result<Client, SourceError> {
-    build(Client::builder().redirect(redirect::Policy::none()))
-}
-
-fn build(client: ClientBuilder) -> Result<Client, SourceError> {
-    client
+    Client::builder()
         .no_proxy()
+        .redirect(same_origin)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -101,6 +105,12 @@ pub(super) enum Source {
     },
     Url(Url),
     File(PathBuf),
+    #[cfg(feature = "saml")]
+    Metadata {
+        entity_id: String,
+        at: Box<Source>,
+        signed_by: Option<PathBuf>,
+    },
 }
 
 impl Source {
@@ -117,6 +127,32 @@ impl Source {
                 Ok(Self::Url(url))
             }
             KeySource::File(path) => Ok(Self::File(path.clone())),
+            #[cfg(feature = "saml")]
+            KeySource::Metadata { at, signed_by } => {
+                let at = match at {
+                    Place::Url(url) => {
+                        let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
+                        check(&url, false)?;
+                        Self::Url(url)
+                    }
+                    Place::File(path) => Self::File(path.clone()),
+                };
+                Ok(Self::Metadata {
+                    entity_id: issuer.to_owned(),
+                    at: Box::new(at),
+                    signed_by: signed_by.clone(),
+                })
+            }
+        }
+    }
+
+    /// Whether reading it costs nobody else anything.
+    pub(super) fn is_file(&self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Discovery { .. } | Self::Url(_) => false,
+            #[cfg(feature = "saml")]
+            Self::Metadata { at, .. } => at.is_file(),
         }
     }
 
@@ -132,14 +168,13 @@ impl Source {
                 get(client, keys, MAX_JWKS_BYTES).await?
             }
             Self::Url(url) => get(client, url.clone(), MAX_JWKS_BYTES).await?,
-            Self::File(path) => {
-                let mut document = Vec::new();
-                let file = tokio::fs::File::open(path).await?;
-                file.take(MAX_JWKS_BYTES as u64 + 1)
-                    .read_to_end(&mut document)
-                    .await?;
-                document
-            }
+            Self::File(path) => read(path, MAX_JWKS_BYTES).await?,
+            #[cfg(feature = "saml")]
+            Self::Metadata {
+                entity_id,
+                at,
+                signed_by,
+            } => return metadata(client, entity_id, at, signed_by.as_deref()).await,
         };
         Ok(KeySet::parse(&document)?)
     }
@@ -182,6 +217,39 @@ pub(super) async fn introspection_endpoint(
         .map_err(FetchError::Endpoint)
 }
 
+/// The keys in the metadata of `entity_id`, signed by a certificate of the file `signed_by` where there is one.
+#[cfg(feature = "saml")]
+async fn metadata(
+    client: &Client,
+    entity_id: &str,
+    at: &Source,
+    signed_by: Option<&Path>,
+) -> Result<KeySet, FetchError> {
+    let document = match at {
+        Source::Url(url) => get(client, url.clone(), MAX_METADATA_BYTES).await?,
+        Source::File(path) => read(path, MAX_METADATA_BYTES).await?,
+        // Not what `Source::new` makes.
+        Source::Discovery { .. } | Source::Metadata { .. } => return Err(FetchError::NotDiscovery),
+    };
+    let pinned = match signed_by {
+        None => None,
+        Some(path) => {
+            let pem = read(path, MAX_METADATA_BYTES).await?;
+            Some(saml::certificates(&String::from_utf8_lossy(&pem))?)
+        }
+    };
+    Ok(saml::metadata(&document, entity_id, pinned.as_ref())?)
+}
+
+/// At most one byte more than `limit` of a file: what is too long is so to whoever reads it.
+async fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut document = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    let mut file = file.take(limit as u64 + 1);
+    file.read_to_end(&mut document).await?;
+    Ok(document)
+}
+
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
@@ -217,7 +285,7 @@ fn named(uri: &str, asked: &Url, insecure: bool) -> Result<Url, SourceError> {
 }
 
 /// TLS, or plaintext to this machine, or plaintext that the operator asked for in so many words.
-fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
+pub(super) fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(SourceError::Credentials);
     }
@@ -235,13 +303,13 @@ fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
     }
 }
 
-async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
-    body(client.get(url).header("accept", "application/json"), limit).await
-}
-
 /// The body of a 200 answer, at most `limit` bytes of it in memory.
-pub(super) async fn body(question: RequestBuilder, limit: usize) -> Result<Vec<u8>, FetchError> {
-    let mut answer = question.send().await?;
+async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut answer = client
+        .get(url)
+        .header("accept", "application/json, application/samlmetadata+xml")
+        .send()
+        .await?;
     if answer.status() != 200 {
         return Err(FetchError::Status(answer.status().as_u16()));
     }

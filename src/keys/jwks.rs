@@ -57,6 +57,24 @@ pub enum KeySource {
     },
     /// In a file, read again every [`Timing::file_every`].
     File(PathBuf),
+    /// In the SAML metadata of the issuer, which is an entity there.
+    #[cfg(feature = "saml")]
+    Metadata {
+        /// Where the metadata is.
+        at: Place,
+        /// A file of certificates (PEM) of which one must have signed it, where being there is not enough. Read again with it.
+        signed_by: Option<PathBuf>,
+    },
+}
+
+/// Where a document is.
+#[cfg(feature = "saml")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At a URL: `https`, or `http` on loopback.
+    Url(String),
+    /// In a file.
+    File(PathBuf),
 }
 
 /// Why a source of keys cannot be used at all: a fault of the configuration.
@@ -288,9 +306,9 @@ impl Shared {
     }
 
     fn every(&self) -> Duration {
-        match self.source {
-            Source::File(_) => self.timing.file_every,
-            Source::Discovery { .. } | Source::Url(_) => self.timing.refresh_every,
+        match self.source.is_file() {
+            true => self.timing.file_every,
+            false => self.timing.refresh_every,
         }
     }
 
@@ -330,7 +348,9 @@ impl Shared {
         let (kept, same, epoch) = match &old {
             Some(old) => {
                 let kept = old.keys.is_kept_by(&keys);
-                (kept, kept && keys.is_kept_by(&old.keys), old.epoch)
+                let as_long = old.keys.valid_until() == keys.valid_until();
+                let same = kept && as_long && keys.is_kept_by(&old.keys);
+                (kept, same, old.epoch)
             }
             None => (true, false, 0),
         };

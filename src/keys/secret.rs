@@ -1,19 +1,16 @@
-//! Secrets lent to upstreams, read from a file or the environment.
+//! Secrets in a file or the environment.
 //!
 //! Promises: what is read can stand in a header as it is; a secret is in memory that is wiped when let go, and neither
-//! [`Debug`] nor an error shows any of it. Never: keeps a bad new value in place of a good old one.
-//! Can miss: a file changed and changed back between two calls of [`Secret::reload`]; copies that the operating system
-//! keeps of the process's environment.
+//! [`Debug`] nor an error shows any of it.
+//! Can miss: copies that the operating system keeps of the process's environment.
 
 use std::{
     fs::File,
     io::{self, Read as _},
     path::PathBuf,
-    sync::Arc,
 };
 
-use arc_swap::ArcSwap;
-use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
+use secrecy::{SecretString, zeroize::Zeroizing};
 
 /// The largest secret that is read: 64 KiB.
 pub const MAX_SECRET_BYTES: usize = 64 * 1024;
@@ -81,18 +78,21 @@ impl SecretSource {
             .strip_suffix(b"\r\n")
             .or_else(|| raw.strip_suffix(b"\n"))
             .unwrap_or(&raw);
-        let (Some(first), Some(last)) = (value.first(), value.last()) else {
+        if value.is_empty() {
             return Err(SecretError::Empty(self.clone()));
-        };
-        // RFC 9110, 5.5, without obs-text: spaces inside are fine, at the ends they would be trimmed by the receiver.
-        if *first == b' ' || *last == b' ' || !value.iter().all(|byte| matches!(byte, b' '..=b'~'))
-        {
-            return Err(SecretError::NotHeaderSafe(self.clone()));
         }
-        let text =
-            std::str::from_utf8(value).map_err(|_| SecretError::NotHeaderSafe(self.clone()))?;
-        Ok(SecretString::from(text))
+        header_safe(value).ok_or_else(|| SecretError::NotHeaderSafe(self.clone()))
     }
+}
+
+/// `value` where it can stand in a header as it is, and is not empty.
+pub(super) fn header_safe(value: &[u8]) -> Option<SecretString> {
+    // RFC 9110, 5.5, without obs-text: spaces inside are fine, at the ends they would be trimmed by the receiver.
+    let ends = [value.first()?, value.last()?];
+    if ends.contains(&&b' ') || !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return None;
+    }
+    Some(SecretString::from(std::str::from_utf8(value).ok()?))
 }
 
 fn read_file(path: &PathBuf) -> Result<Zeroizing<Vec<u8>>, SecretError> {
@@ -122,59 +122,10 @@ fn read_env(name: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     Ok(Zeroizing::new(value.into_encoded_bytes()))
 }
 
-/// A secret that follows its source.
-pub struct Secret {
-    source: SecretSource,
-    value: ArcSwap<SecretString>,
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secret")
-            .field("source", &self.source)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Secret {
-    /// Reads the secret for the first time.
-    ///
-    /// # Errors
-    /// [`SecretError`] as for [`SecretSource::read`].
-    pub fn load(source: SecretSource) -> Result<Self, SecretError> {
-        let value = ArcSwap::from_pointee(source.read()?);
-        Ok(Self { source, value })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn source(&self) -> &SecretSource {
-        &self.source
-    }
-
-    /// The value as last read.
-    #[must_use]
-    pub fn current(&self) -> Arc<SecretString> {
-        self.value.load_full()
-    }
-
-    /// Reads the source again and says whether the value changed. Call it on a timer: contents are compared, because file
-    /// times and inotify both miss the ways secrets are swapped in. Blocks for as long as the disk does.
-    ///
-    /// # Errors
-    /// [`SecretError`] as for [`SecretSource::read`]; the old value stays.
-    pub fn reload(&self) -> Result<bool, SecretError> {
-        let fresh = self.source.read()?;
-        if fresh.expose_secret() == self.value.load().expose_secret() {
-            return Ok(false);
-        }
-        self.value.store(Arc::new(fresh));
-        Ok(true)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     fn file(contents: &[u8]) -> (tempfile::TempDir, SecretSource) {
@@ -239,30 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_picked_up_and_a_broken_one_leaves_the_old_value() {
-        let (_dir, source) = file(b"first\n");
-        let SecretSource::File(path) = source.clone() else {
-            unreachable!()
-        };
-        let secret = Secret::load(source).unwrap();
-        assert!(!secret.reload().unwrap());
-        std::fs::write(&path, "second\n").unwrap();
-        assert!(secret.reload().unwrap());
-        assert_eq!(secret.current().expose_secret(), "second");
-        std::fs::write(&path, "").unwrap();
-        assert!(secret.reload().is_err());
-        std::fs::remove_file(&path).unwrap();
-        assert!(secret.reload().is_err());
-        assert_eq!(secret.current().expose_secret(), "second");
-    }
-
-    #[test]
     fn nothing_printed_shows_the_value() {
         let (_dir, source) = file(b"sk-canary-\x01");
         let error = source.read().unwrap_err();
         let (_dir, source) = file(b"sk-canary-2");
-        let secret = Secret::load(source).unwrap();
-        let printed = format!("{error} {error:?} {secret:?} {:?}", secret.current());
+        let printed = format!("{error} {error:?} {:?}", source.read().unwrap());
         assert!(!printed.contains("canary"), "{printed}");
     }
 }

@@ -31,7 +31,7 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
         custom("LINE", r"(?m)^#\w{1,6}$", &[]),
     ])
     .unwrap()
-    .with_credential(CREDENTIAL)
+    .with_credentials([CREDENTIAL])
     .unwrap()
 });
 

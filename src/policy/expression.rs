@@ -22,6 +22,7 @@ use super::{
     types::{self, Checker},
     vocabulary::{self, Vocabulary},
 };
+use crate::identity::Principal;
 
 /// Longest expression, in characters.
 pub const MAX_CHARS: usize = 4096;
@@ -130,8 +131,8 @@ impl Expression {
         self.constant
     }
 
-    /// A claim that the condition needs, without which it cannot be evaluated and so denies; `None` where it asks
-    /// `has(principal.claims.x)` first. Found by trying a caller without claims, so another claim may hide behind it.
+    /// What of the caller the condition needs, without which it cannot be evaluated and so denies: a claim, or the grant; `None` where it
+    /// asks `has(principal.claims.x)` first. Found by trying a caller without either, so another may hide behind it.
     #[must_use]
     pub fn unguarded(&self) -> Option<&str> {
         self.unguarded.as_deref()
@@ -143,6 +144,33 @@ impl Expression {
 
     pub(super) fn variables(&self) -> &BTreeSet<&'static str> {
         &self.variables
+    }
+
+    /// A variable other than those of a caller by themselves, `principal` and `time`, that the condition asks for.
+    #[must_use]
+    pub fn asks_for_a_call(&self) -> Option<&'static str> {
+        let of_the_caller = |name: &&'static str| matches!(*name, "principal" | "time");
+        let mut others = self.variables.iter().filter(|name| !of_the_caller(name));
+        others.next().copied()
+    }
+
+    /// Whether the condition, which asks for no call, holds for `principal` at `time`.
+    ///
+    /// # Errors
+    /// Where it cannot be evaluated; worded for the log, with nothing of the caller's.
+    pub fn holds_for(&self, principal: &Principal, time: LocalTime) -> Result<bool, String> {
+        let mut context = context(&Arc::new(self.patterns.clone()));
+        let request = Request {
+            principal,
+            call: &Call::default(),
+            findings: &BTreeMap::new(),
+            connection: "",
+            dialect: "",
+            risk: 0,
+            time: Some(time),
+        };
+        vocabulary::bind(&mut context, &request, &self.variables);
+        self.holds(&context)
     }
 
     /// Whether the condition holds. The error is worded for the log and carries nothing of the caller's.
@@ -179,7 +207,14 @@ impl Expression {
             vocabulary::bind(&mut context, &request, &self.variables);
             match Value::resolve(&self.tree, &context) {
                 Err(ExecutionError::NoSuchKey(claim)) => {
-                    vocabulary.claims.get(claim.as_str()).cloned()
+                    let claim = claim.as_str();
+                    match claim == "grant" {
+                        true => Some("principal.grant".to_owned()),
+                        false => vocabulary
+                            .claims
+                            .get(claim)
+                            .map(|claim| format!("principal.claims.{claim}")),
+                    }
                 }
                 _ => None,
             }

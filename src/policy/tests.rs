@@ -12,7 +12,7 @@ mod approvals;
 mod risk;
 
 use super::*;
-use crate::identity::{AuthMethod, Principal};
+use crate::identity::{Principal, testing};
 
 fn vocabulary() -> Vocabulary {
     Vocabulary {
@@ -61,19 +61,6 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let principal = Principal {
-            issuer: "https://idp.example".to_owned(),
-            subject: "alice".to_owned(),
-            groups: Vec::new(),
-            claims: BTreeMap::new(),
-            auth_method: AuthMethod::OidcJwt,
-            token_hash: [0; 32],
-            expires_at: jiff::Timestamp::UNIX_EPOCH,
-            authenticated_at: None,
-            issued_at: None,
-            also: BTreeSet::new(),
-            person_missing: false,
-        };
         let call = Call {
             method: "POST".to_owned(),
             authority: "gateway.example".to_owned(),
@@ -85,7 +72,7 @@ impl Case {
             body_bytes: 120,
         };
         Self {
-            principal,
+            principal: testing::principal(),
             call,
             findings: BTreeMap::new(),
             risk: 0,
@@ -827,18 +814,27 @@ fn a_condition_that_does_not_depend_on_the_request_is_known() {
 #[test]
 fn a_claim_that_is_needed_but_not_asked_for_is_known() {
     for (when, expected) in [
-        ("principal.claims.clearance > 2", Some("clearance")),
+        (
+            "principal.claims.clearance > 2",
+            Some("principal.claims.clearance"),
+        ),
         (
             "request.stream && principal.claims.clearance > 2",
-            Some("clearance"),
+            Some("principal.claims.clearance"),
         ),
         (
             "has(principal.claims.clearance) && principal.claims.clearance > 2",
             None,
         ),
+        ("principal.grant.max_uses > 2", Some("principal.grant")),
+        ("has(principal.grant) && principal.grant.approved", None),
         ("request.stream", None),
     ] {
-        assert_eq!(compile(when).unwrap().unguarded(), expected, "{when}");
+        assert_eq!(
+            compile(when).unwrap().unguarded().map(str::to_owned),
+            expected.map(str::to_owned),
+            "{when}"
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use cel::{
 use super::{Call, Request};
 use crate::{
     detect::Entity,
-    identity::{AuthMethod, Principal},
+    identity::{AuthMethod, Grant, Principal},
 };
 
 /// The names that depend on the configuration rather than on the language: entities and allow-listed claims.
@@ -52,6 +52,8 @@ pub(super) enum Record {
     Request,
     Connection,
     Time,
+    /// `principal.grant`: there only where the caller came with one.
+    Grant,
 }
 
 /// The variables an expression starts from.
@@ -84,12 +86,13 @@ impl Record {
             Record::Request => "request",
             Record::Connection => "connection",
             Record::Time => "time",
+            Record::Grant => "principal.grant",
         }
     }
 
     pub(super) fn fields(self) -> &'static [&'static str] {
         match self {
-            Record::Principal => &["issuer", "subject", "groups", "claims"],
+            Record::Principal => &["issuer", "subject", "groups", "claims", "grant"],
             Record::Request => &[
                 "method",
                 "authority",
@@ -102,6 +105,7 @@ impl Record {
             ],
             Record::Connection => &["name", "dialect"],
             Record::Time => &["hour", "minute", "weekday"],
+            Record::Grant => &["id", "max_uses", "approved"],
         }
     }
 
@@ -109,6 +113,9 @@ impl Record {
         Some(match (self, name) {
             (Record::Principal, "groups") => Type::List(Box::new(Type::String)),
             (Record::Principal, "claims") => Type::Claims,
+            (Record::Principal, "grant") => Type::Record(Record::Grant),
+            (Record::Grant, "max_uses") => Type::Int,
+            (Record::Grant, "approved") => Type::Bool,
             (Record::Request, "stream" | "tools") => Type::Bool,
             (Record::Request, "body_bytes") => Type::Int,
             (Record::Time, "hour" | "minute" | "weekday") => Type::Int,
@@ -178,7 +185,7 @@ fn value(variable: &str, request: &Request<'_>) -> Option<Value> {
 fn principal(principal: &Principal) -> Value {
     let groups: Vec<_> = principal.groups.iter().map(text).collect();
     let claims = principal.claims.iter();
-    map([
+    let known = [
         ("issuer", text(&principal.issuer)),
         ("subject", text(&principal.subject)),
         ("groups", Value::List(groups.into())),
@@ -186,6 +193,22 @@ fn principal(principal: &Principal) -> Value {
             "claims",
             map(claims.map(|(name, value)| (name.as_str(), json(value)))),
         ),
+    ];
+    let grant = principal.grant.as_deref();
+    map(known
+        .into_iter()
+        .chain(grant.map(|held| ("grant", grant_held(held)))))
+}
+
+fn grant_held(grant: &Grant) -> Value {
+    map([
+        ("id", text(&grant.id)),
+        // 0 where they are not counted.
+        (
+            "max_uses",
+            Value::Int(grant.scope.max_uses.unwrap_or(0).into()),
+        ),
+        ("approved", Value::Bool(grant.approval.is_some())),
     ])
 }
 
@@ -250,5 +273,6 @@ pub(super) fn stranger() -> Principal {
         issued_at: None,
         also: BTreeSet::new(),
         person_missing: false,
+        grant: None,
     }
 }

@@ -22,11 +22,12 @@ use std::{
 
 use jiff::Timestamp;
 use moka::sync::Cache;
+use secrecy::ExposeSecret;
 
 use self::opaque::Opaque;
-use super::clock::Clock;
+use super::{clock::Clock, grants::Grants};
 use crate::{
-    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Principal, TokenError, Unverified},
+    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, TokenError, Unverified},
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
 
@@ -67,6 +68,8 @@ pub struct Authenticator {
     clock: Clock,
     timing: Timing,
     strangers: AtomicU64,
+    /// Our own grants; `None` where none are made.
+    grants: Option<Arc<Grants>>,
 }
 
 #[derive(Debug)]
@@ -87,7 +90,7 @@ struct CacheKey {
 #[derive(Debug)]
 struct Remembered {
     principal: Arc<Principal>,
-    /// Of the keys that proved it; none where no key did.
+    /// Of the issuer's keys that proved it; none where none did.
     epoch: Option<u64>,
     since: Duration,
 }
@@ -192,10 +195,11 @@ impl Authenticator {
             clock,
             timing,
             strangers: AtomicU64::new(0),
+            grants: None,
         })
     }
 
-    /// The caller that `token` proves at the instant `now`.
+    /// Who is proved to be calling by what is `presented` at the instant `now`.
     ///
     /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
     /// dropped at any point, it leaves nothing half done.
@@ -204,9 +208,15 @@ impl Authenticator {
     /// [`TokenError`]; [`TokenError::IssuerUnavailable`] while the issuer's keys cannot be had.
     pub async fn authenticate(
         &self,
-        token: &str,
+        presented: &Presented,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
+        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
+        self.holder(token.text.expose_secret(), now).await
+    }
+
+    /// Whose the token is.
+    async fn holder(&self, token: &str, now: Timestamp) -> Result<Arc<Principal>, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             self.strangers.fetch_add(1, Relaxed);
             return Err(TokenError::TooLarge);
@@ -216,37 +226,34 @@ impl Authenticator {
             token: identity::token_hash(token),
         };
         if let Some(principal) = self.recall(&key, now) {
-            return Ok(principal);
+            return self.in_force(principal);
         }
         let peeked = identity::peek(token);
         if let (Err(TokenError::NotJws), Some(opaque)) = (&peeked, &self.opaque) {
             return self.introspect(opaque, token, key, now).await;
         }
-        let known = peeked.and_then(|token| {
-            Ok((
-                self.issuers
-                    .get(token.issuer())
-                    .ok_or(TokenError::UnknownIssuer)?,
-                token,
-            ))
-        });
-        let (issuer, token) = known.inspect_err(|_| {
+        let stranger = |_: &TokenError| {
             self.strangers.fetch_add(1, Relaxed);
-        })?;
+        };
+        let token = peeked.inspect_err(stranger)?;
+        if let Some(granted) = self.granted(&token, now) {
+            let principal = self.remember(key, granted.inspect_err(stranger)?, None);
+            return self.in_force(principal);
+        }
+        let issuer = self.issuers.get(token.issuer());
+        let issuer = issuer
+            .ok_or(TokenError::UnknownIssuer)
+            .inspect_err(stranger)?;
         match issuer.verify(&token, now).await {
-            Ok((principal, epoch)) => Ok(self.remember(issuer, key, principal, Some(epoch))),
+            Ok((principal, epoch)) => {
+                issuer.accepted.fetch_add(1, Relaxed);
+                Ok(self.remember(key, principal, Some(epoch)))
+            }
             Err(error) => Err(issuer.refuse(error)),
         }
     }
 
-    fn remember(
-        &self,
-        issuer: &Issuer,
-        key: CacheKey,
-        principal: Principal,
-        epoch: Option<u64>,
-    ) -> Arc<Principal> {
-        issuer.accepted.fetch_add(1, Relaxed);
+    fn remember(&self, key: CacheKey, principal: Principal, epoch: Option<u64>) -> Arc<Principal> {
         let principal = Arc::new(principal);
         let remembered = Remembered {
             principal: Arc::clone(&principal),
@@ -255,6 +262,36 @@ impl Authenticator {
         };
         self.cache.insert(key, Arc::new(remembered));
         principal
+    }
+
+    /// The caller, if their grant, should they have come with one, was not revoked: asked every time, remembered or not.
+    fn in_force(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, TokenError> {
+        if let Some(grants) = &self.grants {
+            grants.check(&principal)?;
+        }
+        Ok(principal)
+    }
+
+    /// The same, which believes grants of ours besides.
+    #[must_use]
+    pub fn with_grants(self, grants: Option<Arc<Grants>>) -> Self {
+        Self { grants, ..self }
+    }
+
+    /// Our own grants; `None` where none are made.
+    #[must_use]
+    pub fn grants(&self) -> Option<&Arc<Grants>> {
+        self.grants.as_ref()
+    }
+
+    /// The holder of a token that says it is a grant of ours; `None` of any other token.
+    fn granted(
+        &self,
+        token: &Unverified<'_>,
+        now: Timestamp,
+    ) -> Option<Result<Principal, TokenError>> {
+        let grants = self.grants.as_ref()?;
+        (token.issuer() == grants.issuer()).then(|| grants.verify(token, now))
     }
 
     /// Counters as they are now.
@@ -289,15 +326,20 @@ impl Authenticator {
     /// after this, never into it.
     fn recall(&self, key: &CacheKey, now: Timestamp) -> Option<Arc<Principal>> {
         let remembered = self.cache.get(key)?;
-        let issuer = self.issuers.get(&remembered.principal.issuer)?;
         // INVARIANT: three clocks' worth of doubt, each of which alone is enough to ask again.
         let fresh = self.clock.monotonic().saturating_sub(remembered.since) <= REMEMBERED_FOR
-            && now < remembered.principal.expires_at
-            && match remembered.epoch {
-                Some(epoch) => issuer.keys.current()?.epoch == epoch,
-                None => true,
-            };
+            && now < remembered.principal.expires_at;
         if !fresh {
+            return None;
+        }
+        if remembered.principal.grant.is_some() {
+            // Our own keys change with the configuration only, and the cache with them.
+            return Some(Arc::clone(&remembered.principal));
+        }
+        let issuer = self.issuers.get(&remembered.principal.issuer)?;
+        if let Some(epoch) = remembered.epoch
+            && issuer.keys.current()?.epoch != epoch
+        {
             return None;
         }
         issuer.accepted.fetch_add(1, Relaxed);

@@ -85,8 +85,8 @@ pub struct Happened {
     pub nonce: String,
     /// The event.
     pub event: Event,
-    /// The approval with it.
-    pub approval: Arc<Approval>,
+    /// The approval with it, where it is about one.
+    pub approval: Option<Arc<Approval>>,
 }
 
 /// Messages that nobody who counts has signed.
@@ -339,6 +339,16 @@ impl Control {
         self.0.folded().unrecorded.len()
     }
 
+    /// Whether the grant of this id was revoked.
+    ///
+    /// # Errors
+    /// [`ControlError`] where that cannot be known now.
+    pub fn is_revoked(&self, grant: &str) -> Result<bool, ControlError> {
+        let folded = self.0.folded();
+        folded.usable()?;
+        Ok(folded.register.is_revoked(grant))
+    }
+
     /// The approval as it changes; `None` where there is none of this id.
     #[must_use]
     pub fn watch(&self, id: &Id) -> Option<watch::Receiver<Arc<Approval>>> {
@@ -512,18 +522,24 @@ impl Folded {
             return Some((envelope.nonce, Fate::Ignored(Ignored::Untimely)));
         }
         let fate = self.register.apply(placed, &envelope.event);
-        if let Fate::Counts(approval) = &fate {
-            if let Some(watched) = self.watched.get(&approval.asked.id) {
-                watched.send_replace(approval.clone());
-            }
-            if envelope.replica == replica && placed.offset >= self.recorded_to {
-                self.unrecorded.push_back(Happened {
-                    placed,
-                    nonce: envelope.nonce.clone(),
-                    event: envelope.event,
-                    approval: approval.clone(),
-                });
-            }
+        let approval = match &fate {
+            Fate::Counts(approval) => Some(approval.clone()),
+            // A use is on record with the session that it is for.
+            Fate::Joins(_) | Fate::Used(_) | Fate::Revoked(_) | Fate::Ignored(_) => None,
+        };
+        if let Some(approval) = &approval
+            && let Some(watched) = self.watched.get(&approval.asked.id)
+        {
+            watched.send_replace(approval.clone());
+        }
+        let told = approval.is_some() || matches!(fate, Fate::Revoked(_));
+        if told && envelope.replica == replica && placed.offset >= self.recorded_to {
+            self.unrecorded.push_back(Happened {
+                placed,
+                nonce: envelope.nonce.clone(),
+                event: envelope.event,
+                approval,
+            });
         }
         Some((envelope.nonce, fate))
     }

@@ -7,17 +7,27 @@ use std::{
     sync::Arc,
 };
 
-use secrecy::{ExposeSecret, SecretString};
-
-use super::authenticator::{Authenticator, AuthenticatorError};
+#[cfg(feature = "saml")]
+use super::assertions::Assertions;
+use super::{
+    authenticator::{Authenticator, AuthenticatorError},
+    control::Control,
+    grants::Grants,
+    lending::{self, Sources},
+};
 use crate::{
     audit::seal::{AuditorKey, KeyError, MAX_AUDITORS},
     config::{self, Config},
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
-    exchange::{Admission, Approvals, Budget, Connection, Credential, Limits, Masking, Rules},
-    keys::secret::{SecretError, SecretSource},
-    mask::{MaskingKey, Operator, Plan, ShortKey},
+    exchange::{
+        Admission, Approvals, Budget, Connection, Guard, Hidden, Lender, Lending, Limits, Masking,
+        Rules,
+    },
+    grant::{GrantKey, KeyRing},
+    keys::secret::SecretError,
+    mask::{MaskingKey, Operator, ShortKey},
     policy::{Effect, Policy},
+    store::keyfile,
 };
 
 /// Why a valid configuration cannot be put into force.
@@ -55,6 +65,17 @@ pub enum SnapshotError {
         /// Why.
         cause: std::io::Error,
     },
+    /// A key for grants cannot be used.
+    #[error("grants: the key `{path}` cannot be used: {cause}")]
+    GrantKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The same key is listed twice for grants, or there are more than a key set may have.
+    #[error("grants: a key is listed twice, or there are too many")]
+    GrantKeyTwice,
     /// The detectors do not compile.
     #[error("the detectors cannot be used: {0}")]
     Detectors(#[from] DetectorError),
@@ -90,11 +111,16 @@ fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
     }
 }
 
-/// The rules for `config`; the byte budget and the places go on counting what `before` counted.
+/// The rules for `config`; the byte budget and the places go on counting what `before` counted. Must be called inside a tokio
+/// runtime: `sources` are kept current there.
 ///
 /// # Errors
 /// [`SnapshotError`]; blocks on the disk for secrets.
-pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotError> {
+pub fn rules(
+    config: &Config,
+    before: Option<&Rules>,
+    sources: &Sources,
+) -> Result<Rules, SnapshotError> {
     let catalog = Arc::new(catalog(config)?);
     let looked_for = looked_for(config, &catalog);
     let everything = catalog.scanner(&looked_for)?;
@@ -102,7 +128,13 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
     let named = config.named.iter();
     let named = named.map(|(entity, _)| (entity.clone(), Operator::Replace));
     let named: BTreeMap<Entity, Operator> = named.collect();
-    let record_plan = Arc::new(Plan::new(everything.clone(), &named));
+    let hidden = Hidden {
+        catalog: catalog.clone(),
+        looked_for,
+        named,
+    };
+    let nothing = Lending::nothing(Arc::new(Guard::new(Vec::new(), &hidden)?));
+    let nothing: Arc<dyn Lender> = Arc::new(nothing);
     let masking = config.masking.as_ref().map(masking).transpose()?;
     let auditors = config
         .sealing
@@ -111,25 +143,17 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
         .transpose()?
         .unwrap_or_default();
     let connection = |from: &config::Connection| -> Result<Arc<Connection>, SnapshotError> {
-        let credential = from
-            .credential
-            .as_ref()
-            .map(|credential| lend(&from.name, credential, &catalog))
-            .transpose()?;
-        // A caller who knows the lent secret may send it: it is not put on record either.
-        let record_plan = match &credential {
-            Some(credential) => {
-                let everything = credential.catalog.scanner(&looked_for)?;
-                Arc::new(Plan::new(everything, &named))
-            }
-            None => record_plan.clone(),
+        let lender = match &from.credential {
+            Some(credential) => lending::lender(&from.name, credential, sources, &hidden)?,
+            None => nothing.clone(),
         };
         Ok(Arc::new(Connection {
             name: from.name.clone(),
             route: from.route.clone(),
             token_header: from.token.name(),
+            certificate_alone: false,
             dialect: from.dialect,
-            credential,
+            lender,
             chain: from.chain.clone(),
             record_text: from.payload.shows_text(),
             auditors: if from.payload.seals() {
@@ -143,7 +167,6 @@ pub fn rules(config: &Config, before: Option<&Rules>) -> Result<Rules, SnapshotE
             fields: from.fields.clone(),
             catalog: catalog.clone(),
             everything: everything.clone(),
-            record_plan,
             masking: masking.clone().filter(|_| from.chain.needs_key()),
         }))
     };
@@ -268,7 +291,10 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
 ///
 /// # Errors
 /// [`SnapshotError`] where an issuer cannot be used at all; one that is only out of reach is tried again.
-pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
+pub fn authenticator(
+    config: &Config,
+    grants: Option<Arc<Grants>>,
+) -> Result<Authenticator, SnapshotError> {
     let issuers = config.issuers.iter();
     let issuers = issuers.map(|issuer| (issuer.rules.clone(), issuer.keys.clone()));
     let mut authenticator = Authenticator::new(issuers.collect(), config.digest)?;
@@ -278,7 +304,52 @@ pub fn authenticator(config: &Config) -> Result<Authenticator, SnapshotError> {
                 authenticator.with_opaque_tokens(&issuer.rules.issuer, source.clone())?;
         }
     }
-    Ok(authenticator)
+    Ok(authenticator.with_grants(grants))
+}
+
+/// What grants are made of, where the configuration has them made; `control` is where their uses are counted.
+///
+/// # Errors
+/// [`SnapshotError::GrantKey`]; blocks on the disk for keys.
+pub fn grants(
+    config: &Config,
+    control: Option<&Control>,
+) -> Result<Option<Arc<Grants>>, SnapshotError> {
+    let (Some(from), Some(control)) = (&config.grants, control) else {
+        return Ok(None);
+    };
+    let key = |path: &PathBuf| {
+        let fault = |cause: String| SnapshotError::GrantKey {
+            path: path.clone(),
+            cause,
+        };
+        let pem = keyfile::read_private(path).map_err(|error| fault(error.to_string()))?;
+        GrantKey::from_pem(&pem).map_err(|error| fault(error.to_string()))
+    };
+    let keys = from.keys.iter().map(key).collect::<Result<_, _>>()?;
+    let keys = KeyRing::new(keys).ok_or(SnapshotError::GrantKeyTwice)?;
+    let vouching = config
+        .issuers
+        .iter()
+        .map(|issuer| issuer.rules.issuer.clone());
+    let grants = Grants::new(
+        from.rules.issuer.clone(),
+        keys,
+        vouching.collect(),
+        control.clone(),
+    );
+    Ok(Some(Arc::new(grants)))
+}
+
+/// What verifies assertions of `config`'s SAML providers. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// As for [`authenticator`].
+#[cfg(feature = "saml")]
+pub fn assertions(config: &Config) -> Result<Assertions, SnapshotError> {
+    let providers = config.saml.iter();
+    let providers = providers.map(|provider| (provider.rules.clone(), provider.keys.clone()));
+    Ok(Assertions::new(providers.collect())?)
 }
 
 /// The built-in detectors and those of `config`.
@@ -338,52 +409,6 @@ fn with_custom(config: &Config) -> Result<Catalog, DetectorError> {
         Some((_, fault)) => fault,
         None => DetectorError::MatchesNothing,
     })
-}
-
-fn lend(
-    connection: &str,
-    from: &config::Credential,
-    catalog: &Catalog,
-) -> Result<Credential, SnapshotError> {
-    let secret = from.source.read().map_err(|cause| SnapshotError::Secret {
-        connection: connection.into(),
-        cause,
-    })?;
-    let value = SecretString::from(format!(
-        "{}{}{}",
-        from.prefix,
-        secret.expose_secret(),
-        from.suffix
-    ));
-    let catalog = catalog.with_credential(secret.expose_secret())?;
-    let plan = Plan::new(catalog.scanner(&BTreeSet::new())?, &BTreeMap::new());
-    Ok(Credential {
-        source: match &from.source {
-            SecretSource::File(path) => format!("file:{}", path.display()),
-            SecretSource::Env(name) => format!("env:{name}"),
-        },
-        header: from.header.clone(),
-        value,
-        secret,
-        catalog,
-        plan: Arc::new(plan),
-    })
-}
-
-/// Every secret the configuration names, so that a change of one can be noticed.
-#[must_use]
-pub fn secret_sources(config: &Config) -> Vec<SecretSource> {
-    config
-        .connections
-        .iter()
-        .filter_map(|connection| Some(connection.credential.as_ref()?.source.clone()))
-        .chain(
-            config
-                .masking
-                .as_ref()
-                .map(|masking| masking.source.clone()),
-        )
-        .collect()
 }
 
 /// The files that terms are read from.

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::rand;
+use secrecy::zeroize::Zeroizing;
 
 use super::{KeyFault, StoreError, layout::sync_dir, recover::Previous};
 use crate::audit::{
@@ -22,20 +23,48 @@ use crate::audit::{
 /// # Errors
 /// [`StoreError::Io`], [`StoreError::Key`].
 pub fn load(path: &Path) -> Result<SigningKey, StoreError> {
-    let key = |fault| StoreError::Key {
+    let text = read_private(path)?;
+    text.parse().map_err(|error| StoreError::Key {
         path: path.to_owned(),
-        fault,
-    };
-    let mode = fs::metadata(path)
+        fault: KeyFault::Form(error),
+    })
+}
+
+/// Longest file that a key is read from, in bytes.
+const MAX_KEY_FILE: u64 = 64 * 1024;
+
+/// The text of a file that nobody else can read; it is wiped from memory when let go.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::Key`] with [`KeyFault::Mode`].
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, StoreError> {
+    let file = fs::File::open(path).map_err(StoreError::io(path))?;
+    let mode = file
+        .metadata()
         .map_err(StoreError::io(path))?
         .permissions()
         .mode()
         & 0o777;
     if mode & 0o077 != 0 {
-        return Err(key(KeyFault::Mode(mode)));
+        return Err(StoreError::Key {
+            path: path.to_owned(),
+            fault: KeyFault::Mode(mode),
+        });
     }
-    let text = fs::read_to_string(path).map_err(StoreError::io(path))?;
-    text.parse().map_err(|error| key(KeyFault::Form(error)))
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_KEY_FILE)
+        .read_to_string(&mut text)
+        .map_err(StoreError::io(path))?;
+    Ok(text)
+}
+
+/// Writes a new private key in text form to `path`, which must not exist.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn write_private(path: &Path, text: &str) -> Result<(), StoreError> {
+    write_new(path, 0o600, false, text)?;
+    sync_parent(path)
 }
 
 /// Draws a new key of this name and writes it to `path`, which must not exist, and its public half to

@@ -109,7 +109,7 @@ class Site:
 def kind(record: dict) -> str:
     """What a record is of."""
     (found,) = set(record) & {"genesis", "opened", "delivered", "closed", "refused", "unauthenticated", "config", "shutdown",
-                                "pruned", "rotated", "erased", "discarded", "approval"}
+                                "pruned", "rotated", "erased", "discarded", "approval", "grant"}
     return found
 
 

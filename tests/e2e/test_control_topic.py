@@ -29,7 +29,7 @@ def replicas(tmp_path, oidc, upstream):
     root = tmp_path / "root.key"
     assert run("keygen", "control-root", "--out", root).returncode == 0
 
-    def start(kafka, names=REPLICAS, topic=None, **changed):
+    def start(kafka, names=REPLICAS, topic=None, change=None, **changed):
         topic = topic or f"control-{uuid.uuid4().hex}"
         offices = []
         for name in names:
@@ -39,6 +39,8 @@ def replicas(tmp_path, oidc, upstream):
             usual["approvals"]["kafka"] = {"topic": topic, "dev": True, **certified(work, root, name)}
             usual["audit"] = {"replica": name, "kafka": {"brokers": [kafka.address], "topic": f"audit-{topic}",
                                                          "checkpoint_topic": f"checkpoints-{topic}"}}
+            if change:
+                change(usual)
             gateway = Gateway(work, usual, upstream.port).start()
             running.append(gateway)
             offices.append(Office(gateway, oidc, upstream))

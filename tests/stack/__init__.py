@@ -13,8 +13,9 @@ from .model import ModelSim, RealModel
 from .oidc import OidcProvider
 from .process import ROOT, TOOLS, Failed, free_port, wait_until
 from .upstream import Answer, Upstream
+from .vault import Vault
 
 __all__ = [
     "ROOT", "TOOLS", "UPSTREAM_KEY", "Answer", "Countersign", "Envoy", "Failed", "Gateway", "Kafka", "ModelSim", "OidcProvider",
-    "RealModel", "Tansu", "Upstream", "broker", "config", "free_port", "wait_until",
+    "RealModel", "Tansu", "Upstream", "Vault", "broker", "config", "free_port", "wait_until",
 ]

@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 32 << 20;
 
 /// A client that goes to `url`, which secrets may go to, and nowhere else. Through the environment's proxy only where TLS keeps what is
 /// said from it.
-pub(super) fn client(url: &Url) -> anyhow::Result<Client> {
+pub(in crate::cli) fn client(url: &Url) -> anyhow::Result<Client> {
     check(url)?;
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
@@ -56,7 +56,7 @@ pub(super) fn check(url: &Url) -> anyhow::Result<()> {
 }
 
 /// The body of an answer, at most [`MAX_ANSWER`] bytes, with its status.
-pub(super) async fn answer(request: RequestBuilder) -> anyhow::Result<(u16, Vec<u8>)> {
+pub(in crate::cli) async fn answer(request: RequestBuilder) -> anyhow::Result<(u16, Vec<u8>)> {
     let mut answer = request.send().await.map_err(reqwest::Error::without_url)?;
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await? {

@@ -28,7 +28,7 @@ pub(super) struct Login {
 ///
 /// # Errors
 /// Where a file cannot be read.
-pub(super) fn find(file: Option<&Path>, url: &Url) -> anyhow::Result<Option<SecretString>> {
+pub(in crate::cli) fn find(file: Option<&Path>, url: &Url) -> anyhow::Result<Option<SecretString>> {
     choose(file, variable("COUNTERSIGN_TOKEN"), &state_file(), url)
 }
 

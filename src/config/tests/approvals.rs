@@ -252,7 +252,7 @@ fn a_chain_asks_for_no_more_than_people_can_give_and_says_where_it_is_kept() {
     let warned = parse(&none).unwrap().warnings;
     assert_eq!(
         lines(&warned),
-        ["29: approvals: no connection's policies ask for an approval"]
+        ["29: approvals: no connection's policies ask for an approval, and no grants are made"]
     );
 
     let many = changed("[{ group: security }]", "[{ group: a, distinct: 16 }]");

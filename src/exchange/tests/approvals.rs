@@ -7,10 +7,10 @@ use secrecy::ExposeSecret;
 use super::bench::*;
 use crate::{
     approval::{Fate, Given, State},
-    exchange::{Headers, Input, Rules},
+    exchange::{Headers, Input, Lending, Rules},
 };
 
-fn risky() -> String {
+pub(super) fn risky() -> String {
     prompt(&format!("my number is {SSN}, hello"))
 }
 
@@ -24,7 +24,7 @@ fn to_held(caller: &str, more: &[(&str, &str)]) -> Headers {
 }
 
 /// Asks on the connection that holds requests with an SSN in them.
-fn ask(bench: &mut Bench, body: &str, more: &[(&str, &str)]) {
+pub(super) fn ask(bench: &mut Bench, body: &str, more: &[(&str, &str)]) {
     bench.head(to_held("alice", more));
     bench.body(body.as_bytes(), true);
 }
@@ -36,7 +36,7 @@ fn waiting() -> Bench {
     bench
 }
 
-fn approve(bench: &Bench) {
+pub(super) fn approve(bench: &Bench) {
     let fate = bench
         .office
         .lock()
@@ -50,7 +50,7 @@ fn ticket<'b>(bench: &'b Bench, name: &str) -> Option<&'b str> {
 }
 
 /// The same rules with one connection changed by hand.
-fn changed(
+pub(super) fn changed(
     bench: &Bench,
     connection: &str,
     change: impl Fn(&mut crate::exchange::Connection),
@@ -303,7 +303,10 @@ fn what_changed_after_the_approval_is_not_released() {
     // Another credential would be lent; another connection would take it.
     let mut bench = waiting();
     approve(&bench);
-    let rules = changed(&bench, "held", |held| held.credential = None);
+    let rules = changed(&bench, "held", |held| {
+        let lending = held.lender.current();
+        held.lender = Arc::new(Lending::nothing(lending.guard.clone()));
+    });
     bench.look_under(rules);
     bench.refusal(403, "approval_mismatch");
     let mut bench = waiting();

@@ -17,12 +17,13 @@ use super::{
 };
 use crate::approval::{
     self, Approval, Approver, Asked, Claimed, Decided, Fate, Given, Id, Ignored, Party, Placed,
-    Register, State,
+    Register, State, Use,
 };
 use crate::audit::{
     record::{Closed, Delivered, Event, Opened, Refused},
     seal::Frame,
 };
+use crate::identity::Presented;
 
 pub(super) const SSN: &str = "536-22-8714";
 pub(super) const CARD: &str = "4111 1111 1111 1111";
@@ -78,6 +79,9 @@ pub(super) struct Bench {
     pub(super) office: Arc<Mutex<Office>>,
     asking: Option<Box<Asked>>,
     claiming: Option<Claimed>,
+    using: Option<Use>,
+    /// Whether the control log takes its time to take uses.
+    pub(super) slow_control: bool,
     /// What it waits for, with which token, and how long.
     pub(super) holding: Option<(Id, String, Duration)>,
     asked: Vec<Event>,
@@ -128,7 +132,19 @@ impl Office {
         match self.append(&approval::Event::Asked(asked)) {
             Fate::Counts(approval) | Fate::Joins(approval) => Ok(approval),
             Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
-            Fate::Ignored(why) => panic!("{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take_use(&mut self, wanted: Use) -> Result<u32, NotUsed> {
+        if !self.reachable {
+            return Err(NotUsed::Unavailable);
+        }
+        match self.append(&approval::Event::Used(wanted)) {
+            Fate::Used(number) => Ok(number),
+            Fate::Ignored(Ignored::Revoked) => Err(NotUsed::Revoked),
+            Fate::Ignored(Ignored::UsedUp | Ignored::Late) => Err(NotUsed::Over),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -216,6 +232,8 @@ impl Bench {
             office: Arc::default(),
             asking: None,
             claiming: None,
+            using: None,
+            slow_control: false,
             holding: None,
             asked: Vec::new(),
             said_bytes: 0,
@@ -279,6 +297,7 @@ impl Bench {
             route: route.into(),
             cluster: "upstream".into(),
             source_address: "203.0.113.9:5000".into(),
+            certificate: None,
         };
         self.handle(Input::RequestHeaders(headers, attributes, end))
     }
@@ -360,6 +379,12 @@ impl Bench {
             let asked = self.office.lock().unwrap().ask(asked);
             self.handle(Input::Asked(asked));
         }
+        if !self.slow_control
+            && let Some(wanted) = self.using.take()
+        {
+            let used = self.office.lock().unwrap().take_use(wanted);
+            self.handle(Input::Used(used));
+        }
         if let Some(claimed) = self.claiming.take() {
             let claimed = self.office.lock().unwrap().claim(claimed);
             self.handle(Input::Claimed(claimed));
@@ -382,9 +407,10 @@ impl Bench {
         assert!(!format!("{output:?}").contains(LENT), "a secret in Debug");
         let seen = &mut self.seen;
         match output {
-            Output::Authenticate(token) => {
+            Output::Authenticate(presented) => {
                 assert!(self.authenticating.is_none(), "two tokens at once");
-                self.authenticating = Some(token.expose_secret().to_owned());
+                assert!(!presented.again);
+                self.authenticating = Some(shown(&presented));
             }
             Output::Record(entries, sealed, _) => {
                 seen.sealed.extend(sealed);
@@ -411,9 +437,13 @@ impl Bench {
                 }
                 assert!(self.asking.replace(asked).is_none(), "asked twice at once");
             }
-            Output::Hold(id, token, patience) => {
+            Output::Hold(id, presented, patience) => {
                 assert!(self.holding.is_none(), "waits twice at once");
-                self.holding = Some((id, token.expose_secret().to_owned(), patience));
+                assert!(presented.again, "a proof counts once");
+                self.holding = Some((id, shown(&presented), patience));
+            }
+            Output::Use(wanted) => {
+                assert!(self.using.replace(wanted).is_none(), "used twice at once");
             }
             Output::Claim(claimed) => {
                 assert!(
@@ -763,4 +793,12 @@ pub(super) fn set<'m>(fields: &'m [(String, SecretString)], name: &str) -> Optio
         .iter()
         .find(|(set, _)| set == name)
         .map(|(_, value)| value.expose_secret())
+}
+
+/// The token that is shown, empty where there is none.
+fn shown(presented: &Presented) -> String {
+    presented
+        .token
+        .as_ref()
+        .map_or_else(String::new, |token| token.text.expose_secret().to_owned())
 }

@@ -9,6 +9,8 @@
 mod approvals;
 mod bench;
 mod dialects;
+mod grants;
+mod lending;
 mod order;
 mod property;
 mod recording;

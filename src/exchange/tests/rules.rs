@@ -1,16 +1,18 @@
 //! The rules exchanges are tested under, and who calls.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, OnceLock},
 };
+
+use jiff::Timestamp;
 
 use crate::{
     audit::seal::AuditorSecret,
     config::{self, Config},
     exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
-    identity::{AuthMethod, Principal, TokenError},
-    runtime::snapshot,
+    identity::{Grant, Kind, Principal, Scope, TokenError, testing},
+    runtime::{clock::Clock, lending::Sources, snapshot},
 };
 
 /// What the upstream's credential is; in no answer and no record, ever.
@@ -148,7 +150,15 @@ fn connections() -> &'static [Arc<Connection>] {
             .replace("MASK", key.to_str().unwrap());
         let config = config::with_builtins(|known| Config::parse(&text, "test.yaml", known))
             .unwrap_or_else(|faults| panic!("{faults}"));
-        snapshot::rules(&config, None).unwrap().connections
+        // Files are looked at again by tasks; nothing ever runs them here.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        let sources = Sources::new(Clock::system());
+        snapshot::rules(&config, None, &sources)
+            .unwrap()
+            .connections
     })
 }
 
@@ -183,47 +193,64 @@ pub(crate) fn principal(token: &str) -> Result<Arc<Principal>, TokenError> {
         _ => &["staff"],
     };
     Ok(Arc::new(Principal {
-        issuer: "https://idp.example".into(),
         subject: if name.starts_with("shared-") {
             "shared".into()
         } else {
             name.into()
         },
         groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-        claims: BTreeMap::new(),
-        auth_method: AuthMethod::OidcJwt,
         token_hash: [7; 32],
-        expires_at: jiff::Timestamp::UNIX_EPOCH,
-        authenticated_at: None,
-        issued_at: None,
         also: match name {
             "shared-bob" => BTreeSet::from(["person:bob".to_owned()]),
             "shared-eve" => BTreeSet::from(["person:eve".to_owned()]),
             _ => BTreeSet::new(),
         },
         person_missing: name == "unnamed",
+        // Until a minute after every exchange of these tests began.
+        expires_at: Timestamp::constant(1_772_366_460, 0),
+        grant: grant(name),
+        ..testing::principal()
+    }))
+}
+
+/// `once-CONNECTION`: a grant for one call of any `gpt-*` at its chat; `free-CONNECTION`: for as many as one likes, of anything.
+fn grant(name: &str) -> Option<Arc<Grant>> {
+    let (kind, connection) = name.split_once('-')?;
+    let (max_uses, listed): (_, &[&str]) = match kind {
+        "once" => (Some(1), &["gpt-*", "chat_completions"]),
+        "free" => (None, &[]),
+        _ => return None,
+    };
+    let several = |at: usize| {
+        listed
+            .get(at)
+            .map(|text| (*text).to_owned())
+            .into_iter()
+            .collect()
+    };
+    Some(Arc::new(Grant {
+        id: format!("grant-{name}"),
+        scope: Scope {
+            kind: Kind::Inference,
+            connection: connection.to_owned(),
+            models: several(0),
+            methods: several(1),
+            max_uses,
+        },
+        approval: None,
+        obtained_with: "oidc_jwt".to_owned(),
     }))
 }
 
 /// Another connection like this one.
 pub(crate) fn copy(known: &Connection) -> Connection {
-    let credential = known
-        .credential
-        .as_ref()
-        .map(|lent| crate::exchange::Credential {
-            source: lent.source.clone(),
-            header: lent.header.clone(),
-            value: lent.value.clone(),
-            secret: lent.secret.clone(),
-            catalog: crate::detect::Catalog::builtin().unwrap(),
-            plan: lent.plan.clone(),
-        });
     Connection {
         name: known.name.clone(),
         route: known.route.clone(),
         token_header: known.token_header,
+        certificate_alone: known.certificate_alone,
         dialect: known.dialect,
-        credential,
+        lender: known.lender.clone(),
         chain: known.chain.clone(),
         record_text: known.record_text,
         auditors: known.auditors.clone(),
@@ -233,7 +260,6 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         fields: known.fields.clone(),
         catalog: known.catalog.clone(),
         everything: known.everything.clone(),
-        record_plan: known.record_plan.clone(),
         masking: known.masking.clone(),
     }
 }

@@ -9,7 +9,7 @@ use crate::audit::{
 };
 
 /// What an auditor reads of the session: the request and the answer.
-fn unsealed(bench: &Bench) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn unsealed(bench: &Bench) -> (Vec<u8>, Vec<u8>) {
     let mut pieces = BTreeMap::new();
     let mut opener = None;
     for frame in &bench.seen.sealed {

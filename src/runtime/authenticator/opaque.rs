@@ -1,6 +1,9 @@
 //! Tokens that say nothing themselves: their issuer is asked, and what it said is remembered as briefly as a verified token.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use moka::sync::Cache;
@@ -92,7 +95,10 @@ impl Authenticator {
         };
         match answer.await {
             Ok(Answer::Known(principal)) => Ok(principal),
-            Ok(Answer::New(principal)) => Ok(self.remember(issuer, key, principal, None)),
+            Ok(Answer::New(principal)) => {
+                issuer.accepted.fetch_add(1, Relaxed);
+                Ok(self.remember(key, principal, None))
+            }
             Err(error) => Err(issuer.refuse(error)),
         }
     }

@@ -72,7 +72,7 @@ impl Bench {
     async fn code(&self, token: &str) -> &'static str {
         let principal = self
             .authenticator
-            .authenticate(token, self.clock.now())
+            .authenticate(&Presented::bearer(token), self.clock.now())
             .await;
         principal.map_or_else(TokenError::code, |principal| {
             assert_eq!(
@@ -232,7 +232,9 @@ async fn an_issuer_that_is_down_at_the_start_refuses_only_its_own_until_it_is_up
     let issuers = vec![issuer(&up), issuer(&down)];
     let authenticator = Authenticator::with(issuers, [0; 32], clock.clone(), timing()).unwrap();
     authenticator.first_fetches().await;
-    let token = |idp: &Idp| P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
+    let token = |idp: &Idp| {
+        Presented::bearer(P256.token(&testing::claims_with(json!({"iss": idp.issuer}))))
+    };
     assert!(authenticator.authenticate(&token(&up), now()).await.is_ok());
     let refused = authenticator.authenticate(&token(&down), now()).await;
     assert_eq!(refused.unwrap_err(), TokenError::IssuerUnavailable);
@@ -262,7 +264,7 @@ async fn a_caller_who_is_there_before_the_first_keys_waits_for_them() {
     idp.close();
     let (clock, _hand) = Clock::manual(now());
     let authenticator = Authenticator::with(vec![issuer(&idp)], [0; 32], clock, timing()).unwrap();
-    let token = P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
+    let token = Presented::bearer(P256.token(&testing::claims_with(json!({"iss": idp.issuer}))));
     let mut early = Box::pin(authenticator.authenticate(&token, now()));
     assert!(futures::poll!(&mut early).is_pending());
     idp.open();

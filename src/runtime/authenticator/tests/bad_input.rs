@@ -202,7 +202,6 @@ async fn memory_for_tokens_is_bounded_in_entries_and_in_bytes() {
 /// Entries and bytes of a memory that so many callers with so many groups went through.
 async fn filled(callers: u32, groups: usize) -> (u64, u64) {
     let bench = Bench::new(&[&P256]).await;
-    let issuer = &bench.authenticator.issuers[&bench.idp.issuer];
     let principal = testing_principal(vec!["g".repeat(250); groups]);
     for n in 0..callers {
         let mut token = [0; 32];
@@ -213,7 +212,7 @@ async fn filled(callers: u32, groups: usize) -> (u64, u64) {
         };
         bench
             .authenticator
-            .remember(issuer, key, principal.clone(), Some(0));
+            .remember(key, principal.clone(), Some(0));
     }
     let cache = &bench.authenticator.cache;
     cache.run_pending_tasks();

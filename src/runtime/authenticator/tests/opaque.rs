@@ -60,7 +60,10 @@ impl Desk {
 
     async fn code(&self, token: &str) -> &'static str {
         let now = self.clock.now();
-        let principal = self.authenticator.authenticate(token, now).await;
+        let principal = self
+            .authenticator
+            .authenticate(&Presented::bearer(token), now)
+            .await;
         principal.map_or_else(TokenError::code, |_| "ok")
     }
 

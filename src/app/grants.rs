@@ -1,0 +1,364 @@
+//! Grants at work: made for callers who ask, used by exchanges, revoked.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::{approvals, live::Live};
+use crate::{
+    approval::{
+        Approval, Asked, Binding, Claimed, Event, Fate, Id, Ignored, LONGEST_GRANT, Party, Placed,
+        Requirement, Revoked, State, Use,
+    },
+    audit::{
+        Durability,
+        record::{Entry, Event as Recorded, GrantEvent},
+    },
+    exchange::{NotAsked, NotClaimed, NotUsed, identity_of_record, of_record},
+    grant::{OAuthError, Subject, Terms, TokenRequest},
+    http::{
+        Unavailable,
+        oauth::{Active, Granted},
+    },
+    identity::{GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, TokenError, peek},
+    runtime::{control::Control, grants::Grants},
+};
+
+/// Whether the control log cannot be reached: the code that callers see.
+const UNAVAILABLE: &str = "grants_unavailable";
+
+/// Takes a use of a grant.
+pub(super) async fn take_use(control: Option<Control>, wanted: Use) -> Result<u32, NotUsed> {
+    let control = control.ok_or(NotUsed::Unavailable)?;
+    match control.append(Event::Used(wanted)).await {
+        Ok(Fate::Used(number)) => Ok(number),
+        Ok(Fate::Ignored(Ignored::Revoked)) => Err(NotUsed::Revoked),
+        Ok(Fate::Ignored(Ignored::UsedUp | Ignored::Late)) => Err(NotUsed::Over),
+        Ok(_) | Err(_) => Err(NotUsed::Unavailable),
+    }
+}
+
+/// Makes a grant for whoever shows that they may have it.
+pub(super) async fn grant(
+    live: Arc<Live>,
+    request: TokenRequest,
+    _proof: Option<SecretString>,
+) -> Result<Granted, OAuthError> {
+    let (grants, rules) = live.grants().ok_or(OAuthError::UnsupportedGrantType)?;
+    let caller = match request.subject {
+        Subject::Token(token) => holder(&live, token).await?,
+        Subject::Assertion(_) => return Err(OAuthError::UnsupportedGrantType),
+    };
+    let in_force = live.rules_in_force();
+    let _place = in_force
+        .admission
+        .enter(&caller.issuer, &caller.subject)
+        .map_err(|_| OAuthError::Unavailable("overloaded"))?;
+    let now = live.now();
+    let time = in_force.local_time(now);
+    let decided = rules.decide(&caller, &request.ask, None, now, time);
+    let making = Making {
+        live: &live,
+        grants: &grants,
+        caller: &caller,
+    };
+    let terms = match decided {
+        Ok(terms) => terms,
+        Err(not) => {
+            if let crate::grant::NotGiven::CannotEvaluate(why) = &not {
+                warn!(
+                    why,
+                    "a rule for grants could not be evaluated, so it gave nothing"
+                );
+            }
+            let mut told = making.told("refused");
+            told.connection.clone_from(&request.ask.connection);
+            told.code = not.code().to_owned();
+            making.record(told).await?;
+            return Err(OAuthError::AccessDenied(
+                not.code(),
+                not.message().to_owned(),
+            ));
+        }
+    };
+    let reason = live.masked(&terms.scope.connection, &terms.reason);
+    let approval = match &terms.approval {
+        None => None,
+        Some(requirement) => Some(
+            making
+                .approved(&terms, requirement, &reason, rules.issuer.as_str())
+                .await?,
+        ),
+    };
+    making.issue(&terms, reason, approval).await
+}
+
+/// Whose token this is. A grant is nobody's to get another with.
+async fn holder(live: &Live, token: SecretString) -> Result<Arc<Principal>, OAuthError> {
+    let invalid = |error: TokenError| match error.challenge().status {
+        503 => OAuthError::Unavailable(error.code()),
+        _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
+    };
+    let caller = live
+        .check(Presented::bearer(token))
+        .await
+        .map_err(invalid)?;
+    match caller.grant {
+        None => Ok(caller),
+        Some(_) => Err(invalid(TokenError::WrongType)),
+    }
+}
+
+/// A grant while it is made.
+struct Making<'a> {
+    live: &'a Live,
+    grants: &'a Grants,
+    caller: &'a Principal,
+}
+
+impl Making<'_> {
+    /// The approval that the grant is made under, used up by it; an error where there is none yet.
+    async fn approved(
+        &self,
+        terms: &Terms,
+        requirement: &Requirement,
+        reason: &str,
+        issuer: &str,
+    ) -> Result<Arc<Approval>, OAuthError> {
+        let unavailable = |_| OAuthError::Unavailable(UNAVAILABLE);
+        let party = Party::from(self.caller);
+        let lines = terms.lines(reason);
+        let bound =
+            serde_json::to_string(&(&lines, &terms.reason, requirement)).map_err(unavailable)?;
+        let id =
+            Id::new(&Uuid::now_v7().to_string()).ok_or(OAuthError::Unavailable(UNAVAILABLE))?;
+        let asked = Asked {
+            session: id.to_string(),
+            id,
+            request: terms.digest(&party, issuer, &bound),
+            caller: party,
+            requirement: requirement.clone(),
+            most_pending: self.live.rules_in_force().approvals.most_pending,
+            view: terms.view(lines, issuer),
+        };
+        let control = self.live.control().cloned();
+        let asked = approvals::ask(control.clone(), Box::new(asked)).await;
+        let approval = asked.map_err(|not| match not {
+            NotAsked::TooMany => OAuthError::AccessDenied(
+                "too_many_approvals",
+                "too many of your requests wait for an approval".to_owned(),
+            ),
+            NotAsked::Unavailable(code) => OAuthError::Unavailable(code),
+        })?;
+        let denied = |code: &'static str, why: &str| OAuthError::AccessDenied(code, why.to_owned());
+        match approval.state_at(self.live.now()) {
+            State::Approved => {}
+            State::Pending => return Err(OAuthError::Pending(approval.asked.id.to_string())),
+            State::Denied => {
+                return Err(denied("approval_denied", "somebody said no to this grant"));
+            }
+            State::Expired | State::Cancelled | State::Consumed => {
+                return Err(denied("approval_expired", "the approval is over; ask anew"));
+            }
+        }
+        let claimed = Claimed {
+            id: approval.asked.id.clone(),
+            binding: Binding(&approval.asked).digest(),
+            session: approval.asked.session.clone(),
+        };
+        let claimed = approvals::claim(control, claimed).await;
+        claimed.map_err(|not| match not {
+            NotClaimed::Over(_) => denied("approval_used", "the approval was used; ask anew"),
+            NotClaimed::Unavailable(code) => OAuthError::Unavailable(code),
+        })
+    }
+
+    /// Signs the grant, puts it on record, and gives it away.
+    async fn issue(
+        &self,
+        terms: &Terms,
+        reason: String,
+        approval: Option<Arc<Approval>>,
+    ) -> Result<Granted, OAuthError> {
+        let failed = |why: &dyn std::fmt::Display| {
+            error!(%why, "a grant could not be made");
+            OAuthError::Unavailable(UNAVAILABLE)
+        };
+        let now = self.live.now();
+        let (begins, ends) = (terms.begins(now), terms.ends(now));
+        let id = Uuid::now_v7().to_string();
+        let claims = GrantClaims {
+            iss: self.grants.issuer().to_owned(),
+            aud: self.grants.issuer().to_owned(),
+            sub: self.caller.subject.clone(),
+            jti: id.clone(),
+            iat: now.as_second(),
+            nbf: begins,
+            exp: ends,
+            authorization_details: [terms.scope.clone()],
+            cnf: None,
+            holder: self.caller.holder(
+                approval
+                    .as_ref()
+                    .map(|approval| approval.asked.id.to_string()),
+            ),
+        };
+        let token = self.grants.keys.sign(&claims).map_err(|why| failed(&why))?;
+        if token.len() > MAX_TOKEN_BYTES {
+            let why = "your token says too much of you for a grant to carry it over";
+            return Err(OAuthError::AccessDenied("grant_too_large", why.to_owned()));
+        }
+        let spelled = |second| {
+            Timestamp::from_second(second).map_or_else(|_| String::new(), |at| at.to_string())
+        };
+        let scope = &terms.scope;
+        let told = GrantEvent {
+            id,
+            connection: scope.connection.clone(),
+            models: scope.models.clone(),
+            methods: scope.methods.clone(),
+            max_uses: scope.max_uses.unwrap_or(0),
+            not_before: spelled(begins),
+            until: spelled(ends),
+            rule: terms.rule.clone(),
+            reason,
+            bound_to: terms.jkt.clone().unwrap_or_default(),
+            approval: approval.map(|approval| of_record(&approval, approval.state)),
+            ..self.told("issued")
+        };
+        // INVARIANT: on record before anybody can use it.
+        self.record(told).await?;
+        Ok(Granted {
+            token: token.into(),
+            scope: scope.clone(),
+            expires_in: ends - now.as_second(),
+            bound: terms.jkt.is_some(),
+        })
+    }
+
+    fn told(&self, action: &str) -> GrantEvent {
+        GrantEvent {
+            action: action.to_owned(),
+            identity: Some(identity_of_record(self.caller)),
+            ..GrantEvent::default()
+        }
+    }
+
+    async fn record(&self, told: GrantEvent) -> Result<(), OAuthError> {
+        let entry = Entry {
+            session: String::new(),
+            event: Recorded::Grant(Box::new(told)),
+        };
+        let appended = self.live.ledger().append(entry, Durability::Disk).await;
+        appended
+            .map(drop)
+            .map_err(|error| OAuthError::Unavailable(error.code()))
+    }
+}
+
+/// The grant that `token` is, if it counts now.
+pub(super) fn introspect(live: &Live, token: &SecretString) -> Result<Option<Active>, Unavailable> {
+    let Some((grants, _)) = live.grants() else {
+        return Ok(None);
+    };
+    let Some(holder) = held(&grants, token, live.now()) else {
+        return Ok(None);
+    };
+    let Some(grant) = &holder.grant else {
+        return Ok(None);
+    };
+    match grants.check(&holder) {
+        Ok(()) => {}
+        Err(TokenError::GrantRevoked) => return Ok(None),
+        Err(error) => return Err(Unavailable(error.code())),
+    }
+    let used = grants.control.look(|register| register.used(&grant.id));
+    if grant.scope.max_uses.is_some_and(|most| used >= most) {
+        return Ok(None);
+    }
+    Ok(Some(Active {
+        id: grant.id.clone(),
+        holder: (holder.issuer.clone(), holder.subject.clone()),
+        scope: grant.scope.clone(),
+        used: grant.scope.max_uses.map(|_| used),
+        times: (
+            holder.issued_at.map(Timestamp::as_second),
+            holder.expires_at.as_second(),
+        ),
+    }))
+}
+
+/// Revokes the grant that `token` is. What is none, or is over, needs no revoking.
+pub(super) async fn revoke(live: Arc<Live>, token: SecretString) -> Result<(), Unavailable> {
+    let Some((grants, _)) = live.grants() else {
+        return Ok(());
+    };
+    let Some(holder) = held(&grants, &token, live.now()) else {
+        return Ok(());
+    };
+    let Some(grant) = &holder.grant else {
+        return Ok(());
+    };
+    let revoked = Revoked {
+        grant: grant.id.clone(),
+        until: holder.expires_at.as_second(),
+        by: None,
+    };
+    put(&grants, revoked).await
+}
+
+/// Revokes the grant of this id, should there be one: for as long as one could last that was made a moment ago.
+pub(super) async fn revoke_id(live: Arc<Live>, id: Id, by: Party) -> Result<(), Unavailable> {
+    let Some((grants, _)) = live.grants() else {
+        return Err(Unavailable(UNAVAILABLE));
+    };
+    // A little less than what is remembered at most: this clock may be ahead of the log's.
+    let longest = SignedDuration::try_from(LONGEST_GRANT).unwrap_or(SignedDuration::ZERO);
+    let until = live.now() + longest - SignedDuration::from_mins(5);
+    let revoked = Revoked {
+        grant: id.to_string(),
+        until: until.as_second(),
+        by: Some(by),
+    };
+    put(&grants, revoked).await
+}
+
+fn held(grants: &Grants, token: &SecretString, now: Timestamp) -> Option<Principal> {
+    let token = peek(token.expose_secret()).ok()?;
+    grants.verify(&token, now).ok()
+}
+
+async fn put(grants: &Grants, revoked: Revoked) -> Result<(), Unavailable> {
+    match grants.control.append(Event::Revoked(revoked)).await {
+        Ok(Fate::Revoked(_)) => Ok(()),
+        // It is over by the log's time.
+        Ok(Fate::Ignored(Ignored::Late)) => Ok(()),
+        Ok(_) | Err(_) => Err(Unavailable(UNAVAILABLE)),
+    }
+}
+
+/// That a grant was revoked, as a record.
+pub(super) fn revoked(event: &Event, placed: Placed, nonce: &str) -> Entry {
+    let mut told = GrantEvent {
+        action: "revoked".to_owned(),
+        control_offset: placed.offset,
+        control_nonce: nonce.to_owned(),
+        ..GrantEvent::default()
+    };
+    if let Event::Revoked(revoked) = event {
+        told.id.clone_from(&revoked.grant);
+        let until = Timestamp::from_second(revoked.until);
+        told.until = until.map_or_else(|_| String::new(), |at| at.to_string());
+        if let Some(by) = &revoked.by {
+            told.by_issuer.clone_from(&by.issuer);
+            told.by_subject.clone_from(&by.subject);
+        }
+    }
+    Entry {
+        session: String::new(),
+        event: Recorded::Grant(Box::new(told)),
+    }
+}

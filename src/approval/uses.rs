@@ -1,0 +1,250 @@
+//! What becomes of grants in the control log: how often each was used, and which were revoked.
+//!
+//! Bounds: [`MAX_GRANTS`] are remembered, each until a while after it has expired by the log's time; at the bound none is used for the
+//! first time, and none revoked that is not known.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Ignored;
+use crate::identity::MAX_CLOCK_SKEW;
+
+/// Most grants that are remembered: some 40 MiB.
+pub const MAX_GRANTS: usize = 200_000;
+/// Longest that anything may be remembered for: a grant that would last longer is not used, nor one revoked for longer.
+pub const LONGEST_GRANT: Duration = Duration::from_secs(86_400);
+
+/// Something that can be used so many times is about to be: a grant, or an assertion, by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Use {
+    /// What is used.
+    pub grant: String,
+    /// How often it can be.
+    pub max_uses: u32,
+    /// Until when, in seconds since 1970.
+    pub until: i64,
+    /// The session that uses it.
+    pub session: String,
+}
+
+/// A grant counts for nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoked {
+    /// The grant.
+    pub grant: String,
+    /// Until when it would have counted, in seconds since 1970.
+    pub until: i64,
+    /// Who revoked it: issuer and subject; nobody where it was its holder, who is known by having it.
+    pub by: Option<super::Party>,
+}
+
+/// Which grants were used how often, and which were revoked.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    grants: HashMap<String, Known>,
+    /// When each is forgotten.
+    forgotten: BTreeSet<(i64, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    used: u32,
+    revoked: bool,
+    forgotten_at: i64,
+}
+
+impl Uses {
+    /// The use by its number, from 1, if there is one left at `now` by the log's time.
+    pub(super) fn take(&mut self, wanted: &Use, now: Timestamp) -> Result<u32, Ignored> {
+        check(wanted.until, now)?;
+        if self.is_revoked(&wanted.grant) {
+            return Err(Ignored::Revoked);
+        }
+        if self.used(&wanted.grant) >= wanted.max_uses {
+            return Err(Ignored::UsedUp);
+        }
+        let known = self.known(&wanted.grant, wanted.until)?;
+        known.used += 1;
+        Ok(known.used)
+    }
+
+    pub(super) fn revoke(&mut self, revoked: &Revoked, now: Timestamp) -> Result<(), Ignored> {
+        check(revoked.until, now)?;
+        self.known(&revoked.grant, revoked.until)?.revoked = true;
+        Ok(())
+    }
+
+    pub(super) fn is_revoked(&self, grant: &str) -> bool {
+        self.grants.get(grant).is_some_and(|known| known.revoked)
+    }
+
+    pub(super) fn used(&self, grant: &str) -> u32 {
+        self.grants.get(grant).map_or(0, |known| known.used)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.grants.len()
+    }
+
+    fn known(&mut self, grant: &str, until: i64) -> Result<&mut Known, Ignored> {
+        // Later than any use of it could count.
+        let forgotten_at = until.saturating_add(2 * seconds(MAX_CLOCK_SKEW));
+        if !self.grants.contains_key(grant) && self.grants.len() >= MAX_GRANTS {
+            return Err(Ignored::Full);
+        }
+        let known = self.grants.entry(grant.to_owned()).or_insert(Known {
+            used: 0,
+            revoked: false,
+            forgotten_at,
+        });
+        // Where somebody says that it lasts longer it must not be forgotten sooner.
+        self.forgotten
+            .remove(&(known.forgotten_at, grant.to_owned()));
+        known.forgotten_at = known.forgotten_at.max(forgotten_at);
+        self.forgotten
+            .insert((known.forgotten_at, grant.to_owned()));
+        Ok(known)
+    }
+
+    /// Drops what cannot count any more at `now` by the log's time.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        while let Some((at, _)) = self.forgotten.first()
+            && *at < now.as_second()
+            && let Some((_, grant)) = self.forgotten.pop_first()
+        {
+            self.grants.remove(&grant);
+        }
+    }
+}
+
+/// Whether what ends then can still count, and can be remembered for so long.
+fn check(until: i64, now: Timestamp) -> Result<(), Ignored> {
+    let now = now.as_second();
+    if now > until.saturating_add(seconds(MAX_CLOCK_SKEW)) {
+        return Err(Ignored::Late);
+    }
+    if until > now.saturating_add(seconds(LONGEST_GRANT)) {
+        return Err(Ignored::Impossible);
+    }
+    Ok(())
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn wanted(grant: &str, max_uses: u32, until: i64) -> Use {
+        Use {
+            grant: grant.to_owned(),
+            max_uses,
+            until,
+            session: "s".to_owned(),
+        }
+    }
+
+    fn revoked(grant: &str, until: i64) -> Revoked {
+        Revoked {
+            grant: grant.to_owned(),
+            until,
+            by: None,
+        }
+    }
+
+    #[test]
+    fn a_grant_is_used_as_often_as_it_says_and_no_more() {
+        let mut uses = Uses::default();
+        let twice = wanted("g", 2, 100);
+        assert_eq!(uses.take(&twice, at(1)), Ok(1));
+        assert_eq!(uses.take(&twice, at(2)), Ok(2));
+        assert_eq!(uses.take(&twice, at(3)), Err(Ignored::UsedUp));
+        assert_eq!(uses.take(&wanted("other", 1, 100), at(3)), Ok(1));
+        assert_eq!(
+            uses.take(&wanted("none", 0, 100), at(3)),
+            Err(Ignored::UsedUp)
+        );
+    }
+
+    #[test]
+    fn a_revoked_grant_is_not_used_whatever_is_left_of_it() {
+        let mut uses = Uses::default();
+        assert_eq!(uses.take(&wanted("g", 5, 100), at(1)), Ok(1));
+        uses.revoke(&revoked("g", 100), at(2)).unwrap();
+        assert!(uses.is_revoked("g"));
+        assert_eq!(
+            uses.take(&wanted("g", 5, 100), at(3)),
+            Err(Ignored::Revoked)
+        );
+        uses.revoke(&revoked("unused", 100), at(3)).unwrap();
+        assert_eq!(
+            uses.take(&wanted("unused", 1, 100), at(4)),
+            Err(Ignored::Revoked)
+        );
+    }
+
+    #[test]
+    fn nothing_is_forgotten_that_could_still_count() {
+        let mut uses = Uses::default();
+        let once = wanted("g", 1, 100);
+        uses.take(&once, at(1)).unwrap();
+        let skew = i64::try_from(MAX_CLOCK_SKEW.as_secs()).unwrap();
+        for now in [100, 100 + skew, 101 + skew, 100 + 2 * skew, 1_000_000] {
+            uses.forget(at(now));
+            assert!(uses.take(&once, at(now)).is_err(), "{now}");
+        }
+        assert_eq!(uses.len(), 0);
+    }
+
+    #[test]
+    fn a_later_end_keeps_what_is_known_of_it() {
+        let mut uses = Uses::default();
+        uses.take(&wanted("g", 1, 100), at(1)).unwrap();
+        uses.revoke(&revoked("g", 5000), at(2)).unwrap();
+        uses.forget(at(2000));
+        assert!(uses.is_revoked("g"));
+        uses.forget(at(10_000));
+        assert_eq!(uses.len(), 0);
+        assert!(uses.forgotten.is_empty());
+    }
+
+    #[test]
+    fn what_would_have_to_be_remembered_too_long_does_not_count() {
+        let mut uses = Uses::default();
+        let longest = i64::try_from(LONGEST_GRANT.as_secs()).unwrap();
+        assert_eq!(
+            uses.take(&wanted("g", 1, longest + 1), at(0)),
+            Err(Ignored::Impossible)
+        );
+        assert_eq!(uses.take(&wanted("g", 1, longest), at(0)), Ok(1));
+        assert_eq!(
+            uses.revoke(&revoked("h", longest + 1), at(0)),
+            Err(Ignored::Impossible)
+        );
+    }
+
+    #[test]
+    fn a_full_memory_takes_nothing_new_and_goes_on_with_what_it_knows() {
+        let mut uses = Uses::default();
+        for n in 0..MAX_GRANTS {
+            uses.take(&wanted(&n.to_string(), 2, 100), at(0)).unwrap();
+        }
+        assert_eq!(uses.take(&wanted("new", 1, 100), at(1)), Err(Ignored::Full));
+        assert_eq!(uses.revoke(&revoked("new", 100), at(1)), Err(Ignored::Full));
+        assert_eq!(uses.take(&wanted("7", 2, 100), at(1)), Ok(2));
+        uses.revoke(&revoked("7", 100), at(1)).unwrap();
+    }
+}
