@@ -59,6 +59,7 @@ impl Issuer {
             owner_claim: None,
             clock_skew: Duration::from_secs(30),
             allow_id_tokens: false,
+            require_bound_tokens: false,
         };
         Self {
             key,

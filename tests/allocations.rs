@@ -253,6 +253,7 @@ fn principal(groups: usize) -> Principal {
         also: BTreeSet::new(),
         person_missing: false,
         grant: None,
+        bound: countersign::identity::Bound::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{error, warn};
@@ -23,7 +24,10 @@ use crate::{
         Unavailable,
         oauth::{Active, Granted},
     },
-    identity::{GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, TokenError, peek},
+    identity::{
+        Confirmation, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Scheme, Token,
+        TokenError, peek,
+    },
     runtime::{control::Control, grants::Grants},
 };
 
@@ -45,11 +49,24 @@ pub(super) async fn take_use(control: Option<Control>, wanted: Use) -> Result<u3
 pub(super) async fn grant(
     live: Arc<Live>,
     request: TokenRequest,
-    _proof: Option<SecretString>,
+    proof: Option<SecretString>,
 ) -> Result<Granted, OAuthError> {
     let (grants, rules) = live.grants().ok_or(OAuthError::UnsupportedGrantType)?;
-    let caller = match request.subject {
-        Subject::Token(token) => holder(&live, token).await?,
+    // Without its scheme, as proofs are compared with it.
+    let target = grants
+        .issuer()
+        .split_once("://")
+        .map(|(_, host)| format!("{host}/oauth2/token"));
+    let shown = Presented {
+        token: None,
+        proof,
+        method: "POST".to_owned(),
+        target,
+        certificate: None,
+        again: false,
+    };
+    let (caller, jkt) = match request.subject {
+        Subject::Token(token) => holder(&live, token, shown).await?,
         Subject::Assertion(_) => return Err(OAuthError::UnsupportedGrantType),
     };
     let in_force = live.rules_in_force();
@@ -59,7 +76,7 @@ pub(super) async fn grant(
         .map_err(|_| OAuthError::Unavailable("overloaded"))?;
     let now = live.now();
     let time = in_force.local_time(now);
-    let decided = rules.decide(&caller, &request.ask, None, now, time);
+    let decided = rules.decide(&caller, &request.ask, jkt, now, time);
     let making = Making {
         live: &live,
         grants: &grants,
@@ -96,19 +113,37 @@ pub(super) async fn grant(
     making.issue(&terms, reason, approval).await
 }
 
-/// Whose token this is. A grant is nobody's to get another with.
-async fn holder(live: &Live, token: SecretString) -> Result<Arc<Principal>, OAuthError> {
-    let invalid = |error: TokenError| match error.challenge().status {
+/// Whose token this is, and the key that the grant is to be bound to: the one that the token is bound to itself, whose holder must prove to
+/// have it, or else the one of the proof that came along. A grant is nobody's to get another with.
+async fn holder(
+    live: &Live,
+    token: SecretString,
+    shown: Presented,
+) -> Result<(Arc<Principal>, Option<String>), OAuthError> {
+    let token = Token {
+        scheme: Scheme::Bare,
+        text: token,
+    };
+    let shown = Presented {
+        token: Some(token),
+        ..shown
+    };
+    let caller = live.check(shown.clone()).await.map_err(invalid)?;
+    if caller.grant.is_some() {
+        return Err(invalid(TokenError::WrongType));
+    }
+    let key = match (caller.bound.key, &shown.proof) {
+        (Some(key), _) => Some(key),
+        (None, Some(_)) => Some(live.possessed_key(&shown).map_err(invalid)?),
+        (None, None) => None,
+    };
+    Ok((caller, key.map(|key| URL_SAFE_NO_PAD.encode(key))))
+}
+
+fn invalid(error: TokenError) -> OAuthError {
+    match error.challenge().status {
         503 => OAuthError::Unavailable(error.code()),
         _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
-    };
-    let caller = live
-        .check(Presented::bearer(token))
-        .await
-        .map_err(invalid)?;
-    match caller.grant {
-        None => Ok(caller),
-        Some(_) => Err(invalid(TokenError::WrongType)),
     }
 }
 
@@ -199,7 +234,7 @@ impl Making<'_> {
             nbf: begins,
             exp: ends,
             authorization_details: [terms.scope.clone()],
-            cnf: None,
+            cnf: terms.jkt.clone().map(|jkt| Confirmation { jkt }),
             holder: self.caller.holder(
                 approval
                     .as_ref()

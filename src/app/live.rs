@@ -133,6 +133,12 @@ impl Live {
         Backing::authenticate(self, presented).await
     }
 
+    /// The key that a proof without a token shows its sender to have.
+    pub(super) fn possessed_key(&self, presented: &Presented) -> Result<[u8; 32], TokenError> {
+        let authenticator = self.authenticator.load();
+        authenticator.possessed_key(presented, self.clock.now())
+    }
+
     /// What grants are made of, and by which rules; `None` where none are made.
     pub(super) fn grants(&self) -> Option<(Arc<Grants>, Arc<grant::Rules>)> {
         let grants = self.authenticator.load().grants().cloned()?;
@@ -199,7 +205,8 @@ impl Live {
         let authenticator = match identity {
             true => {
                 let grants = snapshot::grants(config, self.control.as_ref())?;
-                Some(Arc::new(snapshot::authenticator(config, grants)?))
+                let authenticator = snapshot::authenticator(config, grants)?;
+                Some(Arc::new(authenticator.after(&self.authenticator.load())))
             }
             false => None,
         };
@@ -494,6 +501,7 @@ impl Probe for Live {
             "refused_unknown_issuer",
             identity.refused_strangers,
         );
+        metrics.set("identity", "refused_unproved", identity.refused_unproved);
         metrics.set("identity", "cached_tokens", identity.remembered);
         metrics.set_issuers(identity.issuers.iter().map(|issuer| {
             let age = issuer.keys_age.map(|age| age.as_secs());

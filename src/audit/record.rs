@@ -120,9 +120,9 @@ pub struct Identity {
     pub groups: Vec<String>,
     /// Allow-listed claims.
     pub claims: BTreeMap<String, serde_json::Value>,
-    /// `oidc_jwt`, `oidc_introspection` (an opaque token that its issuer was asked about), `grant`.
+    /// `oidc_jwt`, `oidc_introspection` (an opaque token that its issuer was asked about), `grant`, `saml`, `mtls`.
     pub auth_method: String,
-    /// SHA-256 of the token, hex.
+    /// SHA-256 of the token, or of the certificate where there is none, hex.
     pub token_hash: String,
     /// The grant that the caller came with.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -307,6 +307,7 @@ fn connection(
             Some(raw::Token::ApiKey) => TokenHeader::ApiKey,
             Some(raw::Token::XGoogApiKey) => TokenHeader::XGoogApiKey,
         },
+        certificate_alone: raw.certificate_alone,
         dialect: dialect?,
         credential,
         chain,

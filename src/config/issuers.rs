@@ -13,7 +13,9 @@ use super::{
     units,
 };
 use crate::{
-    identity::{Algorithm, IssuerRules},
+    identity::{
+        Algorithm, CertificateName, CertificateRule, CertificateRules, IssuerRules, MAX_NAME_BYTES,
+    },
     keys::{introspect::IntrospectionSource, jwks::KeySource},
 };
 
@@ -148,6 +150,7 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         owner_claim: raw.owner_claim,
         clock_skew,
         allow_id_tokens: raw.allow_id_tokens,
+        require_bound_tokens: raw.require_bound_tokens,
     };
     Issuer {
         rules,
@@ -177,6 +180,52 @@ fn introspection(
         client_id: raw.client_id,
         client_secret,
     })
+}
+
+/// Who is known by a certificate alone.
+pub(super) fn certificates(
+    raw: Vec<raw::ClientCertificate>,
+    issuers: &[Issuer],
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> CertificateRules {
+    let mut known = Vec::with_capacity(raw.len());
+    for (i, raw) in raw.into_iter().enumerate() {
+        let at = at.index(i);
+        let (key, name) = match (&raw.spiffe, &raw.dns, &raw.subject) {
+            (Some(id), None, None) => ("spiffe", CertificateName::spiffe(id)),
+            (None, Some(name), None) => ("dns", CertificateName::dns(name)),
+            (None, None, Some(name)) => ("subject", CertificateName::subject(name)),
+            _ => {
+                let message = "say whose certificate: exactly one of `spiffe`, `dns` and `subject`";
+                notes.fault(&at, message);
+                continue;
+            }
+        };
+        if raw.groups.iter().any(String::is_empty) {
+            notes.fault(&at.key("groups"), "a group needs a name");
+        }
+        let owner = raw.owner.as_deref().map(str::trim);
+        if owner.is_some_and(|name| name.is_empty() || name.len() > MAX_NAME_BYTES) {
+            notes.fault(&at.key("owner"), "name somebody, in at most 256 bytes");
+        }
+        match name {
+            Ok(name) => known.push(CertificateRule {
+                name,
+                groups: raw.groups,
+                owner: raw.owner,
+            }),
+            Err(error) => notes.fault(&at.key(key), error.to_string()),
+        }
+    }
+    let names_humans = |issuer: &Issuer| {
+        let rules = &issuer.rules;
+        rules.person_claim.is_some() || rules.owner_claim.is_some()
+    };
+    CertificateRules {
+        known,
+        ask_for_owners: issuers.iter().any(names_humans),
+    }
 }
 
 pub(super) fn clock_skew(raw: Option<&str>, at: &At, notes: &mut Notes<'_>) -> Duration {

@@ -58,7 +58,7 @@ use crate::{
     dialect::{Dialect, JsonPath, Selection},
     exchange::{Route, Unscanned},
     grant,
-    identity::IssuerRules,
+    identity::{CertificateRules, IssuerRules},
     keys::{
         introspect::IntrospectionSource, jwks::KeySource, secret::SecretSource,
         source::CredentialSource,
@@ -89,6 +89,8 @@ pub struct Config {
     /// Who may vouch for callers by SAML assertions; entity ids unique and no issuer's `iss`.
     #[cfg(feature = "saml")]
     pub saml: Vec<SamlProvider>,
+    /// Who is known by a certificate alone, on connections that say so.
+    pub certificates: CertificateRules,
     /// Connections in matching order: the first that matches is taken. Never empty, names unique.
     pub connections: Vec<Connection>,
     /// Custom detectors, entities unique and none of them built in.
@@ -333,6 +335,8 @@ pub struct Connection {
     pub route: Route,
     /// The request header that carries the caller's token.
     pub token: TokenHeader,
+    /// Whether a certificate alone may say who calls, where no token came.
+    pub certificate_alone: bool,
     /// The provider's wire format.
     pub dialect: &'static dyn Dialect,
     /// The upstream's credential; none is lent where it is `None`.

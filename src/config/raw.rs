@@ -230,6 +230,26 @@ pub(super) struct Identity {
     /// SAML identity providers, whose assertions our token endpoint takes. Default: none.
     #[serde(default)]
     pub(super) saml: Vec<Saml>,
+    /// Callers who are known by the client certificate of their connection, on connections with `certificate_alone`. Default: none.
+    #[serde(default)]
+    pub(super) mtls: Vec<ClientCertificate>,
+}
+
+/// Callers who are known by a client certificate: exactly one of `spiffe`, `dns` and `subject`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientCertificate {
+    /// A SPIFFE ID, or one that ends in `/*` for all below it.
+    pub(super) spiffe: Option<String>,
+    /// A DNS name; not of a certificate that carries a URI.
+    pub(super) dns: Option<String>,
+    /// The subject, as in `CN=batch,O=Example`; not of a certificate that carries a URI.
+    pub(super) subject: Option<String>,
+    /// The groups they are in. Default: none.
+    #[serde(default)]
+    pub(super) groups: Vec<String>,
+    /// The human who owns them, a value like those of `person_claim`. Default: none.
+    pub(super) owner: Option<String>,
 }
 
 /// An issuer of access tokens.
@@ -263,6 +283,10 @@ pub(super) struct Issuer {
     /// Accept ID tokens in place of access tokens. Default: false.
     #[serde(default)]
     pub(super) allow_id_tokens: bool,
+    /// Refuse its tokens that are not bound to a key (DPoP, RFC 9449) or certificate (RFC 8705) of their holder's. One that is
+    /// bound counts together with that only, whatever this says. Default: false.
+    #[serde(default)]
+    pub(super) require_bound_tokens: bool,
 }
 
 /// One text, or a list of them.
@@ -310,6 +334,9 @@ pub(super) struct Connection {
     pub(super) lend_to: Option<LendTo>,
     /// The request header that carries the caller's token. Default: authorization.
     pub(super) token: Option<Token>,
+    /// A client certificate of `identity.mtls` is enough where no token is sent. Default: false.
+    #[serde(default)]
+    pub(super) certificate_alone: bool,
     /// The provider's wire format, such as `openai`.
     pub(super) dialect: String,
     /// The dialect's endpoints that may be called.

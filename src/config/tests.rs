@@ -1,6 +1,7 @@
 //! Files, good and bad, and what is said of them.
 
 mod approvals;
+mod certificates;
 mod credential;
 mod saml;
 
@@ -334,6 +335,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
                 owner_claim: None,
                 clock_skew: Duration::from_secs(30),
                 allow_id_tokens: false,
+                require_bound_tokens: false,
             },
             keys: KeySource::Discovery { insecure: false },
             introspection: None,

@@ -75,6 +75,13 @@ pub(super) fn understand(
             "this build takes no SAML assertions: it was built without the feature `saml`";
         notes.fault(&at, message);
     }
+    let has_certificates = !raw.identity.mtls.is_empty();
+    let certificates = issuers::certificates(
+        raw.identity.mtls,
+        &issuers,
+        &root.key("identity").key("mtls"),
+        &mut notes,
+    );
     let detectors = detectors::detectors(raw.detectors, known, &root.key("detectors"), &mut notes);
     let dictionaries = detectors::dictionaries(
         raw.dictionaries,
@@ -118,6 +125,7 @@ pub(super) fn understand(
     let words = vocabulary.clone();
     let has_auditors = sealing.is_some();
     let connections = chains::connections(written, vocabulary, known, &mut notes);
+    certificates_serve(&connections, has_certificates, &root, &mut notes);
     let at = root.key("approvals");
     let asked = connections.iter().any(|c| c.chain.most_owed().is_some());
     if raw.approvals.is_some() && !asked && raw.grants.is_none() {
@@ -172,6 +180,7 @@ pub(super) fn understand(
             issuers,
             #[cfg(feature = "saml")]
             saml,
+            certificates,
             connections,
             detectors: detectors.custom,
             named: detectors.named,
@@ -225,6 +234,23 @@ fn sealing(raw: &raw::Sealing, at: &At, notes: &mut Notes<'_>) -> Option<Sealing
         cap,
         topic,
     })
+}
+
+/// Certificates that are known serve somewhere, and where they do, some are known.
+fn certificates_serve(connections: &[Connection], named: bool, root: &At, notes: &mut Notes<'_>) {
+    let mut served = false;
+    for (i, connection) in connections.iter().enumerate() {
+        served |= connection.certificate_alone;
+        if connection.certificate_alone && !named {
+            let at = root.key("connections").index(i).key("certificate_alone");
+            let message = "no certificate is anybody's: say whose they are under `identity.mtls`";
+            notes.fault(&at, message);
+        }
+    }
+    if named && !served {
+        let message = "no connection takes a certificate alone (`certificate_alone`)";
+        notes.warn(&root.key("identity").key("mtls"), message);
+    }
 }
 
 /// What is sealed needs somebody who can read it, and the other way round.

@@ -308,9 +308,11 @@ impl Refusal {
             | Self::ShuttingDown => Some(1),
             Self::ApprovalRequired => Some(10),
             Self::TooManyApprovals => Some(60),
-            Self::BadToken(TokenError::IssuerUnavailable | TokenError::GrantsUnavailable) => {
-                Some(5)
-            }
+            Self::BadToken(
+                TokenError::IssuerUnavailable
+                | TokenError::GrantsUnavailable
+                | TokenError::ProofsFull,
+            ) => Some(5),
             _ => None,
         }
     }

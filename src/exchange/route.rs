@@ -111,10 +111,12 @@ impl Route {
         hosts.iter().any(host) && lies_below(path, path_prefix).is_some()
     }
 
-    /// Whether the configuration names `authority`, rather than that any host would do.
+    /// Whether the configuration names `authority`, rather than that any host would do. Nothing but a host and a port is named:
+    /// `evil.example/x.example.com` is below `example.com` to who looks at its end only.
     #[must_use]
     pub fn names(&self, authority: &str) -> bool {
-        let Some((host, port)) = split_authority(authority) else {
+        let Some((host, port)) = split_authority(authority).filter(|(host, _)| is_host(host))
+        else {
             return false;
         };
         let names =

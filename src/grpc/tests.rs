@@ -711,3 +711,83 @@ async fn the_wire_tells_good_ends_from_others() {
         serving.abort();
     }
 }
+
+/// What Envoy says of the caller's certificate, as attributes of these kinds.
+fn certificate_of(attributes: &[(&str, Kind)]) -> Option<crate::identity::Certificate> {
+    let fields = attributes.iter().map(|(name, kind)| {
+        let kind = Some(kind.clone());
+        ((*name).to_owned(), Value { kind })
+    });
+    let fields = Struct {
+        fields: fields.collect(),
+    };
+    let message = ProcessingRequest {
+        attributes: [("envoy.filters.http.ext_proc".to_owned(), fields)].into(),
+        ..first()
+    };
+    match convert::input(message) {
+        Some(crate::exchange::Input::RequestHeaders(_, attributes, _)) => attributes.certificate,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_is_what_envoy_says_in_full_and_nothing_less() {
+    let text = |text: &str| Kind::StringValue(text.to_owned());
+    let (mtls, digest) = (
+        "connection.mtls",
+        "connection.sha256_peer_certificate_digest",
+    );
+    let whole = [
+        (mtls, Kind::BoolValue(true)),
+        (digest, text(&"0A".repeat(32))),
+        ("connection.uri_san_peer_certificate", text("spiffe://a/b")),
+        ("connection.dns_san_peer_certificate", text("batch.example")),
+        ("connection.subject_peer_certificate", text("CN=batch")),
+    ];
+    let certificate = certificate_of(&whole).unwrap();
+    assert_eq!(
+        certificate,
+        crate::identity::Certificate {
+            digest: [10; 32],
+            uri: "spiffe://a/b".into(),
+            dns: "batch.example".into(),
+            subject: "CN=batch".into(),
+        }
+    );
+    let named = &certificate_of(&whole[..2]).unwrap().uri;
+    assert!(named.is_empty(), "a certificate without names");
+    for (name, kind) in [
+        (mtls, Kind::BoolValue(false)),
+        (mtls, text("true")),
+        (mtls, Kind::NumberValue(1.0)),
+        (digest, text("")),
+        (digest, text(&"0A".repeat(31))),
+        (digest, text(&"0G".repeat(32))),
+    ] {
+        let mut other = whole.clone();
+        let place = other.iter_mut().find(|(known, _)| *known == name).unwrap();
+        place.1 = kind;
+        assert_eq!(
+            certificate_of(&other),
+            None,
+            "{name}: {:?}",
+            place_of(&other, name)
+        );
+    }
+    assert_eq!(
+        certificate_of(&whole[1..]),
+        None,
+        "nothing says that it is mutual"
+    );
+    assert_eq!(
+        certificate_of(&[whole[0].clone()]),
+        None,
+        "nothing says which"
+    );
+}
+
+fn place_of<'a>(attributes: &'a [(&str, Kind)], name: &str) -> &'a Kind {
+    let found = attributes.iter().find(|(known, _)| *known == name);
+    &found.unwrap().1
+}

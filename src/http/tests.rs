@@ -1,6 +1,7 @@
 //! The API over a real connection, before a register that is the real fold.
 
 mod hostile;
+mod proofs;
 mod roles;
 
 use std::{
@@ -56,6 +57,8 @@ pub(crate) struct World {
     rejected: Mutex<Vec<(Id, String, &'static str)>>,
     cannot_record: AtomicBool,
     keys_away: AtomicBool,
+    /// What callers showed.
+    presented: Mutex<Vec<Presented>>,
 }
 
 impl World {
@@ -80,6 +83,7 @@ impl World {
             rejected: Mutex::default(),
             cannot_record: AtomicBool::new(false),
             keys_away: AtomicBool::new(false),
+            presented: Mutex::default(),
         })
     }
 
@@ -205,7 +209,7 @@ impl Backing for World {
             approver: set("approvers"),
             admin: set("admins"),
             issuers: BTreeSet::new(),
-            address: None,
+            address: Some("gateway.example/countersign".into()),
         })
     }
 
@@ -221,7 +225,8 @@ impl Backing for World {
         presented: Presented,
     ) -> BoxFuture<'static, Result<Arc<Principal>, TokenError>> {
         let known = self.tokens.lock().unwrap();
-        let token = presented.token.unwrap().text;
+        let token = presented.token.clone().unwrap().text;
+        self.presented.lock().unwrap().push(presented);
         let known = known.get(token.expose_secret()).cloned().map(Arc::new);
         let known = match self.keys_away.load(Ordering::Relaxed) {
             true => Err(TokenError::IssuerUnavailable),
@@ -397,7 +402,8 @@ async fn tell(request: RequestBuilder) -> Told {
             told.headers.contains_key("www-authenticate"),
             matches!(status, 401)
                 || told.code() == "token_not_bearer"
-                || told.code() == "token_repeated",
+                || told.code() == "token_repeated"
+                || told.code() == "proof_repeated",
             "{told:?}"
         );
     }

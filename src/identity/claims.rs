@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{IssuerRules, TokenError, json, jws::Typ, person};
+use super::{Bound, IssuerRules, TokenError, json, jws::Typ, person};
 
 /// Most groups a token may name. More is refused, not cut: a rule may deny by the group that was cut away.
 pub(super) const MAX_GROUPS: usize = 512;
@@ -38,6 +38,7 @@ pub(super) struct Accepted {
     pub(super) issued_at: Option<Timestamp>,
     pub(super) also: BTreeSet<String>,
     pub(super) person_missing: bool,
+    pub(super) bound: Bound,
 }
 
 /// When things happened to the token, and will.
@@ -66,16 +67,21 @@ impl Claims {
         self.0.contains_key(name)
     }
 
-    /// INVARIANT: what is bound to a key or a certificate never counts as a bearer token, which a thief could use as well.
-    pub(super) fn check_bearer(&self) -> Result<(), TokenError> {
-        let bearer = |kind: &Value| {
-            kind.as_str()
-                .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
+    /// What an answer may say of the token's kind: `Bearer`, or `DPoP` (RFC 9449, 6.2) where it names a key besides.
+    pub(super) fn check_token_type(&self) -> Result<(), TokenError> {
+        let kind = match self.0.get("token_type") {
+            None => return Ok(()),
+            Some(kind) => kind.as_str().ok_or(TokenError::WrongType)?,
         };
-        if self.0.get("token_type").is_some_and(|kind| !bearer(kind)) || self.has("cnf") {
-            return Err(TokenError::WrongType);
+        let bound = self
+            .0
+            .get("cnf")
+            .is_some_and(|cnf| cnf.get("jkt").is_some());
+        match kind.to_ascii_lowercase().as_str() {
+            "bearer" => Ok(()),
+            "dpop" if bound => Ok(()),
+            _ => Err(TokenError::WrongType),
         }
-        Ok(())
     }
 
     pub(super) fn issuer(&self) -> Result<&str, TokenError> {
@@ -86,7 +92,7 @@ impl Claims {
     }
 
     pub(super) fn accept(
-        &self,
+        mut self,
         typ: Typ,
         rules: &IssuerRules,
         now: Timestamp,
@@ -95,16 +101,18 @@ impl Claims {
         self.check_audience(&rules.audiences)?;
         let times = self.check_times(rules, now)?;
         let subject = self.subject()?;
-        let groups = rules
-            .groups_claim
-            .as_deref()
-            .map_or(Ok(Vec::new()), |name| self.groups(name))?;
         let claims = rules
             .claims
             .iter()
             .filter_map(|name| self.lookup(name).map(|value| (name.clone(), value.clone())))
             .collect();
         let (also, person_missing) = self.also(rules)?;
+        let bound = self.bound(rules)?;
+        // The last, as it takes them out: there may be hundreds.
+        let groups = rules
+            .groups_claim
+            .as_deref()
+            .map_or(Ok(Vec::new()), |name| self.take_groups(name))?;
         Ok(Accepted {
             subject,
             groups,
@@ -114,6 +122,7 @@ impl Claims {
             issued_at: times.issued_at,
             also,
             person_missing,
+            bound,
         })
     }
 
@@ -122,7 +131,7 @@ impl Claims {
     fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
         // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
         let kind = self.0.get("typ").and_then(Value::as_str);
-        let other = matches!(typ, Typ::Other | Typ::Grant)
+        let other = matches!(typ, Typ::Other | Typ::Grant | Typ::Proof)
             || matches!(kind, Some("Refresh" | "Offline" | "Logout"))
             // A logout token (OIDC Back-Channel Logout 2.4) or another security event (RFC 8417).
             || self.0.contains_key("events");
@@ -193,6 +202,16 @@ impl Claims {
         })
     }
 
+    /// What the token is bound to. INVARIANT: a `cnf` that is not understood refuses; taken for a bearer token, it would be good in
+    /// a thief's hands.
+    fn bound(&self, rules: &IssuerRules) -> Result<Bound, TokenError> {
+        match self.0.get("cnf") {
+            Some(cnf) => Bound::read(cnf),
+            None if rules.require_bound_tokens => Err(TokenError::NotBound),
+            None => Ok(Bound::default()),
+        }
+    }
+
     /// Who is behind the account, and whether the token says nothing of that although its issuer's do.
     fn also(&self, rules: &IssuerRules) -> Result<(BTreeSet<String>, bool), TokenError> {
         let mut also = BTreeSet::new();
@@ -215,8 +234,8 @@ impl Claims {
         Ok(subject.to_owned())
     }
 
-    fn groups(&self, name: &str) -> Result<Vec<String>, TokenError> {
-        let Some(value) = self.lookup(name) else {
+    fn take_groups(&mut self, name: &str) -> Result<Vec<String>, TokenError> {
+        let Some(value) = self.take(name) else {
             let elsewhere = self
                 .0
                 .get("_claim_names")
@@ -230,35 +249,41 @@ impl Claims {
         };
         let names = match value {
             // Some issuers write "none" so.
-            Value::String(none) if none.is_empty() => &[],
-            Value::String(_) => std::slice::from_ref(value),
-            Value::Array(list) if list.len() <= MAX_GROUPS => list.as_slice(),
+            Value::String(none) if none.is_empty() => Vec::new(),
+            Value::String(_) => vec![value],
+            Value::Array(list) if list.len() <= MAX_GROUPS => list,
             _ => return Err(TokenError::GroupsInvalid),
         };
         names
-            .iter()
+            .into_iter()
             .map(|name| match name {
-                Value::String(name) if (1..=MAX_GROUP_BYTES).contains(&name.len()) => {
-                    Ok(name.clone())
-                }
+                Value::String(name) if (1..=MAX_GROUP_BYTES).contains(&name.len()) => Ok(name),
                 _ => Err(TokenError::GroupsInvalid),
             })
             .collect()
     }
 
     fn lookup(&self, name: &str) -> Option<&Value> {
-        let Some(pointer) = name.strip_prefix('/') else {
-            return self.0.get(name);
-        };
-        // RFC 6901, but for the first step, which is taken here because the outermost object is a Map and no Value.
-        let (first, rest) = match pointer.find('/') {
-            Some(slash) => pointer.split_at(slash),
-            None => (pointer, ""),
-        };
-        self.0
-            .get(&first.replace("~1", "/").replace("~0", "~"))?
-            .pointer(rest)
+        match step(name) {
+            None => self.0.get(name),
+            Some((first, rest)) => self.0.get(&first)?.pointer(rest),
+        }
     }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        match step(name) {
+            None => self.0.remove(name),
+            Some((first, rest)) => Some(self.0.get_mut(&first)?.pointer_mut(rest)?.take()),
+        }
+    }
+}
+
+/// Where a claim is named by a pointer (RFC 6901), its first step, which has to be taken apart because the outermost object is a Map
+/// and no Value, and the rest.
+fn step(name: &str) -> Option<(String, &str)> {
+    let pointer = name.strip_prefix('/')?;
+    let (first, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+    Some((first.replace("~1", "/").replace("~0", "~"), rest))
 }
 
 /// A string of 1 to `most` bytes without control characters.
@@ -269,7 +294,7 @@ pub(super) fn plain(value: &Value, most: usize) -> Option<&str> {
 }
 
 /// RFC 7519's NumericDate: seconds since 1970, whole or fractional, to the whole second that errs towards refusing.
-fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
+pub(super) fn instant(value: &Value, round: fn(f64) -> f64) -> Option<Timestamp> {
     let seconds = match value.as_i64() {
         Some(whole) => whole,
         // Looked at before rounding, or half a second before 1970 would become 1970. The cast saturates, and what lies beyond

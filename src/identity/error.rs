@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::Algorithm;
+
 /// Why a token was refused. The words are for the caller and contain nothing of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum TokenError {
@@ -140,14 +142,89 @@ pub enum TokenError {
     /// nor a list of at most 16 of these.
     #[error("the person that the token names is not valid")]
     PersonInvalid,
+    /// `cnf` is not an object of `jkt`, `x5t#S256` or both, each a digest in base64url.
+    #[error("the token is bound to something that is not known here")]
+    BindingUnknown,
+    /// The issuer's tokens must be bound to a key or a certificate, and this one is not.
+    #[error("the token is not bound to a key or certificate, as those of its issuer must be")]
+    NotBound,
+    /// A token that is bound to a key came as a bearer token (RFC 9449, 7.2).
+    #[error("the token is bound to a key; send it with the scheme DPoP and a proof")]
+    BoundAsBearer,
+    /// A token that is not bound to a key came with the scheme `DPoP` (RFC 9449, 7.1).
+    #[error("the token is not bound to a key; send it with the scheme Bearer")]
+    NotBoundToKey,
+    /// A token that is bound to a key came without a proof.
+    #[error("no DPoP proof was sent")]
+    ProofMissing,
+    /// The proof is no JWS in compact form of at most [`MAX_PROOF_BYTES`](super::MAX_PROOF_BYTES), of two JSON objects without duplicate members and deep nesting, or demands an extension.
+    #[error("the DPoP proof is not a signed JWT")]
+    ProofMalformed,
+    /// `typ` of the proof is not `dpop+jwt`.
+    #[error("the type of the DPoP proof is not dpop+jwt")]
+    ProofWrongType,
+    /// `alg` of the proof is `none`, symmetric or unknown.
+    #[error("the algorithm of the DPoP proof is not accepted")]
+    ProofAlgorithmRefused,
+    /// `jwk` of the proof has a private or symmetric key: whoever sees the proof has it now.
+    #[error("the DPoP proof gives away its private key")]
+    ProofKeyPrivate,
+    /// `jwk` of the proof is missing, malformed, weak, or not for its algorithm.
+    #[error("the key of the DPoP proof is not valid")]
+    ProofKeyInvalid,
+    /// The proof is not signed with its key.
+    #[error("the signature of the DPoP proof is not valid")]
+    ProofBadSignature,
+    /// `jti`, `htm`, `htu` or `iat` of the proof is missing or of the wrong kind.
+    #[error("the DPoP proof lacks jti, htm, htu or iat, or one of them is not valid")]
+    ProofClaimsInvalid,
+    /// `htm` is not the request's method.
+    #[error("the DPoP proof is for another method")]
+    ProofWrongMethod,
+    /// Under which host this service is to be called is not configured, so no proof can be held against it.
+    #[error("no DPoP proof can be checked here, as the host to be called is not configured")]
+    ProofHostUnknown,
+    /// `htu` is not where the request went, or is not https.
+    #[error("the DPoP proof is for another URL, or not for https")]
+    ProofWrongUrl,
+    /// The proof is older than [`PROOF_AGE`](super::PROOF_AGE).
+    #[error("the DPoP proof is too old")]
+    ProofStale,
+    /// The proof's time is further ahead than [`PROOF_AHEAD`](super::PROOF_AHEAD).
+    #[error("the DPoP proof was made in the future")]
+    ProofInFuture,
+    /// The proof does not say which token it is for (`ath`).
+    #[error("the DPoP proof has no hash of the token")]
+    ProofTokenMissing,
+    /// The proof is for another token (`ath`).
+    #[error("the DPoP proof is for another token")]
+    ProofWrongToken,
+    /// The proof's key is not the one that the token is bound to.
+    #[error("the token is bound to another key than that of the DPoP proof")]
+    ProofWrongKey,
+    /// The proof was used before.
+    #[error("the DPoP proof was used before")]
+    ProofReplayed,
+    /// As many proofs are remembered as can be; to use one that is not remembered would allow to use it twice. Worth a retry.
+    #[error("more DPoP proofs were used of late than can be remembered")]
+    ProofsFull,
+    /// A token that is bound to a certificate came over a connection without one.
+    #[error("the token is bound to a client certificate, and none was shown")]
+    CertificateMissing,
+    /// A token that is bound to a certificate came with another.
+    #[error("the token is bound to another client certificate")]
+    CertificateWrong,
+    /// No token came, and the certificate is nobody's that may call without one.
+    #[error("the client certificate is not one that may call without a token")]
+    CertificateUnknown,
 }
 
 /// What an answer to the refused request says about how to authenticate (RFC 6750, section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Challenge {
-    /// HTTP status: 401, or 400 for a request that is wrong in itself, or 503 where the issuer is not to be had.
+    /// HTTP status: 401, or 400 for a request that is wrong in itself, or 503 where it may be right later.
     pub status: u16,
-    /// RFC 6750's error code; none where no token was sent, or the fault is not the caller's.
+    /// The error code of RFC 6750 or RFC 9449; none where no token was sent, or the fault is not the caller's.
     pub error: Option<&'static str>,
 }
 
@@ -198,6 +275,31 @@ impl TokenError {
         Self::GrantUnreadable,
         Self::GrantRevoked,
         Self::GrantsUnavailable,
+        Self::BindingUnknown,
+        Self::NotBound,
+        Self::BoundAsBearer,
+        Self::NotBoundToKey,
+        Self::ProofMissing,
+        Self::ProofMalformed,
+        Self::ProofWrongType,
+        Self::ProofAlgorithmRefused,
+        Self::ProofKeyPrivate,
+        Self::ProofKeyInvalid,
+        Self::ProofBadSignature,
+        Self::ProofClaimsInvalid,
+        Self::ProofWrongMethod,
+        Self::ProofHostUnknown,
+        Self::ProofWrongUrl,
+        Self::ProofStale,
+        Self::ProofInFuture,
+        Self::ProofTokenMissing,
+        Self::ProofWrongToken,
+        Self::ProofWrongKey,
+        Self::ProofReplayed,
+        Self::ProofsFull,
+        Self::CertificateMissing,
+        Self::CertificateWrong,
+        Self::CertificateUnknown,
     ];
 
     /// The stable machine-readable code.
@@ -248,6 +350,31 @@ impl TokenError {
             Self::GrantUnreadable => "grant_unreadable",
             Self::GrantRevoked => "grant_revoked",
             Self::GrantsUnavailable => "grants_unavailable",
+            Self::BindingUnknown => "binding_unknown",
+            Self::NotBound => "token_not_bound",
+            Self::BoundAsBearer => "token_bound_to_key",
+            Self::NotBoundToKey => "token_not_bound_to_key",
+            Self::ProofMissing => "proof_missing",
+            Self::ProofMalformed => "proof_malformed",
+            Self::ProofWrongType => "proof_wrong_type",
+            Self::ProofAlgorithmRefused => "proof_algorithm_refused",
+            Self::ProofKeyPrivate => "proof_key_private",
+            Self::ProofKeyInvalid => "proof_key_invalid",
+            Self::ProofBadSignature => "proof_bad_signature",
+            Self::ProofClaimsInvalid => "proof_claims_invalid",
+            Self::ProofWrongMethod => "proof_wrong_method",
+            Self::ProofHostUnknown => "proof_host_unknown",
+            Self::ProofWrongUrl => "proof_wrong_url",
+            Self::ProofStale => "proof_stale",
+            Self::ProofInFuture => "proof_in_future",
+            Self::ProofTokenMissing => "proof_token_missing",
+            Self::ProofWrongToken => "proof_wrong_token",
+            Self::ProofWrongKey => "proof_wrong_key",
+            Self::ProofReplayed => "proof_replayed",
+            Self::ProofsFull => "proofs_full",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateWrong => "certificate_wrong",
+            Self::CertificateUnknown => "certificate_unknown",
         }
     }
 
@@ -264,9 +391,28 @@ impl TokenError {
                 status: 400,
                 error: Some("invalid_request"),
             },
-            Self::IssuerUnavailable | Self::GrantsUnavailable => Challenge {
+            Self::IssuerUnavailable | Self::GrantsUnavailable | Self::ProofsFull => Challenge {
                 status: 503,
                 error: None,
+            },
+            Self::ProofMissing
+            | Self::ProofMalformed
+            | Self::ProofWrongType
+            | Self::ProofAlgorithmRefused
+            | Self::ProofKeyPrivate
+            | Self::ProofKeyInvalid
+            | Self::ProofBadSignature
+            | Self::ProofClaimsInvalid
+            | Self::ProofWrongMethod
+            | Self::ProofHostUnknown
+            | Self::ProofWrongUrl
+            | Self::ProofStale
+            | Self::ProofInFuture
+            | Self::ProofTokenMissing
+            | Self::ProofWrongToken
+            | Self::ProofReplayed => Challenge {
+                status: 401,
+                error: Some("invalid_dpop_proof"),
             },
             _ => Challenge {
                 status: 401,
@@ -275,17 +421,37 @@ impl TokenError {
         }
     }
 
+    /// Whether the caller is to use the scheme `DPoP`.
+    fn is_about_dpop(self) -> bool {
+        matches!(self, Self::BoundAsBearer | Self::ProofWrongKey)
+            || self.challenge().error == Some("invalid_dpop_proof")
+    }
+
     /// The value of `WWW-Authenticate`. `realm` is written in quotes; characters it cannot hold are dropped.
+    ///
+    /// Who sent nothing is told both schemes (RFC 9449, 7.2).
     #[must_use]
     pub fn www_authenticate(self, realm: &str) -> String {
         let realm: String = realm
             .chars()
             .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
             .collect();
-        let mut value = format!("Bearer realm=\"{realm}\"");
+        let algorithms = Algorithm::ALL.map(Algorithm::name).join(" ");
+        let scheme = if self.is_about_dpop() {
+            "DPoP"
+        } else {
+            "Bearer"
+        };
+        let mut value = format!("{scheme} realm=\"{realm}\"");
+        // Writing to a String cannot fail.
         if let Some(error) = self.challenge().error {
-            // Writing to a String cannot fail.
             let _ = write!(value, ", error=\"{error}\", error_description=\"{self}\"");
+        }
+        if self.is_about_dpop() {
+            let _ = write!(value, ", algs=\"{algorithms}\"");
+        }
+        if self == Self::Missing {
+            let _ = write!(value, ", DPoP realm=\"{realm}\", algs=\"{algorithms}\"");
         }
         value
     }
@@ -322,10 +488,21 @@ mod tests {
     }
 
     #[test]
-    fn challenges_are_those_of_rfc_6750() {
+    fn challenges_are_those_of_rfc_6750_and_rfc_9449() {
         assert_eq!(
             TokenError::Missing.www_authenticate("countersign"),
-            "Bearer realm=\"countersign\""
+            "Bearer realm=\"countersign\", DPoP realm=\"countersign\", \
+             algs=\"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA\""
+        );
+        assert_eq!(
+            TokenError::ProofStale.www_authenticate("c"),
+            "DPoP realm=\"c\", error=\"invalid_dpop_proof\", error_description=\"the DPoP proof is too old\", \
+             algs=\"RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA\""
+        );
+        assert!(
+            TokenError::BoundAsBearer
+                .www_authenticate("c")
+                .starts_with("DPoP realm=\"c\", error=\"invalid_token\", ")
         );
         assert_eq!(
             TokenError::Expired.www_authenticate("co\"unter\\sign\r\nx: y"),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Algorithm, AuthMethod, KeySet, Principal, TokenError, Unverified, jws::Typ};
+use super::{Algorithm, AuthMethod, Bound, KeySet, Principal, TokenError, Unverified, jws::Typ};
 
 /// The `typ` of a grant's header (RFC 8725, 3.11): no other token of anybody's has it.
 pub const GRANT_TYP: &str = "countersign-grant+jwt";
@@ -183,6 +183,10 @@ impl Unverified<'_> {
 
 impl GrantClaims {
     fn principal(self, token: &str) -> Option<Principal> {
+        let bound = match &self.cnf {
+            None => Bound::default(),
+            Some(key) => Bound::read(&serde_json::json!({"jkt": key.jkt})).ok()?,
+        };
         let [scope] = self.authorization_details;
         let holder = self.holder;
         Some(Principal {
@@ -200,6 +204,7 @@ impl GrantClaims {
             issued_at: Some(Timestamp::from_second(self.iat).ok()?),
             also: holder.also,
             person_missing: holder.person_missing,
+            bound,
             grant: Some(std::sync::Arc::new(Grant {
                 id: self.jti,
                 scope,

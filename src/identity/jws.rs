@@ -18,6 +18,8 @@ pub(super) enum Typ {
     Jwt,
     /// A grant of our own.
     Grant,
+    /// `dpop+jwt`: a proof of possession (RFC 9449, 4.2).
+    Proof,
     /// Anything else.
     Other,
 }
@@ -27,6 +29,8 @@ pub(super) struct Compact<'t> {
     signing_input: &'t str,
     algorithm: Option<Algorithm>,
     kid: Option<String>,
+    /// A key that it brings along: proves nothing but that whoever signed has it.
+    jwk: Option<Value>,
     typ: Typ,
     payload: Vec<u8>,
     signature: Vec<u8>,
@@ -52,7 +56,7 @@ impl<'t> Compact<'t> {
         if payload.contains('.') {
             return Err(TokenError::NotJws);
         }
-        let members = json::object(&decode(header)?)?;
+        let mut members = json::object(&decode(header)?)?;
         let payload = decode(payload)?;
         let signature = decode(signature)?;
         // RFC 7515, 4.1.11 lets a token demand extensions; refusing the member refuses them all, known names included.
@@ -72,6 +76,7 @@ impl<'t> Compact<'t> {
             signing_input,
             algorithm,
             kid,
+            jwk: members.remove("jwk"),
             typ,
             payload,
             signature,
@@ -82,6 +87,10 @@ impl<'t> Compact<'t> {
         self.kid.as_deref()
     }
 
+    pub(super) fn jwk(&self) -> Option<&Map<String, Value>> {
+        self.jwk.as_ref()?.as_object()
+    }
+
     pub(super) fn typ(&self) -> Typ {
         self.typ
     }
@@ -90,13 +99,23 @@ impl<'t> Compact<'t> {
         &self.payload
     }
 
-    /// Proves that a key of `keys` signed this with one of `algorithms`.
+    /// Proves that the key of `keys` that is named in the header signed this with one of `algorithms`.
     pub(super) fn verify(&self, algorithms: &[Algorithm], keys: &KeySet) -> Result<(), TokenError> {
+        self.verify_by(algorithms, keys, self.kid())
+    }
+
+    /// As [`verify`](Self::verify), by the key of this id; without one, by the only key.
+    pub(super) fn verify_by(
+        &self,
+        algorithms: &[Algorithm],
+        keys: &KeySet,
+        kid: Option<&str>,
+    ) -> Result<(), TokenError> {
         let algorithm = self
             .algorithm
             .filter(|algorithm| algorithms.contains(algorithm))
             .ok_or(TokenError::AlgorithmRefused)?;
-        let key = keys.select(self.kid(), algorithm)?;
+        let key = keys.select(kid, algorithm)?;
         // The provider is named rather than taken from the process-wide default, which other code could replace.
         (DEFAULT_PROVIDER.verifier_factory)(&algorithm.library(), key)
             .map_err(|_| TokenError::KeyMismatch)?
@@ -127,6 +146,7 @@ fn media_type(typ: &str) -> Typ {
         "at+jwt" => Typ::AccessToken,
         "jwt" => Typ::Jwt,
         super::GRANT_TYP => Typ::Grant,
+        "dpop+jwt" => Typ::Proof,
         _ => Typ::Other,
     }
 }

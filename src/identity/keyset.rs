@@ -37,6 +37,8 @@ struct Key {
     family: Family,
     verifying: DecodingKey,
     fingerprint: [u8; 32],
+    /// RFC 7638, SHA-256.
+    thumbprint: [u8; 32],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,15 @@ pub struct Skipped {
     pub index: usize,
     /// Why, in words for the log.
     pub reason: &'static str,
+}
+
+/// Why a key that a proof brings along is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// It is private or symmetric.
+    Private,
+    /// It cannot be used: malformed, weak, unknown, not for signatures.
+    Unfit,
 }
 
 /// Why a JWKS document is refused whole.
@@ -95,11 +106,7 @@ impl KeySet {
             let Value::Object(jwk) = value else {
                 return Err(KeySetError::NotJwks);
             };
-            // RFC 7518, 6.2.2, 6.3.2 and 6.4: what makes a key private or symmetric, by its members and by its type.
-            let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
-                .iter()
-                .any(|name| jwk.contains_key(*name));
-            if private || jwk.get("kty").and_then(Value::as_str) == Some("oct") {
+            if is_secret(jwk) {
                 return Err(KeySetError::PrivateKey);
             }
             match Key::parse(jwk) {
@@ -119,6 +126,22 @@ impl KeySet {
             }
         }
         Ok(set)
+    }
+
+    /// The key that a proof of possession brings along, alone in a set and without a name, and its thumbprint (RFC 7638, SHA-256).
+    pub(super) fn carried(jwk: &Map<String, Value>) -> Result<(Self, [u8; 32]), Carried> {
+        if is_secret(jwk) {
+            return Err(Carried::Private);
+        }
+        let mut key = Key::parse(jwk).map_err(|_| Carried::Unfit)?;
+        key.kid = None;
+        let thumbprint = key.thumbprint;
+        let set = Self {
+            keys: vec![key],
+            skipped: Vec::new(),
+            valid_until: None,
+        };
+        Ok((set, thumbprint))
     }
 
     /// Number of usable keys.
@@ -243,7 +266,8 @@ impl Key {
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err("has a `kid` that is not a string"),
         };
-        let (family, verifying, material) = match jwk.get("kty").and_then(Value::as_str) {
+        let (family, verifying, material, canonical) = match jwk.get("kty").and_then(Value::as_str)
+        {
             Some("RSA") => rsa(jwk)?,
             Some("EC") => elliptic(jwk)?,
             Some("OKP") => edwards(jwk)?,
@@ -256,6 +280,7 @@ impl Key {
             family,
             verifying,
             fingerprint,
+            thumbprint: Sha256::digest(canonical).into(),
         };
         if algorithm.is_some_and(|algorithm| !key.fits(algorithm)) {
             return Err("is of a type or curve that does not fit its `alg`");
@@ -273,6 +298,14 @@ impl Key {
         };
         self.family == family && self.algorithm.is_none_or(|only| only == algorithm)
     }
+}
+
+/// RFC 7518, 6.2.2, 6.3.2 and 6.4: what makes a key private or symmetric, by its members and by its type.
+fn is_secret(jwk: &Map<String, Value>) -> bool {
+    ["d", "p", "q", "dp", "dq", "qi", "oth", "k"]
+        .iter()
+        .any(|name| jwk.contains_key(*name))
+        || jwk.get("kty").and_then(Value::as_str) == Some("oct")
 }
 
 /// RFC 7517, 4.2 and 4.3: where the issuer says what a key is for, it must be for verifying signatures.
@@ -294,7 +327,8 @@ fn check_use(jwk: &Map<String, Value>) -> Result<(), &'static str> {
     Ok(())
 }
 
-type Material = (Family, DecodingKey, Vec<u8>);
+/// The kind of key, what verifies with it, its bytes, and the text of which RFC 7638, 3.2 has the thumbprint taken.
+type Material = (Family, DecodingKey, Vec<u8>, String);
 
 fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     // Old encoders write a leading zero byte, which RFC 7518, 6.3.1.1 forbids; dropping it changes nothing.
@@ -327,10 +361,12 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
         return Err("has a modulus of the kind that can be factored (ROCA, CVE-2017-15361)");
     }
     let material = [modulus.as_slice(), &[0], &exponent].concat();
+    let [n, e] = [&modulus, &exponent].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
     Ok((
         Family::Rsa,
         DecodingKey::from_rsa_raw_components(&modulus, &exponent),
         material,
+        format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
     ))
 }
 
@@ -369,7 +405,14 @@ fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     };
     parsed.map_err(|_| "is not a point on its curve")?;
     // The library's name says DER; what it keeps, and verifies with, is the uncompressed point.
-    Ok((family, DecodingKey::from_ec_der(&point), point))
+    let verifying = DecodingKey::from_ec_der(&point);
+    let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    let crv = match family {
+        Family::P256 => "P-256",
+        _ => "P-384",
+    };
+    let canonical = format!(r#"{{"crv":"{crv}","kty":"EC","x":"{x}","y":"{y}"}}"#);
+    Ok((family, verifying, point, canonical))
 }
 
 fn edwards(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
@@ -380,7 +423,10 @@ fn edwards(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     if point.len() != 32 || ParsedPublicKey::new(&ED25519, &point).is_err() {
         return Err("is not a point on its curve");
     }
-    Ok((Family::Ed25519, DecodingKey::from_ed_der(&point), point))
+    let verifying = DecodingKey::from_ed_der(&point);
+    let x = URL_SAFE_NO_PAD.encode(&point);
+    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    Ok((Family::Ed25519, verifying, point, canonical))
 }
 
 fn member(jwk: &Map<String, Value>, name: &str) -> Result<Vec<u8>, &'static str> {

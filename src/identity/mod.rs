@@ -6,11 +6,12 @@
 //!                             └─opaque: its issuer is asked─> Introspected ──verify───────┘
 //! ```
 //!
-//! Promises: a [`Principal`] comes only from a token whose signature was made by a key of its issuer with an algorithm
-//! the operator listed, or that its issuer says is active (RFC 7662), for one of the operator's audiences, inside its time
-//! window (RFC 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of the token.
+//! Promises: a [`Principal`] comes from a certificate that the operator names, or from a token whose signature was made by a key of its issuer with an algorithm
+//! the operator listed, or that its issuer says is active (RFC 7662), for one of the operator's audiences, inside its time window (RFC
+//! 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of
+//! the token.
 //!
-//! Never: fetches anything (`jku`, `x5u`, `jwk` and `x5c` are not looked at), reads a clock, accepts a symmetric
+//! Never: fetches anything (`jku`, `x5u` and `x5c` are not looked at, and `jwk` in proofs of possession only), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
 //!
 //! Can miss: an ID token that carries none of the marks listed at [`IssuerRules::allow_id_tokens`] is told from an access
@@ -18,7 +19,10 @@
 //! expires. That two accounts are one human is known only where a claim that the operator chose, or `act`, says so.
 
 mod bearer;
+mod bound;
+mod certificate;
 mod claims;
+mod dpop;
 mod error;
 mod grant;
 mod introspected;
@@ -27,6 +31,7 @@ mod jws;
 mod keyset;
 mod person;
 mod presented;
+mod replays;
 mod rules;
 #[cfg(feature = "saml")]
 pub mod saml;
@@ -41,6 +46,9 @@ use sha2::{Digest, Sha256};
 
 pub use self::{
     bearer::from_authorization,
+    bound::Bound,
+    certificate::{CertificateName, CertificateNameError, CertificateRule, CertificateRules},
+    dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
     grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     introspected::{Introspected, NotAnIntrospection},
@@ -48,6 +56,7 @@ pub use self::{
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
     presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
+    replays::{MAX_PROOFS, MAX_PROOFS_EACH, Replays},
     rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
 };
 
@@ -62,10 +71,12 @@ pub enum AuthMethod {
     Grant,
     /// A SAML 2.0 assertion (RFC 7522).
     Saml,
+    /// The certificate of their connection (mutual TLS), and no token.
+    Mtls,
 }
 
 impl AuthMethod {
-    /// The name in records: `oidc_jwt`, `oidc_introspection`, `grant`, `saml`.
+    /// The name in records: `oidc_jwt`, `oidc_introspection`, `grant`, `saml`, `mtls`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,11 +84,13 @@ impl AuthMethod {
             Self::OidcIntrospection => "oidc_introspection",
             Self::Grant => "grant",
             Self::Saml => "saml",
+            Self::Mtls => "mtls",
         }
     }
 }
 
-/// A verified caller. Only token verification makes one, or the answer of the issuer about a token ([`Introspected`]).
+/// A verified caller. Only the verification of a token, the answer of its issuer about it ([`Introspected`]), or a certificate that the
+/// operator names, makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
     /// The issuer (`iss`) that vouches for the caller.
@@ -90,7 +103,7 @@ pub struct Principal {
     pub claims: BTreeMap<String, serde_json::Value>,
     /// How the caller authenticated.
     pub auth_method: AuthMethod,
-    /// SHA-256 of the token: names it in records without revealing it.
+    /// SHA-256 of the token, or of the certificate where there is none: names it in records without revealing it.
     pub token_hash: [u8; 32],
     /// The instant (`exp`) after which the token counts for nothing.
     pub expires_at: Timestamp,
@@ -106,6 +119,8 @@ pub struct Principal {
     pub person_missing: bool,
     /// What a grant narrows the caller to, where they authenticated with one.
     pub grant: Option<Arc<Grant>>,
+    /// What must be shown together with the token, at every request.
+    pub bound: Bound,
 }
 
 /// What a token says of itself before anything is proved: enough to choose the rules and the keys, good for nothing else.
@@ -138,25 +153,43 @@ impl Unverified<'_> {
     /// # Errors
     /// Every [`TokenError`] but those of [`peek`]; [`TokenError::UnknownKey`] is worth a retry with newer keys.
     pub fn verify(
-        &self,
+        self,
         rules: &IssuerRules,
         keys: &KeySet,
         now: Timestamp,
     ) -> Result<Principal, TokenError> {
+        self.prove(rules, keys)?;
+        let hash = token_hash(self.token);
+        self.holder(hash, rules, now)
+    }
+
+    /// The first half of [`verify`](Self::verify), which may be tried again with newer keys: that the issuer made it.
+    pub(crate) fn prove(&self, rules: &IssuerRules, keys: &KeySet) -> Result<(), TokenError> {
         if self.issuer != rules.issuer {
             return Err(TokenError::UnknownIssuer);
         }
-        self.jws.verify(&rules.algorithms, keys)?;
-        let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
-        Ok(caller(accepted, rules, self.token, AuthMethod::OidcJwt))
+        self.jws.verify(&rules.algorithms, keys)
+    }
+
+    /// The second half: whose it is. INVARIANT: only for what [`prove`](Self::prove) found good under the same rules. `hash` is that
+    /// of the token, which whoever looked for it in a memory has already.
+    pub(crate) fn holder(
+        self,
+        hash: [u8; 32],
+        rules: &IssuerRules,
+        now: Timestamp,
+    ) -> Result<Principal, TokenError> {
+        let typ = self.jws.typ();
+        let accepted = self.claims.accept(typ, rules, now)?;
+        Ok(caller(accepted, rules, hash, AuthMethod::OidcJwt))
     }
 }
 
-/// The caller whom `token` proves, by claims that passed.
+/// The caller whom a token of this hash proves, by claims that passed.
 fn caller(
     accepted: claims::Accepted,
     rules: &IssuerRules,
-    token: &str,
+    token_hash: [u8; 32],
     auth_method: AuthMethod,
 ) -> Principal {
     Principal {
@@ -165,13 +198,14 @@ fn caller(
         groups: accepted.groups,
         claims: accepted.claims,
         auth_method,
-        token_hash: token_hash(token),
+        token_hash,
         expires_at: accepted.expires_at,
         authenticated_at: accepted.authenticated_at,
         issued_at: accepted.issued_at,
         also: accepted.also,
         person_missing: accepted.person_missing,
         grant: None,
+        bound: accepted.bound,
     }
 }
 

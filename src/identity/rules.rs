@@ -127,6 +127,9 @@ pub struct IssuerRules {
     /// token when it has a claim that only ID tokens are given: `nonce`, `at_hash`, `c_hash`, `s_hash` (OIDC Core 2 and
     /// 3.3.2.11, FAPI 1), or Keycloak's claim `typ` with the value `ID`.
     pub allow_id_tokens: bool,
+    /// Whether every token must be bound to a key or a certificate of its holder's ([`Bound`](super::Bound)). One that is bound
+    /// counts together with that only, whatever this says.
+    pub require_bound_tokens: bool,
 }
 
 impl IssuerRules {

@@ -17,7 +17,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Algorithm, AuthMethod, IssuerRules, KeySet, Principal};
+use super::{
+    Algorithm, AuthMethod, Bound, IssuerRules, KeySet, Presented, Principal, Scheme, Token,
+};
 
 pub(crate) mod corpus;
 
@@ -162,6 +164,51 @@ impl Signer {
     }
 }
 
+/// The header of a proof that this key makes.
+pub(crate) fn proof_header(signer: &Signer) -> Value {
+    let mut jwk = signer.jwk();
+    jwk.as_object_mut().unwrap().remove("kid");
+    json!({"typ": "dpop+jwt", "alg": signer.algorithm.name(), "jwk": jwk})
+}
+
+/// A proof by this key for `POST` of `https://{TARGET}` with this token, with its own `jti`.
+pub(crate) fn proof(signer: &Signer, token: &str, jti: &str) -> String {
+    signer.sign_text(
+        &proof_header(signer).to_string(),
+        &proof_claims(token, jti).to_string(),
+    )
+}
+
+/// Where [`proof`] is for.
+pub(crate) const TARGET: &str = "gateway.example/v1/chat/completions";
+
+pub(crate) fn proof_claims(token: &str, jti: &str) -> Value {
+    let ath = base64url(super::token_hash(token));
+    json!({"jti": jti, "htm": "POST", "htu": format!("https://{TARGET}"), "iat": NOW, "ath": ath})
+}
+
+/// The thumbprint of a key as `cnf.jkt` has it.
+pub(crate) fn jkt(signer: &Signer) -> String {
+    let jwk = signer.jwk();
+    let (_, thumbprint) = KeySet::carried(jwk.as_object().unwrap()).unwrap();
+    base64url(thumbprint)
+}
+
+/// A request to [`TARGET`] with this token, carried so, and this proof.
+pub(crate) fn presented(scheme: Scheme, token: &str, proof: Option<&str>) -> Presented {
+    Presented {
+        token: Some(Token {
+            scheme,
+            text: token.into(),
+        }),
+        proof: proof.map(Into::into),
+        method: "POST".into(),
+        target: Some(TARGET.into()),
+        certificate: None,
+        again: false,
+    }
+}
+
 /// Claims that pass, each call with its own `jti`.
 pub(crate) fn claims() -> Value {
     json!({
@@ -210,6 +257,7 @@ pub(crate) fn rules() -> IssuerRules {
         owner_claim: None,
         clock_skew: Duration::from_secs(30),
         allow_id_tokens: false,
+        require_bound_tokens: false,
     }
 }
 
@@ -228,5 +276,6 @@ pub(crate) fn principal() -> Principal {
         also: BTreeSet::new(),
         person_missing: false,
         grant: None,
+        bound: Bound::default(),
     }
 }

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::{testing::*, *};
 
+mod bound;
+mod certificates;
 mod claims;
 mod corpus;
 mod introspected;
@@ -15,6 +17,11 @@ mod wycheproof;
 fn check(token: &str) -> Result<Principal, TokenError> {
     let keys = keys(&[&RSA, &P256, &P384, &ED]);
     verify(token, &rules(), &keys, now())
+}
+
+/// The code a token is refused with; `ok` where it is accepted.
+fn code(token: &str) -> &'static str {
+    check(token).map_or_else(TokenError::code, |_| "ok")
 }
 
 #[test]
@@ -40,6 +47,7 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
                 also: BTreeSet::new(),
                 person_missing: false,
                 grant: None,
+                bound: Bound::default(),
             },
             "{}",
             signer.algorithm

@@ -274,5 +274,6 @@ pub(super) fn stranger() -> Principal {
         also: BTreeSet::new(),
         person_missing: false,
         grant: None,
+        bound: crate::identity::Bound::default(),
     }
 }

@@ -14,7 +14,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -27,7 +27,10 @@ use secrecy::ExposeSecret;
 use self::opaque::Opaque;
 use super::{clock::Clock, grants::Grants};
 use crate::{
-    identity::{self, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, TokenError, Unverified},
+    identity::{
+        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Replays,
+        TokenError, Unverified,
+    },
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
 
@@ -67,9 +70,14 @@ pub struct Authenticator {
     identity_digest: [u8; 32],
     clock: Clock,
     timing: Timing,
+    certificates: CertificateRules,
     strangers: AtomicU64,
     /// Our own grants; `None` where none are made.
     grants: Option<Arc<Grants>>,
+    /// Outlives this authenticator: a proof must not count again because the configuration changed. Held for a few look-ups,
+    /// never across an await.
+    replays: Arc<Mutex<Replays>>,
+    unproved: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -125,8 +133,11 @@ pub struct IssuerMetrics {
 pub struct Metrics {
     /// By issuer, in the order of the configuration.
     pub issuers: Vec<IssuerMetrics>,
-    /// Tokens refused before they could be laid to an issuer: malformed, or of an issuer that is not configured.
+    /// Tokens refused before they could be laid to an issuer: malformed, or of an issuer that is not configured. And certificates
+    /// that are nobody's.
     pub refused_strangers: u64,
+    /// Good tokens refused because what they are bound to was not shown with them. Their issuers count them as accepted.
+    pub refused_unproved: u64,
     /// Tokens remembered at the moment, about.
     pub remembered: u64,
 }
@@ -194,8 +205,11 @@ impl Authenticator {
             identity_digest,
             clock,
             timing,
+            certificates: CertificateRules::default(),
             strangers: AtomicU64::new(0),
             grants: None,
+            replays: Arc::default(),
+            unproved: AtomicU64::new(0),
         })
     }
 
@@ -211,8 +225,60 @@ impl Authenticator {
         presented: &Presented,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
-        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
-        self.holder(token.text.expose_secret(), now).await
+        let principal = match (&presented.token, &presented.certificate) {
+            (Some(token), _) => self.holder(token.text.expose_secret(), now).await?,
+            (None, Some(certificate)) => {
+                let caller = self.certificates.caller(certificate, now);
+                return caller.map(Arc::new).inspect_err(|_| {
+                    self.strangers.fetch_add(1, Relaxed);
+                });
+            }
+            (None, None) => return Err(TokenError::Missing),
+        };
+        let possessed = principal.bound.check(presented, now);
+        possessed
+            .and_then(|proof| match proof {
+                // What was accepted for this request is used already.
+                Some(proof) if !presented.again => self.replays().take(&proof, now),
+                _ => Ok(()),
+            })
+            .inspect_err(|_| {
+                self.unproved.fetch_add(1, Relaxed);
+            })?;
+        Ok(principal)
+    }
+
+    /// The key that a proof without a token shows the caller to have, as a token endpoint binds to it what it issues (RFC 9449, 5):
+    /// its thumbprint. Uses the proof.
+    ///
+    /// # Errors
+    /// [`TokenError::ProofMissing`] where none was presented, and as for [`identity::verify_proof`] and [`Replays::take`].
+    pub fn possessed_key(
+        &self,
+        presented: &Presented,
+        now: Timestamp,
+    ) -> Result<[u8; 32], TokenError> {
+        let proof = identity::verify_proof(presented, None, now)?;
+        self.replays().take(&proof, now)?;
+        Ok(proof.key)
+    }
+
+    fn replays(&self) -> MutexGuard<'_, Replays> {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is known by a certificate alone; nobody where this is not said.
+    #[must_use]
+    pub fn knowing(mut self, certificates: CertificateRules) -> Self {
+        self.certificates = certificates;
+        self
+    }
+
+    /// Remembers the proofs that `before` has seen used, and both remember them from now on.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        self.replays = Arc::clone(&before.replays);
+        self
     }
 
     /// Whose the token is.
@@ -244,7 +310,13 @@ impl Authenticator {
         let issuer = issuer
             .ok_or(TokenError::UnknownIssuer)
             .inspect_err(stranger)?;
-        match issuer.verify(&token, now).await {
+        let verified = match issuer.prove(&token).await {
+            Ok(epoch) => token
+                .holder(key.token, &issuer.rules, now)
+                .map(|principal| (principal, epoch)),
+            Err(error) => Err(error),
+        };
+        match verified {
             Ok((principal, epoch)) => {
                 issuer.accepted.fetch_add(1, Relaxed);
                 Ok(self.remember(key, principal, Some(epoch)))
@@ -311,6 +383,7 @@ impl Authenticator {
         Metrics {
             issuers,
             refused_strangers: self.strangers.load(Relaxed),
+            refused_unproved: self.unproved.load(Relaxed),
             remembered: self.cache.entry_count(),
         }
     }
@@ -322,8 +395,7 @@ impl Authenticator {
         }
     }
 
-    /// What is remembered of a token, if it still counts. What binds a token to a connection or a key (DPoP, mTLS) belongs
-    /// after this, never into it.
+    /// What is remembered of a token, if it still counts. What the token is bound to is checked after this, never in it.
     fn recall(&self, key: &CacheKey, now: Timestamp) -> Option<Arc<Principal>> {
         let remembered = self.cache.get(key)?;
         // INVARIANT: three clocks' worth of doubt, each of which alone is enough to ask again.
@@ -349,38 +421,28 @@ impl Authenticator {
 }
 
 impl Issuer {
-    /// The principal, and the epoch of the keys that proved it.
-    async fn verify(
-        &self,
-        token: &Unverified<'_>,
-        now: Timestamp,
-    ) -> Result<(Principal, u64), TokenError> {
+    /// That the token is the issuer's: the epoch of the keys that proved it.
+    async fn prove(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
         if self.keys.current().is_none() {
             self.keys.wait_for_any().await;
         }
-        let first = self.verify_with_current(token, now);
+        let first = self.prove_with_current(token);
         if !matches!(first, Err(TokenError::UnknownKey)) {
             return first;
         }
         let fresh = self.keys.refresh_for(token.kid()).await;
         // Even where nothing was fetched: what another asked for may have come since the first look.
-        let second = self.verify_with_current(token, now);
+        let second = self.prove_with_current(token);
         if fresh && matches!(second, Err(TokenError::UnknownKey)) {
             self.keys.remember_unknown(token.kid());
         }
         second
     }
 
-    fn verify_with_current(
-        &self,
-        token: &Unverified<'_>,
-        now: Timestamp,
-    ) -> Result<(Principal, u64), TokenError> {
+    fn prove_with_current(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
         let current = self.keys.current().ok_or(TokenError::IssuerUnavailable)?;
-        Ok((
-            token.verify(&self.rules, &current.keys, now)?,
-            current.epoch,
-        ))
+        token.prove(&self.rules, &current.keys)?;
+        Ok(current.epoch)
     }
 
     fn refuse(&self, error: TokenError) -> TokenError {

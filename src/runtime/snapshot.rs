@@ -151,7 +151,7 @@ pub fn rules(
             name: from.name.clone(),
             route: from.route.clone(),
             token_header: from.token.name(),
-            certificate_alone: false,
+            certificate_alone: from.certificate_alone,
             dialect: from.dialect,
             lender,
             chain: from.chain.clone(),
@@ -304,7 +304,9 @@ pub fn authenticator(
                 authenticator.with_opaque_tokens(&issuer.rules.issuer, source.clone())?;
         }
     }
-    Ok(authenticator.with_grants(grants))
+    Ok(authenticator
+        .knowing(config.certificates.clone())
+        .with_grants(grants))
 }
 
 /// What grants are made of, where the configuration has them made; `control` is where their uses are counted.

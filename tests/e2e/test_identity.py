@@ -78,7 +78,9 @@ def test_a_token_that_proves_nothing_is_401_and_goes_no_further(site, oidc, case
 def test_no_token_is_401_without_an_error_code(site):
     reply = site.call(client=None)
     assert (reply.status, reply.code) == (401, "token_missing")
-    assert reply.header("www-authenticate") == 'Bearer realm="countersign"', "RFC 6750 3.1: no error where nothing was sent"
+    challenge = reply.header("www-authenticate")
+    assert challenge.startswith('Bearer realm="countersign", DPoP realm="countersign", algs="'), "both schemes, RFC 9449 7.2"
+    assert "error" not in challenge, "RFC 6750 3.1: no error where nothing was sent"
     assert site.upstream.requests == []
 
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 from dataclasses import dataclass, field
 
 
@@ -46,13 +47,14 @@ def prompt(text: str = "Hello", model: str = "gpt-4o-mini", **more) -> dict:
 
 
 def call(url: str, token: str | None = None, body: bytes | dict | None = None, headers: dict | list | None = None, method: str = "POST",
-         path: str = "/v1/chat/completions", seconds: float = 30) -> Reply:
-    """One request on a connection of its own. `headers` may repeat a name, as a list of pairs; a `None` in a dict leaves a usual one out."""
-    with contextlib.closing(begin(url, token, body, headers, method, path, seconds)) as connection:
+         path: str = "/v1/chat/completions", seconds: float = 30, tls: ssl.SSLContext | None = None) -> Reply:
+    """One request on a connection of its own. `headers` may repeat a name, as a list of pairs; a `None` in a dict leaves a usual one out.
+    With `tls`, over it."""
+    with contextlib.closing(begin(url, token, body, headers, method, path, seconds, tls)) as connection:
         return finish(connection.getresponse())
 
 
-def begin(url, token=None, body=None, headers=None, method="POST", path="/v1/chat/completions", seconds=30) -> http.client.HTTPConnection:
+def begin(url, token=None, body=None, headers=None, method="POST", path="/v1/chat/completions", seconds=30, tls=None) -> http.client.HTTPConnection:
     """Sends the request; the caller reads the answer."""
     body = prompt() if body is None else body
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -63,7 +65,8 @@ def begin(url, token=None, body=None, headers=None, method="POST", path="/v1/cha
         said = [*usual.items(), *headers]
     else:
         said = [(k, v) for k, v in {**usual, **(headers or {})}.items() if v is not None]
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=seconds)
+    host = url.removeprefix("http://")
+    connection = http.client.HTTPSConnection(host, timeout=seconds, context=tls) if tls else http.client.HTTPConnection(host, timeout=seconds)
     connection.putrequest(method, path, skip_accept_encoding=True)
     for name, value in said:
         connection.putheader(name, value)

@@ -63,15 +63,17 @@ class OidcProvider(Process):
             self.issuer, self.port = said[1], int(said[2])
         return said
 
-    def token(self, client: str = "alice-app", resource: str | None = None) -> str:
+    def token(self, client: str = "alice-app", resource: str | None = None, proof: str | None = None) -> str:
+        """With a DPoP proof for `{issuer}/token`, the token is bound to its key."""
         form = {"grant_type": "client_credentials", "scope": "chat"}
         if resource:
             form["resource"] = resource
-        return json.loads(self._post("/token", form, self._as(client)))["access_token"]
+        headers = {**self._as(client), **({"dpop": proof} if proof else {})}
+        return json.loads(self._post("/token", form, headers))["access_token"]
 
-    def opaque_token(self, client: str = "alice-app", audience: str | None = None) -> str:
+    def opaque_token(self, client: str = "alice-app", audience: str | None = None, **more) -> str:
         """A token that says nothing itself."""
-        return self.token(client, f"{audience or self.audience}:opaque")
+        return self.token(client, f"{audience or self.audience}:opaque", **more)
 
     def revoke(self, token: str, client: str = "alice-app"):
         self._post("/token/revocation", {"token": token}, self._as(client))

@@ -23,7 +23,7 @@ use crate::audit::{
     record::{Closed, Delivered, Event, Opened, Refused},
     seal::Frame,
 };
-use crate::identity::Presented;
+use crate::identity::{Certificate, Presented};
 
 pub(super) const SSN: &str = "536-22-8714";
 pub(super) const CARD: &str = "4111 1111 1111 1111";
@@ -70,6 +70,10 @@ pub(super) struct Bench {
     /// Whether tokens are checked at once, or by [`Bench::authenticated`].
     pub(super) slow_authenticator: bool,
     authenticating: Option<String>,
+    /// The certificate of callers to come.
+    pub(super) certificate: Option<Certificate>,
+    /// What was last shown of a caller.
+    pub(super) presented: Option<Box<Presented>>,
     writing: Option<Vec<Entry>>,
     failed: bool,
     /// Whether nobody else uses its rules.
@@ -225,6 +229,8 @@ impl Bench {
             ledger: Ledger::Durable,
             slow_authenticator: false,
             authenticating: None,
+            certificate: None,
+            presented: None,
             writing: None,
             failed: false,
             alone: false,
@@ -297,7 +303,7 @@ impl Bench {
             route: route.into(),
             cluster: "upstream".into(),
             source_address: "203.0.113.9:5000".into(),
-            certificate: None,
+            certificate: self.certificate.clone(),
         };
         self.handle(Input::RequestHeaders(headers, attributes, end))
     }
@@ -411,6 +417,7 @@ impl Bench {
                 assert!(self.authenticating.is_none(), "two tokens at once");
                 assert!(!presented.again);
                 self.authenticating = Some(shown(&presented));
+                self.presented = Some(presented);
             }
             Output::Record(entries, sealed, _) => {
                 seen.sealed.extend(sealed);
@@ -420,7 +427,7 @@ impl Bench {
                     assert_eq!(entry.session, self.session);
                     let json = serde_json::to_string(entry).unwrap();
                     assert!(json.len() < 256 << 10, "a record of {} bytes", json.len());
-                    for hidden in [SSN, CARD, LENT, "token-of-"] {
+                    for hidden in [SSN, CARD, LENT, "token-of-", "proof-of-"] {
                         assert!(!json.contains(hidden), "{hidden} is on record: {json}");
                     }
                     self.asked.push(entry.event.clone());
@@ -429,7 +436,7 @@ impl Bench {
             }
             Output::Ask(asked) => {
                 let told = serde_json::to_string(&asked).unwrap();
-                for hidden in [SSN, CARD, LENT, "token-of-"] {
+                for hidden in [SSN, CARD, LENT, "token-of-", "proof-of-"] {
                     assert!(
                         !told.contains(hidden),
                         "{hidden} is shown to approvers: {told}"
@@ -441,6 +448,7 @@ impl Bench {
                 assert!(self.holding.is_none(), "waits twice at once");
                 assert!(presented.again, "a proof counts once");
                 self.holding = Some((id, shown(&presented), patience));
+                self.presented = Some(presented);
             }
             Output::Use(wanted) => {
                 assert!(self.using.replace(wanted).is_none(), "used twice at once");

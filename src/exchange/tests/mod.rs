@@ -10,6 +10,7 @@ mod approvals;
 mod bench;
 mod dialects;
 mod grants;
+mod identity;
 mod lending;
 mod order;
 mod property;

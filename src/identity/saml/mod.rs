@@ -186,6 +186,7 @@ impl Unverified<'_> {
                 also: accepted.also,
                 person_missing: accepted.person_missing,
                 grant: None,
+                bound: crate::identity::Bound::default(),
             },
         })
     }

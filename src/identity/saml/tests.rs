@@ -39,6 +39,7 @@ fn a_good_assertion_becomes_the_caller_it_names() {
                 also: BTreeSet::new(),
                 person_missing: false,
                 grant: None,
+                bound: crate::identity::Bound::default(),
             },
             id: ID.to_owned(),
             claim_until: "2030-03-17T17:52:10Z".parse().unwrap(),

@@ -70,8 +70,9 @@ fn what_is_said_of_the_token_is_held_to_the_same_rules() {
         (json!({"token_type": "DPoP"}), "token_wrong_type"),
         (json!({"token_type": "N_A"}), "token_wrong_type"),
         (json!({"token_type": 1}), "token_wrong_type"),
-        (json!({"cnf": {"jkt": "x"}}), "token_wrong_type"),
-        (json!({"cnf": {}}), "token_wrong_type"),
+        (json!({"cnf": {"jkt": "x"}}), "binding_unknown"),
+        (json!({"cnf": {}}), "binding_unknown"),
+        (json!({"cnf": {}, "token_type": "DPoP"}), "token_wrong_type"),
         (json!({"typ": "Refresh"}), "token_wrong_type"),
         (json!({"events": {}}), "token_wrong_type"),
     ] {
@@ -87,8 +88,19 @@ fn what_is_said_of_the_token_is_held_to_the_same_rules() {
     let said = Introspected::parse(text.replacen('{', "{\"cnf\":null,", 1).as_bytes()).unwrap();
     assert_eq!(
         said.verify(TOKEN, &rules(), now()),
-        Err(TokenError::WrongType)
+        Err(TokenError::BindingUnknown)
     );
+}
+
+#[test]
+fn what_the_token_is_bound_to_is_told_as_a_signed_one_tells_it() {
+    let key = [7; 32];
+    for token_type in ["DPoP", "dpop", "Bearer"] {
+        let cnf = json!({"jkt": base64url(key)});
+        let holder = holder(json!({"token_type": token_type, "cnf": cnf})).unwrap();
+        assert_eq!(holder.bound.key, Some(key), "{token_type}");
+    }
+    assert!(!holder(json!({})).unwrap().bound.is_bound());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
 };
 
 mod bad_input;
+mod bound;
 mod corpus;
 mod opaque;
 
