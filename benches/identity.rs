@@ -60,6 +60,7 @@ impl Issuer {
             clock_skew: Duration::from_secs(30),
             allow_id_tokens: false,
             require_bound_tokens: false,
+            api_audience: None,
         };
         Self {
             key,

@@ -48,9 +48,9 @@ pub struct Metrics {
     misconfigured: Family<Labels, Counter>,
     seconds: Histogram,
     gauges: Family<Labels, Gauge>,
-    issuers: Family<Labels, Gauge>,
     /// Names that [`Metrics::set_all`] has set, by part. A lock, as two scrapes at once must not lose one.
     named: Mutex<BTreeMap<&'static str, BTreeSet<String>>>,
+    issuers: Family<Labels, Gauge>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
 }
@@ -74,8 +74,8 @@ impl Default for Metrics {
             misconfigured: Family::default(),
             seconds,
             gauges: Family::default(),
-            issuers: Family::default(),
             named: Mutex::default(),
+            issuers: Family::default(),
             reloads: Family::default(),
             registry: Registry::default(),
         };
@@ -182,6 +182,21 @@ impl Metrics {
             .set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
+    /// Sets the gauges of `part`, by name; those it had before and has no more are gone.
+    pub fn set_all(&self, part: &'static str, values: &BTreeMap<String, u64>) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = named.insert(part, values.keys().cloned().collect());
+        for name in before.unwrap_or_default() {
+            if !values.contains_key(&name) {
+                let labels = vec![("name", name), ("part", part.to_owned())];
+                self.gauges.remove(&labels);
+            }
+        }
+        for (name, value) in values {
+            self.set(part, name, *value);
+        }
+    }
+
     /// Sets the gauges of the issuers, and lets those of others go.
     pub fn set_issuers<'a, const N: usize>(
         &self,
@@ -195,21 +210,6 @@ impl Metrics {
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
                 self.issuers.get_or_create(&labels).set(value);
             }
-        }
-    }
-
-    /// Sets the gauges of `part`, by name; those it had before and has no more are gone.
-    pub fn set_all(&self, part: &'static str, values: &BTreeMap<String, u64>) {
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = named.insert(part, values.keys().cloned().collect());
-        for name in before.unwrap_or_default() {
-            if !values.contains_key(&name) {
-                let labels = vec![("name", name), ("part", part.to_owned())];
-                self.gauges.remove(&labels);
-            }
-        }
-        for (name, value) in values {
-            self.set(part, name, *value);
         }
     }
 

@@ -243,6 +243,7 @@ fn principal(groups: usize) -> Principal {
     Principal {
         issuer: "https://idp.example".to_owned(),
         subject: "alice".to_owned(),
+        audiences: Vec::new(),
         groups: (0..groups).map(|n| format!("group {n}")).collect(),
         claims: BTreeMap::new(),
         auth_method: AuthMethod::OidcJwt,

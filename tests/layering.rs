@@ -47,6 +47,7 @@ const TABLE: [(&str, &[&str]); 18] = [
             // Where secrets and keys are, as values; how they are read and fetched is none of its business.
             "keys::introspect::IntrospectionSource",
             "keys::jwks::KeySource",
+            "keys::jwks::Place",
             "keys::secret",
             "keys::source",
             "mask",

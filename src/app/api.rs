@@ -135,6 +135,7 @@ impl Backing for Live {
         Some(Issuing {
             issuer: grants.issuer().to_owned(),
             jwks: grants.keys.jwks().clone(),
+            takes_assertions: self.takes_assertions(),
         })
     }
 

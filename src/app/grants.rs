@@ -9,6 +9,8 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::{approvals, live::Live};
+#[cfg(feature = "saml")]
+use crate::identity::saml::{self, SamlError};
 use crate::{
     approval::{
         Approval, Asked, Binding, Claimed, Event, Fate, Id, Ignored, LONGEST_GRANT, Party, Placed,
@@ -25,7 +27,7 @@ use crate::{
         oauth::{Active, Granted},
     },
     identity::{
-        Confirmation, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Scheme, Token,
+        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
         TokenError, peek,
     },
     runtime::{control::Control, grants::Grants},
@@ -60,15 +62,32 @@ pub(super) async fn grant(
     let shown = Presented {
         token: None,
         proof,
+        purpose: Purpose::Inference,
         method: "POST".to_owned(),
         target,
         certificate: None,
         again: false,
     };
-    let (caller, jkt) = match request.subject {
-        Subject::Token(token) => holder(&live, token, shown).await?,
-        Subject::Assertion(_) => return Err(OAuthError::UnsupportedGrantType),
+    let (caller, jkt, once) = match request.subject {
+        Subject::Token(token) => {
+            let (caller, jkt) = holder(&live, token, shown).await?;
+            (caller, jkt, None)
+        }
+        Subject::Assertion(assertion) => {
+            let (caller, once) = asserted(&live, &assertion).await?;
+            // Behind what is asked of the assertion: a proof is used by who may have something for it.
+            let key = match &shown.proof {
+                Some(_) => Some(live.possessed_key(&shown).map_err(invalid)?),
+                None => None,
+            };
+            (caller, key.map(|key| URL_SAFE_NO_PAD.encode(key)), once)
+        }
     };
+    // Asked at once, so that a used one asks nobody for an approval; what decides is the claim below.
+    let used = |once: &Use| grants.control.look(|register| register.used(&once.grant)) > 0;
+    if once.as_ref().is_some_and(used) {
+        return Err(used_before());
+    }
     let in_force = live.rules_in_force();
     let _place = in_force
         .admission
@@ -110,7 +129,54 @@ pub(super) async fn grant(
                 .await?,
         ),
     };
+    if let Some(once) = once {
+        // Only now: until the grant is made the same assertion may ask how its approval stands. A crash after this line wastes
+        // it, and the approval.
+        take_use(live.control().cloned(), once)
+            .await
+            .map_err(|not| match not {
+                NotUsed::Unavailable => OAuthError::Unavailable(UNAVAILABLE),
+                NotUsed::Over | NotUsed::Revoked => used_before(),
+            })?;
+    }
     making.issue(&terms, reason, approval).await
+}
+
+fn used_before() -> OAuthError {
+    let why = "the assertion was used before; get a new one";
+    OAuthError::InvalidGrant("saml_used", why.to_owned())
+}
+
+/// Whose assertion this is, and what to claim so that it counts once.
+#[cfg(feature = "saml")]
+async fn asserted(
+    live: &Live,
+    shown: &SecretString,
+) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    let invalid = |error: SamlError| match error {
+        SamlError::IssuerUnavailable => OAuthError::Unavailable(error.code()),
+        _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
+    };
+    let authenticator = live.authenticator();
+    let assertions = authenticator.assertions();
+    if assertions.is_empty() {
+        return Err(OAuthError::UnsupportedGrantType);
+    }
+    let document = saml::decode(shown.expose_secret()).map_err(invalid)?;
+    let verified = assertions.verify(&document, live.now()).await;
+    let verified = verified.map_err(invalid)?;
+    let once = Use {
+        grant: verified.claim(),
+        max_uses: 1,
+        until: verified.claim_until.as_second(),
+        session: Uuid::now_v7().to_string(),
+    };
+    Ok((Arc::new(verified.principal), Some(once)))
+}
+
+#[cfg(not(feature = "saml"))]
+async fn asserted(_: &Live, _: &SecretString) -> Result<(Arc<Principal>, Option<Use>), OAuthError> {
+    Err(OAuthError::UnsupportedGrantType)
 }
 
 /// Whose token this is, and the key that the grant is to be bound to: the one that the token is bound to itself, whose holder must prove to
@@ -128,21 +194,20 @@ async fn holder(
         token: Some(token),
         ..shown
     };
-    let caller = live.check(shown.clone()).await.map_err(invalid)?;
+    let (caller, key) = live.exchanged(&shown).await.map_err(invalid)?;
     if caller.grant.is_some() {
         return Err(invalid(TokenError::WrongType));
     }
-    let key = match (caller.bound.key, &shown.proof) {
-        (Some(key), _) => Some(key),
-        (None, Some(_)) => Some(live.possessed_key(&shown).map_err(invalid)?),
-        (None, None) => None,
-    };
     Ok((caller, key.map(|key| URL_SAFE_NO_PAD.encode(key))))
 }
 
 fn invalid(error: TokenError) -> OAuthError {
-    match error.challenge().status {
-        503 => OAuthError::Unavailable(error.code()),
+    let challenge = error.challenge();
+    match (challenge.status, challenge.error) {
+        (503, _) => OAuthError::Unavailable(error.code()),
+        (_, Some("invalid_dpop_proof")) => {
+            OAuthError::InvalidProof(error.code(), error.to_string())
+        }
         _ => OAuthError::InvalidGrant(error.code(), error.to_string()),
     }
 }
@@ -225,6 +290,8 @@ impl Making<'_> {
         let now = self.live.now();
         let (begins, ends) = (terms.begins(now), terms.ends(now));
         let id = Uuid::now_v7().to_string();
+        let cnf = terms.jkt.as_ref();
+        let cnf = cnf.map(|jkt| Bound::read(&serde_json::json!({ "jkt": jkt })));
         let claims = GrantClaims {
             iss: self.grants.issuer().to_owned(),
             aud: self.grants.issuer().to_owned(),
@@ -234,7 +301,7 @@ impl Making<'_> {
             nbf: begins,
             exp: ends,
             authorization_details: [terms.scope.clone()],
-            cnf: terms.jkt.clone().map(|jkt| Confirmation { jkt }),
+            cnf: cnf.transpose().map_err(|why| failed(&why))?,
             holder: self.caller.holder(
                 approval
                     .as_ref()

@@ -133,10 +133,50 @@ impl Live {
         Backing::authenticate(self, presented).await
     }
 
+    /// Whose token is exchanged, and the key that their grant is to be bound to.
+    pub(super) async fn exchanged(
+        &self,
+        presented: &Presented,
+    ) -> Result<(Arc<Principal>, Option<[u8; 32]>), TokenError> {
+        let authenticator = self.authenticator.load_full();
+        authenticator.exchanged(presented, self.clock.now()).await
+    }
+
     /// The key that a proof without a token shows its sender to have.
     pub(super) fn possessed_key(&self, presented: &Presented) -> Result<[u8; 32], TokenError> {
         let authenticator = self.authenticator.load();
         authenticator.possessed_key(presented, self.clock.now())
+    }
+
+    /// What verifies tokens and assertions now.
+    #[cfg(feature = "saml")]
+    pub(super) fn authenticator(&self) -> Arc<Authenticator> {
+        self.authenticator.load_full()
+    }
+
+    /// Whether assertions are taken.
+    pub(super) fn takes_assertions(&self) -> bool {
+        #[cfg(feature = "saml")]
+        return !self.authenticator.load().assertions().is_empty();
+        #[cfg(not(feature = "saml"))]
+        false
+    }
+
+    #[cfg(feature = "saml")]
+    fn saml_metrics(&self, metrics: &Metrics) {
+        let authenticator = self.authenticator.load();
+        let assertions = authenticator.assertions();
+        let (mut accepted, mut refused, mut unavailable) = (0, 0, 0);
+        for provider in assertions.metrics() {
+            accepted += provider.accepted;
+            refused += provider.refused;
+            unavailable += u64::from(provider.keys.is_none());
+        }
+        metrics.set("saml", "accepted", accepted);
+        metrics.set("saml", "refused", refused);
+        let strangers = assertions.refused_strangers();
+        metrics.set("saml", "refused_unknown_issuer", strangers);
+        metrics.set("saml", "providers_unavailable", unavailable);
     }
 
     /// What grants are made of, and by which rules; `None` where none are made.
@@ -520,6 +560,8 @@ impl Probe for Live {
             ];
             (issuer.issuer.as_str(), values)
         }));
+        #[cfg(feature = "saml")]
+        self.saml_metrics(metrics);
         metrics.text()
     }
 }

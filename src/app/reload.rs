@@ -244,8 +244,17 @@ fn identity(config: &Config) -> impl PartialEq + use<'_> {
     (
         &config.issuers,
         config.grants.as_ref().map(Grants::identity),
+        saml(config),
     )
 }
+
+#[cfg(feature = "saml")]
+fn saml(config: &Config) -> &[crate::config::SamlProvider] {
+    &config.saml
+}
+
+#[cfg(not(feature = "saml"))]
+fn saml(_: &Config) {}
 
 /// Of sealed payloads, what is settled at the start.
 fn kept(config: &Config) -> Option<(u64, &str)> {

@@ -88,7 +88,7 @@ impl DetectorArgs {
                 .into_iter()
                 .filter(|(entity, _)| asked(entity))
                 .collect(),
-            only: Vec::new(),
+            ..Selection::default()
         }
     }
 }

@@ -302,3 +302,62 @@ fn write(which: Which, told: &Told, store: &Store, opener: &Opener) -> Result<()
     }
     Ok(out.flush().map_err(anyhow::Error::from)?)
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "files have the time of the machine that the test runs on"
+)]
+mod tests {
+    use std::{
+        fs::File,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::{
+        audit::seal::Frame,
+        runtime::ledger::{Ledger, LedgerOptions, retention::Retention},
+        store::testing,
+    };
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_rule_took_is_told_from_what_was_never_there() {
+        let dir = testing::dir();
+        let of_session = |session: &str| Frame {
+            session: session.into(),
+            kind: FrameKind::Keys,
+            body: b"wrapped".to_vec(),
+        };
+        let sealed = sealed::sealed_dir(dir.path());
+        for session in ["gone", "newest"] {
+            let mut writer = sealed::Writer::open(&sealed, 1 << 20).unwrap();
+            writer.append([&of_session(session)]).unwrap();
+        }
+        let (_, first) = sealed::files(&sealed).unwrap().swap_remove(0);
+        let long_ago = SystemTime::now() - Duration::from_secs(3 * 3_600);
+        let file = File::options().write(true).open(first).unwrap();
+        file.set_modified(long_ago).unwrap();
+        let begun = Timestamp::try_from(long_ago).unwrap();
+        assert!(Store::find(&sealed, "gone").unwrap().keys.is_some());
+
+        let mut options = LedgerOptions::new(dir.path(), "demo", "a");
+        options.retention = Some(Retention {
+            age: Some(Duration::from_secs(2 * 3_600)),
+            size: None,
+            at_least: Duration::ZERO,
+            archive: None,
+            sealed_cap: None,
+        });
+        let ledger = Ledger::open(options).unwrap();
+        ledger.prune().unwrap();
+        ledger.shutdown(0).await.unwrap();
+        assert!(Store::find(&sealed, "gone").unwrap().keys.is_none());
+        assert!(Store::find(&sealed, "newest").unwrap().keys.is_some());
+        let told = discarded(dir.path(), begun).unwrap().unwrap();
+        assert_eq!((told.first, told.last, &*told.rule), (1, 1, "age 7200s"));
+        // What was sealed later than all that went did not go.
+        let later = begun + SignedDuration::from_mins(5);
+        assert_eq!(discarded(dir.path(), later).unwrap(), None);
+    }
+}

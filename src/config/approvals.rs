@@ -10,7 +10,8 @@ use jiff::tz::{self, TimeZone};
 use url::Url;
 
 use super::{
-    Access, Alerts, Approvals, Audit, ControlKafka, MaskedAlert, Sealing, Webhook, WebhookFormat,
+    Access, Alerts, Approvals, Audit, ControlKafka, Issuer, MaskedAlert, Sealing, Webhook,
+    WebhookFormat,
     audit::topic,
     issuers::web,
     raw,
@@ -367,6 +368,26 @@ pub(super) fn alerts(
         webhooks,
         masked_per_principal: written(masked)?,
     })
+}
+
+/// Lets every issuer's tokens for `audience` in at our API, and no others.
+pub(super) fn api_audience(
+    audience: Option<String>,
+    issuers: &mut [Issuer],
+    at: &At,
+    notes: &mut Notes<'_>,
+) {
+    let Some(audience) = audience else { return };
+    for issuer in issuers {
+        if issuer.rules.audiences.contains(&audience) {
+            let name = &issuer.rules.issuer;
+            let message = format!(
+                "tokens of `{name}` that call models are for `{audience}` too; choose one that they are not for"
+            );
+            notes.fault(&at.key("audience"), message);
+        }
+        issuer.rules.api_audience = Some(audience.clone());
+    }
 }
 
 pub(super) fn access(raw: raw::Access, at: &At, notes: &mut Notes<'_>) -> Access {

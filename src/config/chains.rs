@@ -327,6 +327,8 @@ fn connection(
         fields: Arc::new(Selection {
             named: named.to_vec(),
             only: fields(raw, at, notes),
+            // What `unscanned` says is said of prompts only: whoever means answers too writes it.
+            refuses_signed_answers: matches!(raw.signed, Some(raw::Unscanned::Refuse)),
         }),
     })
 }

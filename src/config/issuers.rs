@@ -143,6 +143,7 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
     let rules = IssuerRules {
         issuer: raw.issuer,
         audiences,
+        api_audience: None,
         algorithms,
         groups_claim: Some(groups_claim),
         claims: raw.claims,

@@ -328,6 +328,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
             rules: IssuerRules {
                 issuer: "https://idp.example".to_owned(),
                 audiences: vec!["gateway".to_owned()],
+                api_audience: None,
                 algorithms: vec![Algorithm::Rs256],
                 groups_claim: Some("groups".to_owned()),
                 claims: vec!["department".to_owned()],
@@ -373,6 +374,34 @@ fn the_base_file_is_valid_and_means_what_it_says() {
         other => panic!("{other:?}"),
     };
     assert_eq!(masked, ["EMPLOYEE_ID", "US_SSN"]);
+}
+
+#[test]
+fn answers_are_refused_for_what_is_signed_only_where_the_file_writes_so() {
+    for (written, prompts, answers) in [
+        ("", Unscanned::Refuse, false),
+        ("unscanned: strip, ", Unscanned::Strip, false),
+        ("signed: allow, ", Unscanned::Allow, false),
+        ("signed: strip, ", Unscanned::Strip, false),
+        (
+            "unscanned: allow, signed: refuse, ",
+            Unscanned::Refuse,
+            true,
+        ),
+    ] {
+        let config = parse(&with(
+            "dialect: openai",
+            &format!("{}dialect: openai", written.replace(", ", "\n    ")),
+        ))
+        .unwrap();
+        let connection = &config.connections[0];
+        let refuses = connection.fields.refuses_signed_answers;
+        assert_eq!(
+            (connection.signed, refuses),
+            (prompts, answers),
+            "{written}"
+        );
+    }
 }
 
 #[test]

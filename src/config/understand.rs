@@ -55,7 +55,7 @@ pub(super) fn understand(
         &root.key("limits"),
         &mut notes,
     );
-    let issuers = issuers::issuers(
+    let mut issuers = issuers::issuers(
         raw.identity.issuers,
         &root.key("identity").key("issuers"),
         &mut notes,
@@ -65,7 +65,10 @@ pub(super) fn understand(
     let saml = {
         let beside = saml::Beside {
             issuers: issuers.iter().map(|i| i.rules.issuer.as_str()).collect(),
-            token_endpoint: None,
+            token_endpoint: raw
+                .grants
+                .as_ref()
+                .map(|grants| format!("{}/oauth2/token", grants.issuer)),
         };
         saml::providers(raw.identity.saml, &beside, &at, &mut notes)
     };
@@ -154,7 +157,9 @@ pub(super) fn understand(
         .alerts
         .map(|raw| approvals::alerts(raw, audit.as_ref(), &at, &mut notes));
     let access = raw.access.unwrap_or_default();
-    let access = approvals::access(access, &root.key("access"), &mut notes);
+    let at = root.key("access");
+    approvals::api_audience(access.audience.clone(), &mut issuers, &at, &mut notes);
+    let access = approvals::access(access, &at, &mut notes);
     let (approvals, alerts) = (approvals.flatten(), alerts.flatten());
     let sealing = sealing.flatten();
     if let Some(audit) = &audit {

@@ -25,8 +25,8 @@
 //! # What it can miss
 //!
 //! Values written in words or in letters that only look like others, encoded (base64, HTML entities, percent where letters and
-//! digits are, line breaks and blanks between letters as in a key of PEM), a number behind `%` that with its first two digits
-//! is an escape of a link (`%275-555-0100`), or in a notation that no rule in [`builtin`](Catalog::builtin) describes. Behind a backslash that is none
+//! digits are, line breaks and blanks between letters as in a key of PEM), a number in a row behind `%` that with its first two
+//! digits is an escape of a link (`%2221000000000009`), or in a notation that no rule in [`builtin`](Catalog::builtin) describes. Behind a backslash that is none
 //! of an escape, the first letter of a value if it is one of `bfnrt`.
 
 use std::sync::Arc;

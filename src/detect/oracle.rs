@@ -39,10 +39,33 @@ static WHOLE: LazyLock<meta::Regex> =
 static FRONT: LazyLock<meta::Regex> = LazyLock::new(|| {
     meta::Regex::new(concat!(
         r"(?:\\{1,2}(?:u[0-9A-Fa-f]{0,3}|x1?|03?)?",
-        r"|(?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e))(?:\[[0-9;:]{0,16})?",
-        r"|%(?:25)?(?:[0-7]?|40(?:[0-9][-. ]?){0,5}|2[01346]|60))$"
+        r"|(?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e))(?:\[[0-9;:]{0,16})?)$",
     ))
     .unwrap()
+});
+static PERCENT_FRONT: LazyLock<meta::Regex> =
+    LazyLock::new(|| meta::Regex::new(r"^(?:[0-7]?|40(?:[0-9][-. ]?){0,5}|2[01346]|60)$").unwrap());
+/// Numbers in groups, a `d` for each digit.
+static GROUPED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let written = [
+        "ddd-ddd-dddd",
+        "ddd-dd-dddd",
+        "dddd-dddd-dddd-dddd",
+        "dddd-dddddd-ddddd",
+        "dddd-dddddd-dddd",
+    ];
+    let mut all: Vec<String> = ["-", " ", "."]
+        .iter()
+        .flat_map(|part| written.map(|w| w.replace('-', part)))
+        .collect();
+    let octets = ["d", "dd", "ddd"];
+    for (one, two, three) in octets
+        .iter()
+        .flat_map(|a| octets.iter().flat_map(move |b| octets.map(|c| (*a, *b, c))))
+    {
+        all.push(format!("dd.{one}.{two}.{three}"));
+    }
+    all
 });
 static PERCENT: LazyLock<meta::Regex> =
     LazyLock::new(|| meta::Regex::new(r"^%[0-7][0-9A-Fa-f]").unwrap());
@@ -52,10 +75,58 @@ static COLOURS: LazyLock<meta::Regex> = LazyLock::new(|| {
     meta::Regex::new(r"^((?:\x1B|\\{1,2}(?:u001[Bb]|x1[Bb]|033|e)))\[[0-9;:]{0,16}[mK]").unwrap()
 });
 
+/// The same with a `d` for each digit.
+fn shape(text: &str) -> String {
+    text.replace('d', "D")
+        .replace(|c: char| c.is_ascii_digit(), "d")
+}
+
+/// What parts the groups.
+fn parts(number: &str) -> &str {
+    &number[number.rfind(|c| c != 'd').unwrap()..][..1]
+}
+
+/// Whether digits behind a percent sign are a number in groups that ends there.
+fn grouped(behind: &str) -> bool {
+    let shape = shape(behind);
+    GROUPED.iter().any(|number| {
+        let part = parts(number);
+        let rest = shape.strip_prefix(number.as_str());
+        rest.is_some_and(|rest| !rest.starts_with('d') && !rest.starts_with(&format!("{part}d")))
+    })
+}
+
+/// How much at the end of a text a percent sign begins that more text may change.
+fn percent_front(raw: &str) -> usize {
+    let Some(at) = raw.rfind('%') else { return 0 };
+    let is_front = |behind: &str| {
+        let shape = shape(behind);
+        let waits = |number: &String| format!("{number}{}", parts(number)).starts_with(&shape);
+        let (digits, rest) = behind.split_at_checked(2).unwrap_or_default();
+        PERCENT_FRONT.is_match(behind)
+            || match digits {
+                "21" | "23" | "24" | "26" | "60" if shape[2..].starts_with('d') => false,
+                "40" if NUMBER.is_match(rest) => false,
+                "09" | "40" | "60" => GROUPED.iter().any(waits),
+                _ if digits.starts_with('2') && shape.starts_with("dd") => {
+                    GROUPED.iter().any(waits)
+                }
+                _ => false,
+            }
+    };
+    let behind = &raw[at + 1..];
+    let twice = behind.strip_prefix("25");
+    let front = is_front(behind) || twice.is_some_and(is_front);
+    if front { raw.len() - at } else { 0 }
+}
+
 /// What `%XX` at `at` is seen as, `skip` bytes between `%` and the digits, and where it ends.
 fn percent(raw: &str, at: usize, skip: usize) -> Option<(char, usize)> {
     let one = format!("%{}", raw.get(at + 1 + skip..)?);
     PERCENT.find(&one)?;
+    if grouped(&one[1..]) {
+        return None;
+    }
     let c = char::from(u8::from_str_radix(&one[1..3], 16).unwrap());
     let behind = &one[3..];
     let c = match c {
@@ -97,7 +168,8 @@ impl Seen {
                     None => '/',
                 };
             }
-            let twice = raw[at..].starts_with("%25").then(|| percent(raw, at, 2));
+            let twice = raw[at..].starts_with("%25") && !grouped(&raw[at + 1..]);
+            let twice = twice.then(|| percent(raw, at, 2));
             if let Some(found) = twice.flatten().or_else(|| {
                 let once = first == '%';
                 once.then(|| percent(raw, at, 0)).flatten()
@@ -224,7 +296,9 @@ impl Oracle {
 
     /// How much of a text, of which more may follow, must be held back.
     pub(crate) fn held(&self, raw: &str) -> usize {
-        let front = FRONT.find(raw).map_or(0, |front| front.len());
+        let front = FRONT
+            .find(raw)
+            .map_or_else(|| percent_front(raw), |front| front.len());
         let seen = Seen::of(&raw[..raw.len() - front]);
         let text = &*seen.text;
         let mut at = 0;

@@ -44,7 +44,7 @@ mod whole;
 mod tests;
 
 pub use json_path::JsonPath;
-pub use selection::{NOT_SELECTED, Selection};
+pub use selection::{NOT_SELECTED, SIGNED, Selection};
 
 /// Every dialect there is.
 #[must_use]

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, cmp::Reverse, sync::Arc};
 
 use super::{
-    JsonPath,
+    JsonPath, ShapeError,
     json::{Document, Kind, Span, Value},
     texts::{Slot, Texts, What},
 };
@@ -19,13 +19,30 @@ pub struct Selection {
     pub named: Vec<(Arc<str>, JsonPath)>,
     /// What is looked into; everything where there are none.
     pub only: Vec<JsonPath>,
+    /// Answers with parts that are signed or encrypted are refused. Of prompts, [`RequestBody::unscanned`] tells.
+    ///
+    /// [`RequestBody::unscanned`]: super::RequestBody::unscanned
+    pub refuses_signed_answers: bool,
 }
 
 impl Selection {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.only.is_empty()
+        self.named.is_empty() && self.only.is_empty() && !self.refuses_signed_answers
+    }
+
+    /// Lets an answer pass in which this could not be looked into.
+    ///
+    /// # Errors
+    /// `signed_answer`.
+    pub(super) fn admit(&self, unscanned: &[&'static str]) -> Result<(), ShapeError> {
+        if self.refuses_signed_answers && unscanned.iter().any(|kind| SIGNED.contains(kind)) {
+            let reason =
+                "a part of the answer is signed or encrypted, and nothing can look into it";
+            return Err(ShapeError::new("signed_answer", reason.to_owned()));
+        }
+        Ok(())
     }
 
     /// Whether values of `entity` are named by where they are.
@@ -164,6 +181,9 @@ fn text(document: &Document<'_>, value: &Value) -> String {
     let string = document.string(value);
     string.map_or_else(|| value.span.of(document.text).to_owned(), Cow::into_owned)
 }
+
+/// What someone has signed, and what only they can read.
+pub const SIGNED: [&str; 2] = ["signed", "encrypted"];
 
 /// What was not looked into because the configuration does not say so.
 pub const NOT_SELECTED: &str = "not_selected";

@@ -443,6 +443,7 @@ impl<P: Protocol> Stream<P> {
         }
         let event = self.protocol.event(&document)?;
         let mut texts = Texts::find(&document, event.fields)?;
+        self.selection.admit(&texts.unscanned)?;
         texts.select(&document, &self.selection);
         self.settle(&|channel| texts.goes_on(&data, channel), filter, passed);
         // What was said bit by bit is over before an event repeats it whole.
@@ -538,6 +539,10 @@ impl<P: Protocol> Stream<P> {
             let (leaf, json) = match &slot.what {
                 What::Piece(leaf) => (leaf, false),
                 What::ArgumentsPiece(leaf) => (leaf, true),
+                What::NumberPiece => {
+                    self.channels.number(&slot.channel)?;
+                    continue;
+                }
                 _ => continue,
             };
             if held {

@@ -52,7 +52,7 @@ pub(super) enum Class {
     Text,
     /// As `Text`, and so is a number: JSON that a model or a tool wrote.
     Values,
-    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own.
+    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own, and the only one.
     Piece,
     /// A string that is JSON.
     Arguments,
@@ -176,6 +176,8 @@ impl Slot {
 pub(super) enum What {
     Text(Leaf),
     Number,
+    /// A number where a piece of a text may be.
+    NumberPiece,
     Piece(Leaf),
     ArgumentsPiece(Leaf),
     /// The protocol's own, or what cannot be scanned.
@@ -312,7 +314,7 @@ fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
             | What::Key {
                 leaf, word: false, ..
             } => out.push(labelled(leaf.text(document, slot.span))),
-            What::Number => out.push(labelled(slot.span.of(document))),
+            What::Number | What::NumberPiece => out.push(labelled(slot.span.of(document))),
             What::Arguments { texts, .. } => {
                 out.extend(texts.iter().map(|(label, text)| Text::under(label, text)));
             }

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 
 use super::{
     Exchange, Held, NotAsked, NotClaimed, Output, Refusal, Rules,
-    budget::Place,
+    budget::{Place, Share},
     grant::Then,
     messages::Ticket,
     prefer::Prefer,
@@ -45,7 +45,7 @@ pub(super) struct Waiting {
     /// How long it may be held.
     patience: Duration,
     /// Taken while it is held.
-    _held: Option<Place>,
+    _held: Option<(Place, Share)>,
 }
 
 /// A request that was approved and weighed again, while its approval is claimed.
@@ -123,16 +123,19 @@ impl Exchange {
         };
         let mut patience = most.min(pending.max_hold());
         let mut held = None;
+        let memory = received.len() + read.memory();
         if received.len() > self.rules.approvals.largest_held {
             // What one caller can have held is bounded by number; so is each, or one could hold all memory there is.
             patience = Duration::ZERO;
         }
         if !patience.is_zero() {
             let who = &caller.principal;
-            match self.rules.approvals.holds.enter(&who.issuer, &who.subject) {
-                Ok(place) => held = Some(place),
-                // As many are held as can be: put off instead.
-                Err(_) => patience = Duration::ZERO,
+            let mut share = self.rules.approvals.held_bytes.share();
+            let place = self.rules.approvals.holds.enter(&who.issuer, &who.subject);
+            match (place, share.set(memory)) {
+                (Ok(place), Ok(())) => held = Some((place, share)),
+                // As many are held as can be, or as much: put off instead.
+                _ => patience = Duration::ZERO,
             }
         }
         let request = request_digest(&caller, &received, &call, &parts);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::record,
-    identity::{Presented, TokenError},
+    identity::{Presented, Purpose, TokenError},
     mask,
 };
 
@@ -215,6 +215,7 @@ impl Head {
         Ok(Presented {
             token,
             proof: proof.map(Into::into),
+            purpose: Purpose::Inference,
             method: self.method.clone(),
             target: named.then(|| format!("{}{}", self.authority, self.path)),
             certificate,

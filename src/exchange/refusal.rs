@@ -317,3 +317,34 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The codes that a `fn code` in this file tells.
+    fn codes(source: &'static str) -> Vec<&'static str> {
+        let (_, body) = source.split_once("fn code(").unwrap();
+        let body = body.split("\n    }\n").next().unwrap();
+        let quoted = body.split("=> \"").skip(1);
+        quoted.filter_map(|rest| rest.split('"').next()).collect()
+    }
+
+    #[test]
+    fn every_code_that_a_caller_can_get_is_in_the_documentation() {
+        let told = include_str!("../../docs/operations.md");
+        let (_, told) = told.split_once("## Codes a caller can get").unwrap();
+        for (source, least) in [
+            (include_str!("refusal.rs"), 35),
+            (include_str!("../identity/error.rs"), 35),
+            (include_str!("../runtime/control.rs"), 4),
+            (include_str!("../runtime/ledger.rs"), 3),
+        ] {
+            let codes = codes(source);
+            assert!(codes.len() >= least, "{codes:?}");
+            let missing = codes
+                .iter()
+                .filter(|code| !told.contains(&format!("`{code}`")));
+            let missing: Vec<_> = missing.collect();
+            assert!(missing.is_empty(), "docs/operations.md lacks {missing:?}");
+        }
+    }
+}

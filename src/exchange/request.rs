@@ -17,7 +17,7 @@ use super::{
 use crate::{
     audit::record,
     detect::{DetectorError, Entity},
-    dialect::{Endpoint, NOT_SELECTED, RequestBody, ShapeError, Text},
+    dialect::{Endpoint, NOT_SELECTED, RequestBody, SIGNED, ShapeError, Text},
     identity::{Principal, TokenError},
     mask::{self, Operator, Plan},
     policy::{self, Call, Obligations, Outcome, Permit},
@@ -421,7 +421,12 @@ impl Exchange {
         let endpoint = *endpoint;
         let connection = head.connection.clone();
         // What may be lent now, and not when the request's head came or when somebody was asked about it.
+        let guard = head.lending.guard.clone();
         head.stand_under(connection.clone());
+        if !Arc::ptr_eq(&guard, &head.lending.guard) {
+            // Of what was kept for the record, too, nothing may show a value that is new.
+            self.journal.known(identity(principal), head.record());
+        }
         self.journal.guarded(head.lending.guard.clone());
         let length = received.len();
         let may_hold = connection.chain.most_owed().is_some();
@@ -606,7 +611,7 @@ fn prepare(
 fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'static str> {
     let becomes = |kind: &str| match kind {
         NOT_SELECTED => Unscanned::Allow,
-        "signed" | "encrypted" => connection.signed,
+        kind if SIGNED.contains(&kind) => connection.signed,
         _ => connection.unscanned,
     };
     let mut kinds = body.unscanned().iter();

@@ -58,6 +58,9 @@ pub struct Approvals {
     pub holds: Admission,
     /// The largest body that is held, in bytes; who sends a larger one gets a ticket.
     pub largest_held: usize,
+    /// What all that are held may take together; who would pass it gets a ticket. It is a part of [`Rules::budget`] and counted there
+    /// too, so that those who wait leave room for those who need not.
+    pub held_bytes: Budget,
     /// Approvals one caller may have pending.
     pub most_pending: u32,
     /// What stands before the path of our API; empty where that is not known.

@@ -16,6 +16,6 @@ mod tests;
 
 pub use self::{
     keys::{GrantKey, KeyRing, NotAKey},
-    request::{Ask, GRANT_TYPES, OAuthError, Subject, TOKEN_TYPE, TokenRequest, form},
+    request::{Ask, GRANT_TYPES, OAuthError, SAML_BEARER, Subject, TOKEN_TYPE, TokenRequest, form},
     rules::{NotGiven, Rule, Rules, Terms},
 };

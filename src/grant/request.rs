@@ -8,7 +8,7 @@ use crate::identity::{Kind, Scope};
 /// RFC 8693, 2.1.
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// RFC 7522, 2.1.
-const SAML_BEARER: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
+pub const SAML_BEARER: &str = "urn:ietf:params:oauth:grant-type:saml2-bearer";
 /// What the endpoint takes, as its metadata say.
 pub const GRANT_TYPES: [&str; 2] = [TOKEN_EXCHANGE, SAML_BEARER];
 /// What a grant is, among the types of RFC 8693, 3.
@@ -29,6 +29,8 @@ pub enum OAuthError {
     InvalidRequest(String),
     /// The token or assertion that was shown is not accepted: a stable code and why.
     InvalidGrant(&'static str, String),
+    /// The DPoP proof that came with it does not hold (RFC 9449, 5): a stable code and why.
+    InvalidProof(&'static str, String),
     /// The grant type is none of [`GRANT_TYPES`], or not in use here.
     UnsupportedGrantType,
     /// Scopes are not used here.
@@ -52,6 +54,7 @@ impl OAuthError {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidGrant(..) => "invalid_grant",
+            Self::InvalidProof(..) => "invalid_dpop_proof",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
@@ -75,9 +78,10 @@ impl OAuthError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::InvalidGrant(code, _) | Self::AccessDenied(code, _) | Self::Unavailable(code) => {
-                code
-            }
+            Self::InvalidGrant(code, _)
+            | Self::InvalidProof(code, _)
+            | Self::AccessDenied(code, _)
+            | Self::Unavailable(code) => code,
             Self::Pending(_) => "approval_required",
             other => other.error(),
         }
@@ -88,7 +92,9 @@ impl OAuthError {
     pub fn description(&self) -> String {
         match self {
             Self::InvalidRequest(why) | Self::InvalidDetails(why) => why.clone(),
-            Self::InvalidGrant(_, why) | Self::AccessDenied(_, why) => why.clone(),
+            Self::InvalidGrant(_, why)
+            | Self::InvalidProof(_, why)
+            | Self::AccessDenied(_, why) => why.clone(),
             Self::UnsupportedGrantType => {
                 format!("`grant_type` is one of {}", GRANT_TYPES.join(", "))
             }

@@ -16,7 +16,8 @@ use super::*;
 use crate::{
     approval::{Requirement, Slot},
     identity::{
-        AuthMethod, GrantClaims, GrantRules, Kind, Principal, Scope, TokenError, peek, testing,
+        AuthMethod, Bound, GrantClaims, GrantRules, Kind, Principal, Scope, TokenError, peek,
+        testing,
     },
     policy::{Expression, LocalTime, ModelPattern, Vocabulary},
 };
@@ -416,6 +417,24 @@ fn a_grant_names_its_holder_as_their_own_token_did() {
         assert!(verify(&ring, &token, NOW - 5).is_ok());
         assert_eq!(verify(&ring, &token, NOW - 6), Err(TokenError::NotYetValid));
     }
+}
+
+#[test]
+fn a_grant_that_is_bound_makes_a_holder_who_is() {
+    let (key, _) = GrantKey::generate().unwrap();
+    let ring = KeyRing::new(vec![key]).unwrap();
+    let bound = Bound {
+        key: Some([7; 32]),
+        certificate: None,
+    };
+    let claims = GrantClaims {
+        cnf: Some(bound),
+        ..claims()
+    };
+    let token = ring.sign(&claims).unwrap();
+    assert_eq!(verify(&ring, &token, NOW).unwrap().bound, bound);
+    let free = ring.sign(&self::claims()).unwrap();
+    assert!(!verify(&ring, &free, NOW).unwrap().bound.is_bound());
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
     approval::{
         Approval, Approver, Cannot, Decided, Fate, Id, Ignored, Party, State as Stands, Stop, judge,
     },
-    identity::{self, Presented, TokenError},
+    identity::{self, Presented, Purpose, TokenError},
 };
 
 /// The largest body that is read, in bytes.
@@ -55,10 +55,6 @@ impl FromRequestParts<Shared> for Caller {
         let access = backing.access();
         let presented = presented(parts, &access)?;
         let principal = backing.authenticate(presented).await?;
-        if principal.grant.is_some() {
-            // It is for calls of models; what its holder may do here they may do with their own token.
-            return Err(TokenError::WrongType.into());
-        }
         // Groups of an issuer that is not heard here are none.
         let groups = match access.hears(&principal.issuer) {
             true => principal.groups.clone(),
@@ -89,6 +85,7 @@ fn presented(parts: &Parts, access: &Access) -> Result<Presented, TokenError> {
     Ok(Presented {
         token: Some(token),
         proof: proof.map(SecretString::from),
+        purpose: Purpose::Api,
         method: parts.method.to_string(),
         target: address.map(|address| format!("{address}{}", parts.uri.path())),
         certificate: None,

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     approval::Id,
-    grant::{GRANT_TYPES, OAuthError, TOKEN_TYPE, TokenRequest, form},
-    identity::Scope,
+    grant::{GRANT_TYPES, OAuthError, SAML_BEARER, TOKEN_TYPE, TokenRequest, form},
+    identity::{Algorithm, Scope},
 };
 
 /// The largest form that is read, in bytes: an assertion is the longest thing in one.
@@ -44,6 +44,8 @@ pub struct Issuing {
     pub issuer: String,
     /// Our public keys, as a JWK Set.
     pub jwks: Value,
+    /// Whether SAML assertions are taken (RFC 7522).
+    pub takes_assertions: bool,
 }
 
 /// A grant that was made.
@@ -85,19 +87,26 @@ pub(super) fn router() -> Router<Shared> {
 
 /// RFC 8414, 2.
 async fn metadata(State(backing): State<Shared>) -> Result<Json<Value>, Refused> {
-    let issuer = issuing(&backing)?.issuer;
+    let Issuing {
+        issuer,
+        takes_assertions,
+        ..
+    } = issuing(&backing)?;
+    let mut grant_types = GRANT_TYPES.to_vec();
+    grant_types.retain(|kind| takes_assertions || *kind != SAML_BEARER);
     Ok(Json(json!({
         "issuer": issuer,
         "token_endpoint": format!("{issuer}/oauth2/token"),
         "jwks_uri": format!("{issuer}/oauth2/jwks"),
         "revocation_endpoint": format!("{issuer}/oauth2/revoke"),
         "introspection_endpoint": format!("{issuer}/oauth2/introspect"),
-        "grant_types_supported": GRANT_TYPES,
+        "grant_types_supported": grant_types,
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
         "introspection_endpoint_auth_methods_supported": ["none"],
         "response_types_supported": [],
         "authorization_details_types_supported": ["inference"],
+        "dpop_signing_alg_values_supported": Algorithm::ALL.map(Algorithm::name),
     })))
 }
 

@@ -267,6 +267,7 @@ impl Backing for World {
         Some(Issuing {
             issuer: "https://gateway.example".to_owned(),
             jwks: json!({"keys": []}),
+            takes_assertions: true,
         })
     }
 

@@ -6,12 +6,14 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Certificate, Presented, Proof, Scheme, TokenError, dpop};
 
 /// What must be shown together with a token. Where both are named, both must be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Value", into = "Value")]
 pub struct Bound {
     /// The key that makes proofs: its thumbprint (`jkt`, RFC 9449, 6.1).
     pub key: Option<[u8; 32]>,
@@ -70,12 +72,58 @@ impl Bound {
                 Some(proof)
             }
         };
+        self.check_certificate(presented).map(|()| proof)
+    }
+
+    /// As [`check`](Self::check), at a token endpoint: the token is what is exchanged there, not what the request is sent with, so a
+    /// proof needs no `ath` (RFC 9449, 5). One that comes without need is verified all the same: what is issued will be bound to its key.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub fn check_exchanged(
+        &self,
+        presented: &Presented,
+        now: Timestamp,
+    ) -> Result<Option<Proof>, TokenError> {
+        let proof = match &presented.proof {
+            None => None,
+            Some(_) => Some(dpop::verify(presented, None, now)?),
+        };
+        match (self.key, &proof) {
+            (Some(_), None) => return Err(TokenError::ProofMissing),
+            (Some(key), Some(proof)) if proof.key != key => return Err(TokenError::ProofWrongKey),
+            _ => {}
+        }
+        self.check_certificate(presented).map(|()| proof)
+    }
+
+    fn check_certificate(&self, presented: &Presented) -> Result<(), TokenError> {
         match (self.certificate, &presented.certificate) {
-            (None, _) => Ok(proof),
+            (None, _) => Ok(()),
             (Some(_), None) => Err(TokenError::CertificateMissing),
-            (Some(bound), Some(Certificate { digest, .. })) if *digest == bound => Ok(proof),
+            (Some(bound), Some(Certificate { digest, .. })) if *digest == bound => Ok(()),
             (Some(_), Some(_)) => Err(TokenError::CertificateWrong),
         }
+    }
+}
+
+impl TryFrom<Value> for Bound {
+    type Error = TokenError;
+
+    fn try_from(cnf: Value) -> Result<Self, TokenError> {
+        Self::read(&cnf)
+    }
+}
+
+/// As a `cnf` claim has it.
+impl From<Bound> for Value {
+    fn from(bound: Bound) -> Self {
+        let named = [("jkt", bound.key), ("x5t#S256", bound.certificate)];
+        let named = named.into_iter().filter_map(|(name, digest)| {
+            let digest = URL_SAFE_NO_PAD.encode(digest?);
+            Some((name.to_owned(), Self::String(digest)))
+        });
+        Self::Object(named.collect())
     }
 }
 

@@ -175,6 +175,7 @@ impl CertificateRules {
             grant: None,
             issuer,
             subject,
+            audiences: Vec::new(),
             groups,
             claims: BTreeMap::new(),
             auth_method: AuthMethod::Mtls,

@@ -31,6 +31,7 @@ impl std::fmt::Debug for Claims {
 /// What was taken from claims that passed.
 pub(super) struct Accepted {
     pub(super) subject: String,
+    pub(super) audiences: Vec<String>,
     pub(super) groups: Vec<String>,
     pub(super) claims: BTreeMap<String, Value>,
     pub(super) expires_at: Timestamp,
@@ -98,7 +99,7 @@ impl Claims {
         now: Timestamp,
     ) -> Result<Accepted, TokenError> {
         self.check_type(typ, rules)?;
-        self.check_audience(&rules.audiences)?;
+        let audiences = self.audiences(rules)?;
         let times = self.check_times(rules, now)?;
         let subject = self.subject()?;
         let claims = rules
@@ -115,6 +116,7 @@ impl Claims {
             .map_or(Ok(Vec::new()), |name| self.take_groups(name))?;
         Ok(Accepted {
             subject,
+            audiences,
             groups,
             claims,
             expires_at: times.expires_at,
@@ -149,7 +151,8 @@ impl Claims {
         Ok(())
     }
 
-    fn check_audience(&self, accepted: &[String]) -> Result<(), TokenError> {
+    /// Those of ours that it is for.
+    fn audiences(&self, rules: &IssuerRules) -> Result<Vec<String>, TokenError> {
         let named: Vec<&str> = match self.0.get("aud") {
             None => return Err(TokenError::AudienceMissing),
             Some(Value::String(one)) => vec![one],
@@ -160,13 +163,12 @@ impl Claims {
                 .ok_or(TokenError::AudienceInvalid)?,
             Some(_) => return Err(TokenError::AudienceInvalid),
         };
-        if !named
-            .iter()
-            .any(|audience| accepted.iter().any(|accepted| accepted == audience))
-        {
+        let ours = named.into_iter().filter(|audience| rules.knows(audience));
+        let ours: BTreeSet<String> = ours.map(str::to_owned).collect();
+        if ours.is_empty() {
             return Err(TokenError::WrongAudience);
         }
-        Ok(())
+        Ok(ours.into_iter().collect())
     }
 
     fn check_times(&self, rules: &IssuerRules, now: Timestamp) -> Result<Times, TokenError> {

@@ -78,19 +78,11 @@ pub struct GrantClaims {
     pub exp: i64,
     /// What it is good for.
     pub authorization_details: [Scope; 1],
-    /// The key its holder must prove to have (RFC 7800, 3.1).
+    /// What its holder must show with it (RFC 7800, 3.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cnf: Option<Confirmation>,
+    pub cnf: Option<Bound>,
     /// The holder.
     pub holder: Holder,
-}
-
-/// The key that the holder of a token must prove to have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Confirmation {
-    /// Its thumbprint (RFC 9449, 6.1).
-    pub jkt: String,
 }
 
 /// The caller that a grant was made for, as their own token told.
@@ -183,15 +175,12 @@ impl Unverified<'_> {
 
 impl GrantClaims {
     fn principal(self, token: &str) -> Option<Principal> {
-        let bound = match &self.cnf {
-            None => Bound::default(),
-            Some(key) => Bound::read(&serde_json::json!({"jkt": key.jkt})).ok()?,
-        };
         let [scope] = self.authorization_details;
         let holder = self.holder;
         Some(Principal {
             issuer: holder.iss,
             subject: self.sub,
+            audiences: Vec::new(),
             groups: holder.groups,
             claims: holder.claims,
             auth_method: AuthMethod::Grant,
@@ -204,7 +193,7 @@ impl GrantClaims {
             issued_at: Some(Timestamp::from_second(self.iat).ok()?),
             also: holder.also,
             person_missing: holder.person_missing,
-            bound,
+            bound: self.cnf.unwrap_or_default(),
             grant: Some(std::sync::Arc::new(Grant {
                 id: self.jti,
                 scope,

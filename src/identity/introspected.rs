@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    AuthMethod, IssuerRules, Principal, TokenError, caller, claims::Claims, json, jws::Typ,
+    AuthMethod, IssuerRules, Principal, TokenError, claims::Claims, json, jws::Typ, proved,
     token_hash,
 };
 
@@ -62,7 +62,7 @@ impl Introspected {
         }
         self.claims.check_token_type()?;
         let accepted = self.claims.accept(Typ::AccessToken, rules, now)?;
-        Ok(caller(
+        Ok(proved(
             accepted,
             rules,
             token_hash(token),

@@ -6,10 +6,10 @@
 //!                             └─opaque: its issuer is asked─> Introspected ──verify───────┘
 //! ```
 //!
-//! Promises: a [`Principal`] comes from a certificate that the operator names, or from a token whose signature was made by a key of its issuer with an algorithm
-//! the operator listed, or that its issuer says is active (RFC 7662), for one of the operator's audiences, inside its time window (RFC
-//! 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own, and none carries any of
-//! the token.
+//! Promises: a [`Principal`] comes from a certificate that the operator names, from a token whose signature was made by a key of its issuer
+//! with an algorithm the operator listed, or from one that its issuer says is active (RFC 7662); for one of the operator's audiences,
+//! inside its time window (RFC 7515, 7519, 9068, with the advice of RFC 8725). Every refusal is a [`TokenError`] with a code of its own,
+//! and none carries any of the token.
 //!
 //! Never: fetches anything (`jku`, `x5u` and `x5c` are not looked at, and `jwk` in proofs of possession only), reads a clock, accepts a symmetric
 //! algorithm or `none` (no value of [`Algorithm`] means them).
@@ -50,14 +50,14 @@ pub use self::{
     certificate::{CertificateName, CertificateNameError, CertificateRule, CertificateRules},
     dpop::{PROOF_AGE, PROOF_AHEAD, Proof, verify as verify_proof},
     error::{Challenge, TokenError},
-    grant::{Confirmation, GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
+    grant::{GRANT_TYP, Grant, GrantClaims, GrantRules, Holder, Kind, Scope},
     introspected::{Introspected, NotAnIntrospection},
     jws::MAX_TOKEN_BYTES,
     keyset::{KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, Skipped},
     person::{MAX_NAME_BYTES, MAX_NAMES, account},
     presented::{Certificate, MAX_PROOF_BYTES, Presented, Scheme, Token},
     replays::{MAX_PROOFS, MAX_PROOFS_EACH, Replays},
-    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, UnknownAlgorithm},
+    rules::{Algorithm, IssuerRules, MAX_CLOCK_SKEW, Purpose, UnknownAlgorithm},
 };
 
 /// How the caller proved who they are.
@@ -81,15 +81,15 @@ impl AuthMethod {
     pub fn name(self) -> &'static str {
         match self {
             Self::OidcJwt => "oidc_jwt",
-            Self::OidcIntrospection => "oidc_introspection",
             Self::Grant => "grant",
             Self::Saml => "saml",
             Self::Mtls => "mtls",
+            Self::OidcIntrospection => "oidc_introspection",
         }
     }
 }
 
-/// A verified caller. Only the verification of a token, the answer of its issuer about it ([`Introspected`]), or a certificate that the
+/// A verified caller. Only the verification of a token, the answer of the issuer about one ([`Introspected`]), or a certificate that the
 /// operator names, makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
@@ -97,6 +97,8 @@ pub struct Principal {
     pub issuer: String,
     /// The subject (`sub`), unique within the issuer.
     pub subject: String,
+    /// Those of the operator's audiences that the token is for: see [`IssuerRules::admits`].
+    pub audiences: Vec<String>,
     /// Values of the issuer's groups claim.
     pub groups: Vec<String>,
     /// Further claims, only those the configuration lists for the issuer.
@@ -181,12 +183,12 @@ impl Unverified<'_> {
     ) -> Result<Principal, TokenError> {
         let typ = self.jws.typ();
         let accepted = self.claims.accept(typ, rules, now)?;
-        Ok(caller(accepted, rules, hash, AuthMethod::OidcJwt))
+        Ok(proved(accepted, rules, hash, AuthMethod::OidcJwt))
     }
 }
 
 /// The caller whom a token of this hash proves, by claims that passed.
-fn caller(
+fn proved(
     accepted: claims::Accepted,
     rules: &IssuerRules,
     token_hash: [u8; 32],
@@ -195,6 +197,7 @@ fn caller(
     Principal {
         issuer: rules.issuer.clone(),
         subject: accepted.subject,
+        audiences: accepted.audiences,
         groups: accepted.groups,
         claims: accepted.claims,
         auth_method,

@@ -2,6 +2,8 @@
 
 use secrecy::SecretString;
 
+use super::Purpose;
+
 /// The longest DPoP proof that is looked at, in bytes. One with an RSA key of 8192 bits and its signature has about 4 KiB.
 pub const MAX_PROOF_BYTES: usize = 8 * 1024;
 
@@ -46,6 +48,8 @@ pub struct Presented {
     pub token: Option<Token>,
     /// The one DPoP proof (RFC 9449, 4.1).
     pub proof: Option<SecretString>,
+    /// What it is shown for.
+    pub purpose: Purpose,
     /// The request's method.
     pub method: String,
     /// The request's host, port where there is one, and path, without scheme and query: what a proof must be for. `None` where it is
@@ -67,6 +71,7 @@ impl Presented {
                 text: token.into(),
             }),
             proof: None,
+            purpose: Purpose::Inference,
             method: String::new(),
             target: None,
             certificate: None,

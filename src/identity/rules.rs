@@ -99,13 +99,24 @@ impl FromStr for Algorithm {
     }
 }
 
+/// What a token is shown for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To call a model.
+    Inference,
+    /// To read or decide over our API.
+    Api,
+}
+
 /// What is demanded of an issuer's tokens. An empty list accepts nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: String,
-    /// The token must be for at least one of these.
+    /// A token that calls models must be for at least one of these.
     pub audiences: Vec<String>,
+    /// What a token must be for that is shown to our API; where there is none, one of `audiences`.
+    pub api_audience: Option<String>,
     /// The algorithms a token may be signed with.
     pub algorithms: Vec<Algorithm>,
     /// The claim that holds the caller's groups: a member's name, or a JSON pointer (RFC 6901) where it starts with `/`,
@@ -133,6 +144,21 @@ pub struct IssuerRules {
 }
 
 impl IssuerRules {
+    /// Whether a token for these audiences is one for this purpose.
+    #[must_use]
+    pub fn admits(&self, audiences: &[String], purpose: Purpose) -> bool {
+        match (purpose, &self.api_audience) {
+            (Purpose::Api, Some(api)) => audiences.contains(api),
+            _ => audiences.iter().any(|name| self.audiences.contains(name)),
+        }
+    }
+
+    /// Whether an audience is one of ours.
+    pub(super) fn knows(&self, audience: &str) -> bool {
+        let mut known = self.audiences.iter().chain(&self.api_audience);
+        known.any(|known| known == audience)
+    }
+
     /// The skew that is granted.
     pub(super) fn skew(&self) -> Duration {
         self.clock_skew.min(MAX_CLOCK_SKEW)

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Algorithm, AuthMethod, Bound, IssuerRules, KeySet, Presented, Principal, Scheme, Token,
+    Algorithm, AuthMethod, Bound, IssuerRules, KeySet, Presented, Principal, Purpose, Scheme, Token,
 };
 
 pub(crate) mod corpus;
@@ -202,6 +202,7 @@ pub(crate) fn presented(scheme: Scheme, token: &str, proof: Option<&str>) -> Pre
             text: token.into(),
         }),
         proof: proof.map(Into::into),
+        purpose: Purpose::Inference,
         method: "POST".into(),
         target: Some(TARGET.into()),
         certificate: None,
@@ -244,6 +245,7 @@ pub(crate) fn rules() -> IssuerRules {
     IssuerRules {
         issuer: ISSUER.to_owned(),
         audiences: vec!["other".to_owned(), AUDIENCE.to_owned()],
+        api_audience: None,
         algorithms: vec![
             Algorithm::Rs256,
             Algorithm::Ps512,
@@ -266,6 +268,7 @@ pub(crate) fn principal() -> Principal {
     Principal {
         issuer: "https://idp.example".to_owned(),
         subject: "alice".to_owned(),
+        audiences: Vec::new(),
         groups: Vec::new(),
         claims: BTreeMap::new(),
         auth_method: AuthMethod::OidcJwt,

@@ -34,6 +34,7 @@ fn a_good_token_of_every_kind_of_key_names_its_caller() {
             Principal {
                 issuer: ISSUER.to_owned(),
                 subject: "alice".to_owned(),
+                audiences: vec![AUDIENCE.to_owned()],
                 groups: vec!["staff".to_owned(), "ml".to_owned()],
                 claims: BTreeMap::from([
                     ("email".to_owned(), json!("alice@example.com")),

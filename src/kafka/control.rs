@@ -70,10 +70,18 @@ pub struct ControlOptions {
     pub dev: bool,
 }
 
+impl ControlOptions {
+    /// The log's name.
+    #[must_use]
+    pub fn log(&self) -> String {
+        format!("{} {}", self.deployment, self.topic)
+    }
+}
+
 /// Who is told what stands in the log. Called from one thread, in the log's order.
 pub trait Sink: Send + Sync + 'static {
-    /// The next event.
-    fn take(&self, placed: Placed, bytes: &[u8]);
+    /// The next event. `false` where it shows that the log is not the one it was: it is then read anew.
+    fn take(&self, placed: Placed, bytes: &[u8]) -> bool;
     /// All that was taken so far counts for nothing: the log, which ends at this place now, is read from its beginning.
     fn reset(&self, end: u64);
     /// Whether the log can be reached and all that was in it when reading began has been taken.
@@ -165,7 +173,7 @@ impl ControlTopic {
             .create()?;
         let (stop, suspected) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         // The same root may serve several deployments: what is signed for one log is nothing in another.
-        let log = format!("{} {}", options.deployment, options.topic);
+        let log = options.log();
         let mut follower = Follower {
             consumer,
             topic: options.topic.clone(),
@@ -494,7 +502,11 @@ impl Follower {
             (speaks && at <= certificate.until).then(|| (at, bytes.to_vec()))
         });
         match event {
-            Some((at, bytes)) => self.sink.take(Placed { offset, at }, &bytes),
+            Some((at, bytes)) => {
+                if !self.sink.take(Placed { offset, at }, &bytes) {
+                    self.suspected.store(true, Ordering::Release);
+                }
+            }
             None => self.sink.forged(offset),
         }
     }

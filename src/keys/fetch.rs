@@ -180,6 +180,39 @@ impl Source {
     }
 }
 
+/// The keys in the metadata of `entity_id`, signed by a certificate of the file `signed_by` where there is one.
+#[cfg(feature = "saml")]
+async fn metadata(
+    client: &Client,
+    entity_id: &str,
+    at: &Source,
+    signed_by: Option<&Path>,
+) -> Result<KeySet, FetchError> {
+    let document = match at {
+        Source::Url(url) => get(client, url.clone(), MAX_METADATA_BYTES).await?,
+        Source::File(path) => read(path, MAX_METADATA_BYTES).await?,
+        // Not what `Source::new` makes.
+        Source::Discovery { .. } | Source::Metadata { .. } => return Err(FetchError::NotDiscovery),
+    };
+    let pinned = match signed_by {
+        None => None,
+        Some(path) => {
+            let pem = read(path, MAX_METADATA_BYTES).await?;
+            Some(saml::certificates(&String::from_utf8_lossy(&pem))?)
+        }
+    };
+    Ok(saml::metadata(&document, entity_id, pinned.as_ref())?)
+}
+
+/// At most one byte more than `limit` of a file: what is too long is so to whoever reads it.
+async fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut document = Vec::new();
+    let file = tokio::fs::File::open(path).await?;
+    let mut file = file.take(limit as u64 + 1);
+    file.read_to_end(&mut document).await?;
+    Ok(document)
+}
+
 /// Where an issuer's discovery document is.
 pub(super) fn discovery_document(issuer: &str, insecure: bool) -> Result<Url, SourceError> {
     let base = Url::parse(issuer).map_err(|_| SourceError::NotAUrl)?;
@@ -215,39 +248,6 @@ pub(super) async fn introspection_endpoint(
         .map(|uri| named(uri, &document, false))
         .transpose()
         .map_err(FetchError::Endpoint)
-}
-
-/// The keys in the metadata of `entity_id`, signed by a certificate of the file `signed_by` where there is one.
-#[cfg(feature = "saml")]
-async fn metadata(
-    client: &Client,
-    entity_id: &str,
-    at: &Source,
-    signed_by: Option<&Path>,
-) -> Result<KeySet, FetchError> {
-    let document = match at {
-        Source::Url(url) => get(client, url.clone(), MAX_METADATA_BYTES).await?,
-        Source::File(path) => read(path, MAX_METADATA_BYTES).await?,
-        // Not what `Source::new` makes.
-        Source::Discovery { .. } | Source::Metadata { .. } => return Err(FetchError::NotDiscovery),
-    };
-    let pinned = match signed_by {
-        None => None,
-        Some(path) => {
-            let pem = read(path, MAX_METADATA_BYTES).await?;
-            Some(saml::certificates(&String::from_utf8_lossy(&pem))?)
-        }
-    };
-    Ok(saml::metadata(&document, entity_id, pinned.as_ref())?)
-}
-
-/// At most one byte more than `limit` of a file: what is too long is so to whoever reads it.
-async fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
-    let mut document = Vec::new();
-    let file = tokio::fs::File::open(path).await?;
-    let mut file = file.take(limit as u64 + 1);
-    file.read_to_end(&mut document).await?;
-    Ok(document)
 }
 
 #[derive(Deserialize)]

@@ -264,6 +264,7 @@ pub(super) fn stranger() -> Principal {
     Principal {
         issuer: String::new(),
         subject: String::new(),
+        audiences: Vec::new(),
         groups: vec![String::new()],
         claims: BTreeMap::new(),
         auth_method: AuthMethod::OidcJwt,

@@ -17,8 +17,8 @@ use crate::{
     keys::jwks::{Jwks, KeySource, Timing},
 };
 
-/// Verifies assertions. One per configuration.
-#[derive(Debug)]
+/// Verifies assertions. One per configuration; by default of no provider.
+#[derive(Debug, Default)]
 pub struct Assertions {
     providers: HashMap<String, Provider>,
     strangers: AtomicU64,

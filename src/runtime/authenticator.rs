@@ -25,11 +25,13 @@ use moka::sync::Cache;
 use secrecy::ExposeSecret;
 
 use self::opaque::Opaque;
+#[cfg(feature = "saml")]
+use super::assertions::Assertions;
 use super::{clock::Clock, grants::Grants};
 use crate::{
     identity::{
-        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Replays,
-        TokenError, Unverified,
+        self, CertificateRules, IssuerRules, MAX_TOKEN_BYTES, Presented, Principal, Purpose,
+        Replays, TokenError, Unverified,
     },
     keys::jwks::{Jwks, KeySource, SourceError, Timing},
 };
@@ -69,8 +71,8 @@ pub struct Authenticator {
     cache: Cache<CacheKey, Arc<Remembered>>,
     identity_digest: [u8; 32],
     clock: Clock,
-    timing: Timing,
     certificates: CertificateRules,
+    timing: Timing,
     strangers: AtomicU64,
     /// Our own grants; `None` where none are made.
     grants: Option<Arc<Grants>>,
@@ -78,6 +80,8 @@ pub struct Authenticator {
     /// never across an await.
     replays: Arc<Mutex<Replays>>,
     unproved: AtomicU64,
+    #[cfg(feature = "saml")]
+    assertions: Assertions,
 }
 
 #[derive(Debug)]
@@ -204,16 +208,18 @@ impl Authenticator {
             cache,
             identity_digest,
             clock,
-            timing,
             certificates: CertificateRules::default(),
+            timing,
             strangers: AtomicU64::new(0),
             grants: None,
             replays: Arc::default(),
             unproved: AtomicU64::new(0),
+            #[cfg(feature = "saml")]
+            assertions: Assertions::default(),
         })
     }
 
-    /// Who is proved to be calling by what is `presented` at the instant `now`.
+    /// Who is proved to be calling by what is `presented` at the instant `now`, for a purpose that the token's audience must admit.
     ///
     /// Waits only where keys have to be fetched first, and then at most about [`Timing::timeout`]. Cancellation-safe:
     /// dropped at any point, it leaves nothing half done.
@@ -235,6 +241,8 @@ impl Authenticator {
             }
             (None, None) => return Err(TokenError::Missing),
         };
+        // Behind what is remembered too: that says whose token it is, and not what for.
+        self.admits(&principal, presented.purpose)?;
         let possessed = principal.bound.check(presented, now);
         possessed
             .and_then(|proof| match proof {
@@ -246,6 +254,47 @@ impl Authenticator {
                 self.unproved.fetch_add(1, Relaxed);
             })?;
         Ok(principal)
+    }
+
+    fn admits(&self, principal: &Principal, purpose: Purpose) -> Result<(), TokenError> {
+        if principal.grant.is_some() {
+            // It is for calls of models; what its holder may do elsewhere they may do with their own token.
+            return match purpose {
+                Purpose::Inference => Ok(()),
+                Purpose::Api => Err(TokenError::WrongType),
+            };
+        }
+        let issuer = self.issuers.get(&principal.issuer);
+        match issuer.is_some_and(|issuer| issuer.rules.admits(&principal.audiences, purpose)) {
+            true => Ok(()),
+            false => Err(TokenError::WrongAudience),
+        }
+    }
+
+    /// Whose token is exchanged at a token endpoint, and the key that what is issued for it is to be bound to: that of the proof that
+    /// was presented with it, which must be the token's own where that is bound. Uses the proof.
+    ///
+    /// # Errors
+    /// As for [`authenticate`](Self::authenticate).
+    pub async fn exchanged(
+        &self,
+        presented: &Presented,
+        now: Timestamp,
+    ) -> Result<(Arc<Principal>, Option<[u8; 32]>), TokenError> {
+        let token = presented.token.as_ref().ok_or(TokenError::Missing)?;
+        let principal = self.holder(token.text.expose_secret(), now).await?;
+        self.admits(&principal, presented.purpose)?;
+        let proof = principal
+            .bound
+            .check_exchanged(presented, now)
+            .and_then(|proof| match proof {
+                Some(proof) => self.replays().take(&proof, now).map(|()| Some(proof.key)),
+                None => Ok(None),
+            })
+            .inspect_err(|_| {
+                self.unproved.fetch_add(1, Relaxed);
+            })?;
+        Ok((principal, proof))
     }
 
     /// The key that a proof without a token shows the caller to have, as a token endpoint binds to it what it issues (RFC 9449, 5):
@@ -348,6 +397,20 @@ impl Authenticator {
     #[must_use]
     pub fn with_grants(self, grants: Option<Arc<Grants>>) -> Self {
         Self { grants, ..self }
+    }
+
+    /// The same, which takes assertions besides.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn with_assertions(self, assertions: Assertions) -> Self {
+        Self { assertions, ..self }
+    }
+
+    /// What verifies assertions.
+    #[cfg(feature = "saml")]
+    #[must_use]
+    pub fn assertions(&self) -> &Assertions {
+        &self.assertions
     }
 
     /// Our own grants; `None` where none are made.
@@ -483,8 +546,9 @@ fn weigh(principal: &Principal) -> usize {
         .map(|(name, value)| name.len() + 64 + weigh_value(value))
         .sum();
     let also: usize = principal.also.iter().map(|name| name.len() + 64).sum();
+    let audiences: usize = principal.audiences.iter().map(|name| name.len() + 64).sum();
     let own = size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
-    (own + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
+    (own + audiences + groups + claims + also + 256).max(LEAST_ENTRY_BYTES)
 }
 
 fn weigh_value(value: &serde_json::Value) -> usize {

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
@@ -109,7 +110,8 @@ struct Shared {
     clock: Clock,
     /// Something is to be put on record.
     happened: Notify,
-    /// Where it is kept how far that has come.
+    /// The log's name, and the file where it is kept how far that has come.
+    log: String,
     recorded: PathBuf,
 }
 
@@ -151,8 +153,10 @@ struct Folded {
     forged: Forged,
     /// Own events that count and are not on record yet, in the log's order.
     unrecorded: VecDeque<Happened>,
-    /// Events before this place are on record.
-    recorded_to: u64,
+    /// How far events are on record.
+    recorded: Recorded,
+    /// The log is not the one they were recorded from.
+    is_another: bool,
     trouble: Option<ControlError>,
     /// Whether others write to the log too.
     shared: bool,
@@ -173,13 +177,21 @@ impl Control {
     /// [`StoreError`].
     pub fn open(dir: &Path, replica: &str, clock: Clock) -> Result<Self, StoreError> {
         let recorded = dir.join("recorded");
-        let mut folded = Folded {
-            recorded_to: read_cursor(&recorded),
-            ..Folded::default()
+        let fold = |recorded: Recorded| {
+            let mut folded = Folded {
+                recorded,
+                ..Folded::default()
+            };
+            let log = ControlLog::open(dir, |placed, bytes| {
+                folded.take(placed, bytes, replica);
+            })?;
+            Ok::<_, StoreError>((folded, log))
         };
-        let log = ControlLog::open(dir, |placed, bytes| {
-            folded.take(placed, bytes, replica);
-        })?;
+        let (mut folded, mut log) = fold(Recorded::read(&recorded, FILES))?;
+        if folded.is_another {
+            drop(log);
+            (folded, log) = fold(Recorded::default())?;
+        }
         let (jobs, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
             folded: Mutex::new(folded),
@@ -187,6 +199,7 @@ impl Control {
             replica: replica.to_owned(),
             clock,
             happened: Notify::new(),
+            log: FILES.to_owned(),
             recorded,
         });
         let weak = Arc::downgrade(&shared);
@@ -207,8 +220,9 @@ impl Control {
         clock: Clock,
     ) -> Result<Self, ControlTopicError> {
         let recorded = dir.join("recorded");
+        let log = options.log();
         let folded = Folded {
-            recorded_to: read_cursor(&recorded),
+            recorded: Recorded::read(&recorded, &log),
             trouble: Some(ControlError::Unreachable),
             shared: true,
             ..Folded::default()
@@ -220,6 +234,7 @@ impl Control {
             replica: options.replica.clone(),
             clock,
             happened: Notify::new(),
+            log,
             recorded,
         });
         let topic = ControlTopic::open(options, now, Arc::new(Followed(Arc::downgrade(&shared))))?;
@@ -391,10 +406,14 @@ impl Control {
             }
         }
         if let Some(last) = last {
-            folded.recorded_to = last.placed.offset + 1;
-            let to = folded.recorded_to;
+            folded.recorded = Recorded {
+                log: self.0.log.clone(),
+                to: last.placed.offset + 1,
+                last: last.nonce,
+            };
+            let recorded = folded.recorded.clone();
             drop(folded);
-            if let Err(error) = write_cursor(&self.0.recorded, to) {
+            if let Err(error) = recorded.write(&self.0.recorded) {
                 tracing::warn!(%error, "how far approvals are on record could not be noted; they may be recorded twice");
             }
         }
@@ -441,15 +460,16 @@ impl Shared {
 struct Followed(Weak<Shared>);
 
 impl Sink for Followed {
-    fn take(&self, placed: Placed, bytes: &[u8]) {
+    fn take(&self, placed: Placed, bytes: &[u8]) -> bool {
         let Some(shared) = self.0.upgrade() else {
-            return;
+            return true;
         };
         if let Some((nonce, fate)) = shared.take(placed, bytes)
             && let Some(reply) = shared.folded().awaited.remove(&nonce)
         {
             let _ = reply.send(Ok(fate));
         }
+        !std::mem::take(&mut shared.folded().is_another)
     }
 
     fn reset(&self, end: u64) {
@@ -457,9 +477,9 @@ impl Sink for Followed {
             let mut folded = shared.folded();
             folded.register = Register::default();
             folded.unrecorded.clear();
-            if folded.recorded_to > end {
+            if folded.recorded.to > end {
                 // Another log than the one that was recorded from.
-                folded.recorded_to = 0;
+                folded.recorded = Recorded::default();
             }
             folded.trouble = Some(ControlError::Unreachable);
         }
@@ -512,6 +532,11 @@ impl Folded {
                 return None;
             }
         };
+        if self.recorded.is_refuted_by(placed, &envelope.nonce) {
+            // What was passed over as recorded was another log's.
+            self.recorded = Recorded::default();
+            self.is_another = true;
+        }
         // In files of our own nobody else writes, and the clock may have been anything.
         if self.shared && !is_timely(envelope.at, placed.at) {
             tracing::error!(
@@ -533,7 +558,7 @@ impl Folded {
             watched.send_replace(approval.clone());
         }
         let told = approval.is_some() || matches!(fate, Fate::Revoked(_));
-        if told && envelope.replica == replica && placed.offset >= self.recorded_to {
+        if told && envelope.replica == replica && placed.offset >= self.recorded.to {
             self.unrecorded.push_back(Happened {
                 placed,
                 nonce: envelope.nonce.clone(),
@@ -599,16 +624,38 @@ fn write(mut log: ControlLog, queue: &mpsc::Receiver<Command>, shared: &Weak<Sha
     }
 }
 
-fn read_cursor(path: &Path) -> u64 {
-    // Where it cannot be read everything is told again.
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
+/// How far own events are on record, and of which log: another one's are not, at whatever places they stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+struct Recorded {
+    /// The log's name.
+    log: String,
+    /// Events before this place are on record.
+    to: u64,
+    /// The nonce of the one right before it.
+    last: String,
 }
 
-fn write_cursor(path: &Path, to: u64) -> std::io::Result<()> {
-    let new = path.with_extension("new");
-    std::fs::write(&new, format!("{to}\n"))?;
-    std::fs::rename(&new, path)
+/// The name of a log in files: its place says which it is.
+const FILES: &str = "files";
+
+impl Recorded {
+    /// What the file at `path` says of this log. Where it cannot be read, or speaks of another, everything is told again.
+    fn read(path: &Path, log: &str) -> Self {
+        let text = std::fs::read(path).unwrap_or_default();
+        let read: Option<Self> = serde_json::from_slice(&text).ok();
+        read.filter(|read| read.log == log).unwrap_or_default()
+    }
+
+    fn write(&self, path: &Path) -> std::io::Result<()> {
+        let new = path.with_extension("new");
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::rename(&new, path)
+    }
+
+    /// Whether another event stands where the last one on record stood.
+    fn is_refuted_by(&self, placed: Placed, nonce: &str) -> bool {
+        placed.offset + 1 == self.to && self.last != nonce
+    }
 }
 
 // What waits for a decision is bounded by what can be pending.

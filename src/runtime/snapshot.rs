@@ -98,14 +98,18 @@ fn approvals(config: &Config, before: Option<&Rules>) -> Approvals {
                 url.as_str().trim_end_matches('/').to_owned()
             });
     }
+    let memory = usize::try_from(config.limits.memory).unwrap_or(usize::MAX);
     Approvals {
         holds: before.map_or_else(
             || Admission::new(holds, each),
             |rules| rules.approvals.holds.with_caps(holds, each),
         ),
         // A quarter of the memory for all that one caller may have held, each twice.
-        largest_held: usize::try_from(config.limits.memory).unwrap_or(usize::MAX)
-            / (8 * each.max(1)),
+        largest_held: memory / (8 * each.max(1)),
+        held_bytes: before.map_or_else(
+            || Budget::new(memory / 2),
+            |rules| rules.approvals.held_bytes.with_cap(memory / 2),
+        ),
         most_pending,
         public_url,
     }
@@ -304,9 +308,12 @@ pub fn authenticator(
                 authenticator.with_opaque_tokens(&issuer.rules.issuer, source.clone())?;
         }
     }
-    Ok(authenticator
+    let authenticator = authenticator
         .knowing(config.certificates.clone())
-        .with_grants(grants))
+        .with_grants(grants);
+    #[cfg(feature = "saml")]
+    let authenticator = authenticator.with_assertions(assertions(config)?);
+    Ok(authenticator)
 }
 
 /// What grants are made of, where the configuration has them made; `control` is where their uses are counted.
@@ -330,10 +337,10 @@ pub fn grants(
     };
     let keys = from.keys.iter().map(key).collect::<Result<_, _>>()?;
     let keys = KeyRing::new(keys).ok_or(SnapshotError::GrantKeyTwice)?;
-    let vouching = config
-        .issuers
-        .iter()
-        .map(|issuer| issuer.rules.issuer.clone());
+    let issuers = config.issuers.iter();
+    let vouching = issuers.map(|issuer| issuer.rules.issuer.clone());
+    #[cfg(feature = "saml")]
+    let vouching = vouching.chain(config.saml.iter().map(|idp| idp.rules.entity_id.clone()));
     let grants = Grants::new(
         from.rules.issuer.clone(),
         keys,
@@ -343,12 +350,8 @@ pub fn grants(
     Ok(Some(Arc::new(grants)))
 }
 
-/// What verifies assertions of `config`'s SAML providers. Must be called inside a tokio runtime.
-///
-/// # Errors
-/// As for [`authenticator`].
 #[cfg(feature = "saml")]
-pub fn assertions(config: &Config) -> Result<Assertions, SnapshotError> {
+fn assertions(config: &Config) -> Result<Assertions, SnapshotError> {
     let providers = config.saml.iter();
     let providers = providers.map(|provider| (provider.rules.clone(), provider.keys.clone()));
     Ok(Assertions::new(providers.collect())?)

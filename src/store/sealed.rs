@@ -10,6 +10,7 @@
 //! (snapshots, copies, worn flash cells) forgets them too.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, BufReader, Read, Seek, SeekFrom},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -125,21 +126,7 @@ impl Writer {
             .is_none_or(|(_, length)| *length >= FILE_BYTES)
         {
             self.number += 1;
-            let path = self.dir.join(format!("{:08}.sealed", self.number));
-            let file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(super::disk::FILE_MODE)
-                .open(&path)?;
-            let begun = file
-                .write_all_at(MAGIC, 0)
-                .and_then(|()| file.sync_all())
-                .and_then(|()| sync_dir(&self.dir));
-            if let Err(error) = begun {
-                // Not half a file: the next write begins another.
-                let _ = fs::remove_file(&path);
-                return Err(error);
-            }
+            let file = begin(&self.dir, self.number, sync_dir)?;
             // What went by a rule meanwhile makes room; the new file is counted too.
             self.file = Some((file, MAGIC.len() as u64));
             self.count()?;
@@ -159,6 +146,25 @@ impl Writer {
         self.bytes = length(&files(&self.dir)?)?;
         Ok(())
     }
+}
+
+/// The file of this number, durably there with nothing in it, or not at all: the next write begins another.
+fn begin(dir: &Path, number: u64, sync: impl Fn(&Path) -> io::Result<()>) -> io::Result<File> {
+    let path = dir.join(format!("{number:08}.sealed"));
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(super::disk::FILE_MODE)
+        .open(&path)?;
+    let begun = file
+        .write_all_at(MAGIC, 0)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync(dir));
+    if let Err(error) = begun {
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
+    Ok(file)
 }
 
 /// Bytes of files, of which some may have gone since they were listed.
@@ -243,25 +249,58 @@ pub struct Seen {
 /// Those of reading the files.
 pub fn visit(dir: &Path, mut each: impl FnMut(&Seen, &Path) -> bool) -> io::Result<()> {
     for (_, path) in files(dir)? {
-        let file = match File::open(&path) {
+        match visit_one(&path, &mut each) {
             // Discarded meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => file?,
-        };
-        let end = file.metadata()?.len();
-        let mut reader = BufReader::with_capacity(64 << 10, file);
-        let mut offset = MAGIC.len() as u64;
-        reader.seek(SeekFrom::Start(offset))?;
-        while let Some(seen) = head(&mut reader, offset, end)? {
-            if !each(&seen, &path) {
-                return Ok(());
-            }
-            let past = seen.length as i64 + 4;
-            reader.seek_relative(past)?;
-            offset += (HEAD + seen.session.len()) as u64 + past as u64;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// The same of one file; whether `each` wants to see more.
+fn visit_one(path: &Path, each: &mut impl FnMut(&Seen, &Path) -> bool) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let end = file.metadata()?.len();
+    let mut reader = BufReader::with_capacity(64 << 10, file);
+    let mut offset = MAGIC.len() as u64;
+    reader.seek(SeekFrom::Start(offset))?;
+    while let Some(seen) = head(&mut reader, offset, end)? {
+        if !each(&seen, path) {
+            return Ok(false);
+        }
+        let past = seen.length as i64 + 4;
+        reader.seek_relative(past)?;
+        offset += (HEAD + seen.session.len()) as u64 + past as u64;
+    }
+    Ok(true)
+}
+
+/// How many of the files behind `file`, from the next one on, have pieces whose keys are in it.
+///
+/// # Errors
+/// Those of reading the files.
+pub(crate) fn goes_on_in(file: &Path, behind: &[(u64, PathBuf)]) -> io::Result<usize> {
+    let mut keyed = HashSet::new();
+    visit_one(file, &mut |seen, _| {
+        if !matches!(seen.kind, FrameKind::Piece(_)) {
+            keyed.insert(seen.session.clone());
+        }
+        true
+    })?;
+    let mut files = 0;
+    for (_, path) in behind {
+        let none = visit_one(path, &mut |seen, _| {
+            !(matches!(seen.kind, FrameKind::Piece(_)) && keyed.contains(&seen.session))
+        })?;
+        if none {
+            break;
+        }
+        files += 1;
+    }
+    Ok(files)
 }
 
 /// The head of the frame at `offset`; `None` where the file ends before the frame does, or no frame begins.
@@ -619,6 +658,42 @@ mod tests {
             .collect();
         assert_eq!(seen, expected);
         assert_eq!(seen.len(), 18);
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_begun_durably_is_not_there_and_the_next_one_is() {
+        let dir = testing::dir();
+        let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
+        writer.append(&some()).unwrap();
+        let full = |_: &Path| Err(io::ErrorKind::StorageFull.into());
+        assert!(begin(dir.path(), 2, full).is_err());
+        assert_eq!(files(dir.path()).unwrap().len(), 1);
+        drop(begin(dir.path(), 2, sync_dir).unwrap());
+        assert_eq!(all(dir.path()), some());
+        assert_eq!(files(dir.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_file_goes_on_in_those_behind_it_that_have_pieces_of_its_sessions() {
+        let dir = testing::dir();
+        let keys = |session| frame(session, FrameKind::Keys, b"keys");
+        let piece = |session, n| frame(session, FrameKind::Piece(n), b"piece");
+        for frames in [
+            vec![keys("a"), piece("a", 0), keys("b"), piece("b", 0)],
+            vec![piece("b", 1), keys("c"), piece("c", 0)],
+            vec![piece("b", 2)],
+            vec![keys("d"), piece("d", 0)],
+            vec![piece("b", 3)],
+        ] {
+            let mut writer = Writer::open(dir.path(), 1 << 20).unwrap();
+            writer.append(&frames).unwrap();
+        }
+        erase(dir.path(), "b").unwrap();
+        let files = files(dir.path()).unwrap();
+        let on: Vec<usize> = (0..5)
+            .map(|at| goes_on_in(&files[at].1, &files[at + 1..]).unwrap())
+            .collect();
+        assert_eq!(on, [2, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import kind
@@ -16,6 +17,7 @@ from stack import UPSTREAM_KEY, Answer, Gateway, OidcProvider, Upstream, Vault, 
 from stack.caller import call, prompt, text_of
 from stack.oidc import AUDIENCE, claims
 from stack.upstream import chat
+from test_approvals import RISKY, Office, office
 
 PATH = "/v1/chat/completions"
 
@@ -297,6 +299,57 @@ def test_a_reload_keeps_what_did_not_change(tmp_path, lending, oidc, upstream, t
     assert "file:" + str(tmp_path / "other.key") in state(gateway, "credential_usable")
     fetches = state(gateway, "credential_fetches")
     assert [n for name, n in fetches.items() if name.startswith("oauth2:")] == [1, 1], fetches
+
+
+def test_an_approval_outlives_the_rotation_of_its_key_but_not_another_key(tmp_path, oidc, upstream, vault):
+    upstream.answer = chat("Hello.")
+    vault.put("approved", key="sk-when-asked")
+    usual = office(oidc, tmp_path)
+    lent_now = {"header": "authorization", **in_vault(vault, "approved", hold(tmp_path / "token", vault.root))}
+    usual["connections"][0]["credential"] = lent_now
+    with Gateway(tmp_path, usual, upstream.port) as gateway, ThreadPoolExecutor(1) as pool:
+        desk = Office(gateway, oidc, upstream)
+        alice = desk.token()
+
+        def ask(n: int):
+            return pool.submit(call, desk.url, alice, prompt(f"{RISKY} {n}"))
+
+        def until_lent(key: str | None):
+            wait_until(f"{key} is lent", lambda: call(desk.url, alice).status == (200 if key else 503) and (not key or lent(upstream) == key))
+
+        asked = ask(1)
+        (approval,) = desk.wait_for()
+        vault.put("approved", key="sk-when-released")
+        until_lent("sk-when-released")
+        assert desk.decide(approval)[0] == 200
+        assert asked.result(30).status == 200 and lent(upstream) == "sk-when-released"
+
+        # Withdrawn while it was decided: nothing goes, nothing is spent, and the same request goes once the key is there again.
+        asked = ask(2)
+        (approval,) = desk.wait_for()
+        vault.delete("approved")
+        until_lent(None)
+        seen = len(upstream.requests)
+        assert desk.decide(approval)[0] == 200
+        reply = asked.result(30)
+        assert (reply.status, reply.code) == (503, "credential_unavailable") and len(upstream.requests) == seen
+        vault.put("approved", key="sk-again")
+        until_lent("sk-again")
+        assert ask(2).result(30).status == 200 and lent(upstream) == "sk-again"
+        assert desk.pending() == []
+
+        # Another secret was not what was approved.
+        asked = ask(3)
+        (approval,) = desk.wait_for()
+        changed = copy.deepcopy(gateway.countersign.config)
+        vault.put("another", key="sk-another")
+        changed["connections"][0]["credential"]["vault"]["path"] = "another"
+        gateway.countersign.write(changed)
+        until_lent("sk-another")
+        seen = len(upstream.requests)
+        assert desk.decide(approval)[0] == 200
+        reply = asked.result(30)
+        assert (reply.status, reply.code) == (403, "approval_mismatch") and len(upstream.requests) == seen
 
 
 ECHOES = {

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from stack import Gateway, Upstream, broker, config, wait_until
 from stack.caller import call, prompt
 from stack.countersign import run
+from stack.proofs import ProofKey
 from stack.upstream import chat
 from test_approvals import Office
 from test_control_topic import replicas  # noqa: F401: a fixture
@@ -395,3 +396,53 @@ def test_a_kafka_that_is_gone_lets_no_grant_be_used(tmp_path, replicas, upstream
         refused = call(desk.url, grant, prompt("hello"), seconds=60)
         assert refused.status == 503 and refused.code == "grants_unavailable", refused
         assert len(upstream.requests) == 1
+
+
+# --- Bound to a key
+
+
+def test_a_grant_that_is_bound_to_a_key_is_worth_nothing_without_it(oidc, tmp_path):
+    usual = office(oidc, tmp_path)
+    usual["connections"][0]["match"]["hosts"] = ["127.0.0.1"]
+    with Upstream(chat("fine")) as upstream, Gateway(tmp_path, usual, upstream.port) as gateway:
+        desk, key, thief = Desk(gateway, oidc, upstream), ProofKey(), ProofKey()
+        here, path = f"{ISSUER}/oauth2/token", "/v1/chat/completions"
+        erin = desk.token("erin", ["engineers"])
+        proof = key.proof("POST", here)
+        status, told = desk.ask(erin, {"dpop": proof}, max_uses=2)
+        assert (status, told["token_type"]) == (200, "DPoP")
+        grant = told["access_token"]
+        assert claims(grant)["cnf"] == {"jkt": key.jkt}
+        (issued,) = desk.told("issued")
+        assert issued["boundTo"] == key.jkt
+
+        # The proof was used, and one must be for our token endpoint.
+        for wrong, code in [(proof, "proof_replayed"), (key.proof("POST", f"{ISSUER}/oauth2/other"), "proof_wrong_url"),
+                            (key.proof("GET", here), "proof_wrong_method"), (key.proof("POST", here, iat=0), "proof_stale")]:
+            status, told = desk.ask(erin, {"dpop": wrong})
+            assert (status, told["error"], told["code"]) == (400, "invalid_dpop_proof", code)
+
+        def use(by, scheme="DPoP", **changed):
+            headers = {"authorization": f"{scheme} {grant}"}
+            if by:
+                headers["dpop"] = by.proof("POST", gateway.envoy.url + path, grant, **changed)
+            reply = call(gateway.envoy.url, headers=headers, path=path)
+            return reply.status, None if reply.status == 200 else reply.code
+
+        assert use(None, "Bearer") == (401, "token_bound_to_key")
+        assert use(None) == (401, "proof_missing")
+        assert use(thief) == (401, "proof_wrong_key")
+        assert use(key, ath=None) == (401, "proof_token_missing")
+        assert upstream.requests == []
+        # None of these was a use.
+        assert [use(key), use(key), use(key)] == [(200, None), (200, None), (403, "grant_used_up")]
+
+        # A token that is bound gets a grant for who has its key, and that grant is bound to it too.
+        bound = desk.token("erin", ["engineers"], cnf={"jkt": key.jkt})
+        for proof, error, code in [(None, "invalid_dpop_proof", "proof_missing"), (thief.proof("POST", here), "invalid_grant", "proof_wrong_key")]:
+            status, told = desk.ask(bound, {"dpop": proof} if proof else None)
+            assert (status, told["error"], told["code"]) == (400, error, code)
+        status, told = desk.ask(bound, {"dpop": key.proof("POST", here)})
+        assert (status, told["token_type"], claims(told["access_token"])["cnf"]) == (200, "DPoP", {"jkt": key.jkt})
+        metadata = desk.read("/.well-known/oauth-authorization-server")[1]
+        assert "ES256" in metadata["dpop_signing_alg_values_supported"]

@@ -200,4 +200,8 @@ pub(in crate::config) struct Access {
     /// Issuers whose groups count at our API, for roles and for deciding. Default: all under `identity`.
     #[serde(default)]
     pub(in crate::config) issuers: Vec<String>,
+    /// What a token must be for that is shown to our API; tokens that call models do not count there then. Default: what
+    /// the issuer's `audience` says.
+    #[schemars(length(min = 1))]
+    pub(in crate::config) audience: Option<String>,
 }

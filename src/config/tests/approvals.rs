@@ -70,6 +70,7 @@ fn what_is_not_said_of_an_approval_is_the_careful_thing() {
     );
     assert_eq!(config.alerts, None);
     assert_eq!(config.access, Access::default());
+    assert_eq!(config.issuers[0].rules.api_audience, None);
     assert_eq!(config.risk, Risk::default());
     assert_eq!(config.time_zone, jiff::tz::TimeZone::UTC);
 }
@@ -154,6 +155,8 @@ fn what_is_said_is_what_is_meant() {
     };
     assert_eq!(alerts.masked_per_principal, Some(masked));
     assert!(config.access.approver.contains("legal"));
+    let api = config.issuers[0].rules.api_audience.as_deref();
+    assert_eq!(api, Some("countersign-api"));
 }
 
 #[test]
@@ -410,6 +413,14 @@ fn alerts_and_access_and_their_slips() {
         (
             "access: { auditors: [a] }",
             "29: access: unknown key `auditors` (did you mean `auditor`?)",
+        ),
+        (
+            "access: { audience: gateway }",
+            "29: access.audience: tokens of `https://idp.example` that call models are for `gateway` too; choose one that they are not for",
+        ),
+        (
+            "access: { audience: \"\" }",
+            "29: access.audience: the value is shorter than 1 character",
         ),
         (
             "access: { admin: [\"\"] }",

@@ -289,3 +289,35 @@ fn what_a_source_names_must_be_there() {
         "{missing}"
     );
 }
+
+#[test]
+fn the_documents_example_is_valid() {
+    let text = fs::read_to_string(format!(
+        "{}/docs/credentials.md",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap();
+    let example = text
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    let indented: String = example
+        .lines()
+        .map(|line| format!("    {line}\n"))
+        .collect();
+    let text = with(
+        "    credential: { header: authorization, file: upstream.key }\n",
+        &indented,
+    );
+    let config = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(
+        config.connections[0]
+            .credential
+            .as_ref()
+            .unwrap()
+            .sources()
+            .count(),
+        3
+    );
+}

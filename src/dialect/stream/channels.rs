@@ -127,6 +127,18 @@ impl Channels {
         Ok(())
     }
 
+    /// A number stands where a piece of a text may: it leaves as a text of its own. A client that strings together what stands there would
+    /// read it with what is before and behind, so nothing may be.
+    pub(super) fn number(&mut self, channel: &Channel) -> Result<(), ShapeError> {
+        if self.open.contains_key(channel) {
+            return Err(unknown_shape("a number stands where a text goes on"));
+        }
+        if !self.ended.contains(channel) {
+            self.ended.insert(channel.clone());
+        }
+        Ok(())
+    }
+
     /// Ends texts, but for those that go on. What was held goes to the end of its text in this document; what has no
     /// place there is returned with its channel.
     pub(super) fn end(

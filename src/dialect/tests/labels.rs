@@ -172,3 +172,38 @@ fn a_label_is_no_longer_than_what_it_is_good_for() {
     let many = format!("[{}1]", "1,".repeat(1 << 20));
     assert_eq!(call(many).unwrap_err().code, "too_many_values");
 }
+
+#[test]
+fn a_long_key_says_what_its_end_says() {
+    let key = "contact.address.billing.previous.customer.identification.number.ssn";
+    assert!(key.len() > 64);
+    let value = json!({ key: "536228145" });
+    let (json, any) = endpoint("json", "any");
+    let body = Bytes::from(value.to_string());
+    let read = json
+        .read_request(any, "/x", Some("application/json"), body)
+        .unwrap();
+    let texts = read.texts();
+    let label = texts
+        .iter()
+        .find(|text| text.text == "536228145")
+        .unwrap()
+        .label;
+    assert_eq!(label, &key[key.len() - 64..]);
+
+    let mut labels = Labels::default();
+    let (mut arguments, channel) = (Arguments::default(), Channel::default());
+    arguments
+        .push(
+            &value.to_string(),
+            &channel,
+            &mut labels,
+            &mut String::new(),
+        )
+        .unwrap();
+    assert!(
+        labels
+            .seen
+            .contains(&(label.to_owned(), "536228145".to_owned()))
+    );
+}

@@ -473,3 +473,22 @@ fn content_in_parts_is_one_text_with_content_that_is_a_string() {
         assert_eq!(refused.unwrap_err().code, "unknown_shape", "{odd}");
     }
 }
+
+#[test]
+fn a_number_is_no_piece_of_a_text_that_strings_are_pieces_of() {
+    let say = |content: Value| delta(0, json!({ "content": content }));
+    for pieces in [
+        vec![json!("4111 1111 "), json!(1111), json!(" 1111")],
+        vec![json!("4111 1111 "), json!("1111 "), json!(1111)],
+        vec![json!(4111), json!(" 1111 1111 1111")],
+        vec![json!(""), json!(4111), json!(" 1111 1111 1111")],
+    ] {
+        let stream: String = pieces.into_iter().map(say).collect();
+        let fault = through(&stream).unwrap_err();
+        assert_eq!(fault.code, "unknown_shape", "{stream}");
+    }
+    // What a server adds to each delta of its own, and no text, passes.
+    let count = |n: u32| delta(0, json!({"content": "a ", "tokens": n}));
+    let stream = [1, 2, 12].map(count).concat() + "data: [DONE]\n\n";
+    assert_eq!(through(&stream).unwrap(), stream);
+}

@@ -210,7 +210,7 @@ impl<'e> Edit<'e> {
                 };
                 self.put(*span, text, &masked);
             }
-            What::Number => {
+            What::Number | What::NumberPiece => {
                 let text = span.of(self.document);
                 self.label(slot);
                 let masked = whole(self.filter, channel, text);

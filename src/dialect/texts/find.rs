@@ -63,7 +63,7 @@ impl<'d> Walk<'d, '_> {
             (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
             (Class::Values, Kind::Number) => self.labelled(value.span, What::Number),
             (Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
-                self.slot(value.span, What::Number)
+                self.slot(value.span, What::NumberPiece)
             }
             (_, Kind::String { .. }) => self.string(class, value),
             (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),

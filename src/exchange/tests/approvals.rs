@@ -519,6 +519,27 @@ fn a_body_too_large_to_be_held_gets_a_ticket() {
 }
 
 #[test]
+fn all_that_are_held_leave_room_for_those_who_need_not_wait() {
+    let long = |name: &str| prompt(&format!("{name} {SSN} {}", "x".repeat(900 << 10)));
+    let hold = |mut bench: Bench, caller: &str| {
+        bench.head(to_held(caller, &[]));
+        bench.body(long(caller).as_bytes(), true);
+        let patience = bench.holding.as_ref().unwrap().2.as_secs();
+        (bench, patience)
+    };
+    let (mut first, patience) = hold(Bench::with(4 << 20, 1 << 20, 256 << 20, 100), "alice");
+    assert_eq!(patience, 45);
+    // Each has a place, but both together would take over what they may.
+    let (mut second, patience) = hold(first.next(), "bob");
+    assert_eq!(patience, 0);
+    let third = second.next();
+    drop((first, second));
+    let (third, patience) = hold(third, "carol");
+    assert_eq!(patience, 45);
+    drop(third);
+}
+
+#[test]
 fn headers_that_upstreams_obey_are_part_of_the_request() {
     for header in [
         "x-forwarded-user",

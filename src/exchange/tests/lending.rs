@@ -100,7 +100,8 @@ fn the_value_of_the_moment_it_is_forwarded_is_lent_and_looked_for_to_the_end() {
     let mut bench = lends(&hand);
     bench.hidden = vec![SECOND];
     bench.ledger = Ledger::Slow;
-    bench.head(head("alice"));
+    let path = format!("/v1/chat/completions?known={SECOND}");
+    bench.head(head_with("alice", &[(":path", &path)]));
     hand.gives(&[("", "file:a", Some(SECOND))]);
     bench.body(streamed(&format!("do you know {SECOND}?")).as_bytes(), true);
     // It is being put on record: what changes now changes nothing for this one.

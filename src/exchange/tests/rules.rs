@@ -175,6 +175,7 @@ pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> 
         approvals: Approvals {
             holds: Admission::new(2, 1),
             largest_held: 1 << 20,
+            held_bytes: Budget::new(3 << 20),
             most_pending: 2,
             public_url: "https://gateway.example".into(),
         },

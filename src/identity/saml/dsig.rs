@@ -57,6 +57,9 @@ const METHODS: [(&str, Algorithm); 8] = [
     ),
 ];
 
+/// Most prefixes that a canonicalization declares: each is looked for at each element, and before anything is proved.
+const MAX_PREFIXES: usize = 32;
+
 #[derive(Clone, Copy, Debug)]
 enum Hash {
     Sha256,
@@ -220,14 +223,14 @@ fn canonicalization<'a>(
     let Some(inclusive) = children.next() else {
         return Ok(Vec::new());
     };
-    let prefixes = attribute(inclusive, "PrefixList");
-    match prefixes {
-        Some(prefixes)
-            if is(inclusive, EXCLUSIVE, "InclusiveNamespaces") && children.next().is_none() =>
-        {
-            Ok(prefixes.split_ascii_whitespace().collect())
-        }
-        _ => Err(refusal),
+    if !is(inclusive, EXCLUSIVE, "InclusiveNamespaces") || children.next().is_some() {
+        return Err(refusal);
+    }
+    let listed = attribute(inclusive, "PrefixList").ok_or(refusal)?;
+    let prefixes: Vec<_> = listed.split_ascii_whitespace().collect();
+    match prefixes.len() > MAX_PREFIXES {
+        true => Err(refusal),
+        false => Ok(prefixes),
     }
 }
 

@@ -70,8 +70,16 @@ pub struct Verified {
     pub claim_until: Timestamp,
 }
 
+impl Verified {
+    /// The name under which the assertion's one use is claimed: of issuer and id, of 69 bytes, and no grant's id.
+    #[must_use]
+    pub fn claim(&self) -> String {
+        let name = super::account(&self.principal.issuer, &self.id);
+        format!("saml:{}", hex::encode(Sha256::digest(name)))
+    }
+}
+
 /// An assertion of which nothing is proved: enough to choose the rules and the keys, good for nothing else.
-#[derive(Debug)]
 pub struct Unverified<'d> {
     /// SHA-256 of the document.
     hash: [u8; 32],
@@ -136,6 +144,15 @@ fn only_assertion<'a, 'i>(root: Node<'a, 'i>) -> Result<Node<'a, 'i>, SamlError>
     }
 }
 
+// Written by hand: what an assertion says is personal data, and whoever has it can use it.
+impl std::fmt::Debug for Unverified<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unverified")
+            .field("issuer", &self.issuer)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Unverified<'_> {
     /// The issuer the assertion claims.
     #[must_use]
@@ -176,6 +193,7 @@ impl Unverified<'_> {
             principal: Principal {
                 issuer: rules.entity_id.clone(),
                 subject: accepted.subject,
+                audiences: Vec::new(),
                 groups: accepted.groups,
                 claims: accepted.claims,
                 auth_method: AuthMethod::Saml,

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::{testing::*, *};
@@ -29,6 +30,7 @@ fn a_good_assertion_becomes_the_caller_it_names() {
             principal: Principal {
                 issuer: ENTITY.to_owned(),
                 subject: "alice".to_owned(),
+                audiences: Vec::new(),
                 groups: vec!["staff".to_owned(), "ml".to_owned()],
                 claims: [("department".to_owned(), json!(["research"]))].into(),
                 auth_method: AuthMethod::Saml,
@@ -50,6 +52,11 @@ fn a_good_assertion_becomes_the_caller_it_names() {
     assert_eq!(check(&around).unwrap().principal.subject, "alice");
     let read = read(document.as_bytes()).unwrap();
     assert_eq!(read.issuer(), ENTITY);
+    let shown = format!("{read:?}");
+    assert!(
+        !shown.contains("alice") && !shown.contains("staff"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -458,6 +465,10 @@ fn a_signature_has_nothing_but_what_it_needs() {
     assert_eq!(code(&document), "ok");
     let end = "</ds:Signature>";
     let key_info = format!("<ds:KeyInfo><ds:KeyName>mallory</ds:KeyName></ds:KeyInfo>{end}");
+    let many = format!(
+        "Method Algorithm=\"http://www.w3.org/2001/10/xml-exc-c14n#\"><e:InclusiveNamespaces xmlns:e=\"http://www.w3.org/2001/10/xml-exc-c14n#\" PrefixList=\"{}\"/>",
+        "a ".repeat(33)
+    );
     let cases = [
         (end, key_info.as_str(), "ok"),
         (
@@ -490,6 +501,11 @@ fn a_signature_has_nothing_but_what_it_needs() {
             end,
             "</ds:Signature><ds:Signature xmlns:ds=\"http://www.w3.org/2000/09/xmldsig#\"/>",
             "saml_several_signatures",
+        ),
+        (
+            "Method Algorithm=\"http://www.w3.org/2001/10/xml-exc-c14n#\">",
+            &many,
+            "saml_canonicalization_refused",
         ),
         // A prefix list that was not there when it was signed.
         (
@@ -597,6 +613,71 @@ fn a_parameter_is_base64url_with_or_without_padding() {
         read(&vec![b'<'; MAX_ASSERTION_BYTES + 1]).err(),
         Some(SamlError::TooLarge)
     );
+}
+
+/// Elements with prefixes declared here, outside, again or not at all, with and without attributes and text.
+fn element() -> impl Strategy<Value = String> {
+    let name = || prop::sample::select(vec!["a", "p:a", "q:b", "r:c"]);
+    let declared = || {
+        prop::collection::btree_map(
+            prop::sample::select(vec!["xmlns", "xmlns:p", "xmlns:q", "xmlns:r"]),
+            prop::sample::select(vec!["u", "v", "w"]),
+            0..3,
+        )
+    };
+    let attribute = prop::sample::select(vec![
+        "",
+        " x='1'",
+        " p:x='&lt;&#9;' x=\"'\"",
+        " xml:lang='de'",
+    ]);
+    let text = prop::sample::select(vec!["", "t", "&amp;&gt;&#13;\r\n", " \"é𝛼' "]);
+    let leaf = (name(), declared(), attribute.clone(), text.clone());
+    let write = |(name, declared, attribute, text): (
+        &str,
+        std::collections::BTreeMap<&str, &str>,
+        &str,
+        &str,
+    ),
+                 inner: String| {
+        let declared: String = declared
+            .iter()
+            .map(|(key, uri)| format!(" {key}='{uri}'"))
+            .collect();
+        format!("<{name}{declared}{attribute}>{text}{inner}{text}</{name}>")
+    };
+    leaf.prop_map(move |head| write(head, String::new()))
+        .prop_recursive(4, 24, 4, move |inner| {
+            let head = (name(), declared(), attribute.clone(), text.clone());
+            (head, prop::collection::vec(inner, 0..4))
+                .prop_map(move |(head, inner)| write(head, inner.concat()))
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn for_every_document_the_canonical_form_is_its_own_and_stands_alone(inner in element()) {
+        let text = format!("<root xmlns:p='u' xmlns:q='v' xmlns:r='u'>{inner}</root>");
+        let document = xml::parse_text(&text).unwrap();
+        let apex = document.root_element().first_element_child().unwrap();
+        for prefixes in [&[][..], &["p", "#default"]] {
+            let once = c14n::exclusive(apex, None, prefixes);
+            let again = xml::parse_text(&once).unwrap();
+            prop_assert_eq!(c14n::exclusive(again.root_element(), None, prefixes), once.clone());
+            // Nothing is another than it was.
+            let names = |root: Node<'_, '_>| -> Vec<String> {
+                root.descendants().map(|node| format!("{:?} {:?}", node.tag_name(), node.text())).collect()
+            };
+            prop_assert_eq!(names(again.root_element()), names(apex));
+        }
+    }
+
+    #[test]
+    fn for_every_text_reading_answers(text in "(<|>|/|!|-|\\[|\"|'|=|&|#|;|a|:|xmlns|ID| |\\?){0,60}") {
+        let _ = read(text.as_bytes());
+    }
 }
 
 #[test]

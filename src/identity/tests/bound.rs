@@ -361,6 +361,20 @@ fn a_binding_that_is_not_understood_is_never_taken_for_none() {
 }
 
 #[test]
+fn a_binding_is_written_as_it_is_read() {
+    let digest = base64url([7; 32]);
+    for cnf in [
+        json!({"jkt": digest}),
+        json!({"x5t#S256": digest}),
+        json!({"jkt": digest, "x5t#S256": base64url([8; 32])}),
+    ] {
+        let bound: Bound = serde_json::from_value(cnf.clone()).unwrap();
+        assert_eq!(serde_json::to_value(bound).unwrap(), cnf);
+    }
+    assert!(serde_json::from_value::<Bound>(json!({"jkt": digest, "kid": "k"})).is_err());
+}
+
+#[test]
 fn an_issuer_may_have_to_bind_its_tokens() {
     let strict = IssuerRules {
         require_bound_tokens: true,

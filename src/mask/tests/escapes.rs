@@ -49,6 +49,19 @@ fn a_value_in_a_link_is_masked_with_its_escapes() {
         ),
         ("ip LIKE '%10.20.30.40%'", "ip LIKE '%[IP_ADDRESS]%'"),
         ("%25123-45-6789%25", "%25[US_SSN]%25"),
+        // whose first two digits are those of an escape, but that is grouped as numbers are
+        ("ssn LIKE '%221-45-6789%'", "ssn LIKE '%[US_SSN]%'"),
+        ("%25221-45-6789%25", "%25[US_SSN]%25"),
+        ("tel LIKE '%202-555-0143%'", "tel LIKE '%[PHONE_NUMBER]%'"),
+        (
+            "card LIKE '%2221 0000 0000 0009%'",
+            "card LIKE '%[CREDIT_CARD]%'",
+        ),
+        ("ip LIKE '%20.30.40.50%'", "ip LIKE '%[IP_ADDRESS]%'"),
+        // and not grouped so
+        ("?q=ssn%20123-45-6789", "?q=ssn%20[US_SSN]"),
+        ("+1%20202-555-0143", "[PHONE_NUMBER]"),
+        ("%22202-555-0143%22", "%22[PHONE_NUMBER]%22"),
         ("'%1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa'", "'%[CRYPTO]'"),
     ]);
 }

@@ -4,6 +4,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
+    identity::Purpose,
     identity::testing::{self, ED, NOW, P256, P256_SECOND, Signer, base64url, jwks, now},
     keys::testing::{Answer, Idp},
     runtime::clock::Hand,
@@ -364,5 +365,36 @@ fn testing_principal(groups: Vec<String>) -> Principal {
     Principal {
         groups,
         ..identity::verify(&token, &testing::rules(), &keys, now()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_token_counts_for_what_its_audience_says_and_from_memory_too() {
+    let idp = Idp::start(jwks(&[&P256])).await;
+    let (mut rules, source) = issuer(&idp);
+    rules.api_audience = Some("api".to_owned());
+    let (clock, _hand) = Clock::manual(now());
+    let authenticator =
+        Authenticator::with(vec![(rules, source)], [7; 32], clock, timing()).unwrap();
+    for (audience, inference, api) in [
+        (json!(testing::AUDIENCE), true, false),
+        (json!("api"), false, true),
+        (json!(["api", "other"]), true, true),
+        (json!("nobody"), false, false),
+    ] {
+        let mut claims = testing::claims_with(json!({ "aud": audience }));
+        claims["iss"] = idp.issuer.clone().into();
+        let token = P256.token(&claims);
+        for _ in 0..2 {
+            for (purpose, expected) in [(Purpose::Inference, inference), (Purpose::Api, api)] {
+                let shown = Presented {
+                    purpose,
+                    ..Presented::bearer(token.clone())
+                };
+                let said = authenticator.authenticate(&shown, now()).await;
+                assert_eq!(said.is_ok(), expected, "{audience} for {purpose:?}");
+                assert!(matches!(said, Ok(_) | Err(TokenError::WrongAudience)));
+            }
+        }
     }
 }

@@ -163,6 +163,78 @@ async fn a_restart_knows_what_was_decided_and_what_is_not_on_record() {
 }
 
 #[tokio::test]
+async fn what_was_recorded_of_another_log_says_nothing_of_this_one() {
+    let record_one = async |dir: &Path, before: u8| {
+        let control = Control::open(dir, "a", clock().0).unwrap();
+        for n in 0..before {
+            ask(&control, &format!("x{n}"), n).await;
+        }
+        control.recorded(&control.happened(10).await);
+        assert_eq!(control.unrecorded(), 0);
+        control.close().await;
+    };
+    let unrecorded = async |dir: &Path| {
+        let control = Control::open(dir, "a", clock().0).unwrap();
+        let unrecorded = control.unrecorded();
+        control.close().await;
+        unrecorded
+    };
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    record_one(here.path(), 3).await;
+    assert_eq!(unrecorded(here.path()).await, 0);
+    // Of a log that is longer, has other events where these stood, or another name.
+    record_one(there.path(), 5).await;
+    let written = std::fs::read_to_string(here.path().join("recorded")).unwrap();
+    std::fs::write(there.path().join("recorded"), &written).unwrap();
+    assert_eq!(unrecorded(there.path()).await, 5);
+    let named = written.replace(FILES, "deployment topic");
+    assert_ne!(named, written);
+    std::fs::write(here.path().join("recorded"), named).unwrap();
+    assert_eq!(unrecorded(here.path()).await, 3);
+}
+
+#[test]
+fn a_topic_made_anew_and_longer_than_what_was_recorded_is_read_anew() {
+    let (clock, _hand) = clock();
+    let at = clock.now();
+    let shared = Arc::new(Shared {
+        folded: Mutex::new(Folded {
+            recorded: Recorded {
+                log: "d t".into(),
+                to: 2,
+                last: "n1".into(),
+            },
+            shared: true,
+            ..Folded::default()
+        }),
+        backend: Backend::Topic(Box::default()),
+        replica: "a".into(),
+        clock,
+        happened: Notify::new(),
+        log: "d t".into(),
+        recorded: PathBuf::new(),
+    });
+    let followed = Followed(Arc::downgrade(&shared));
+    let take = |offset: u64, nonce: &str| {
+        let envelope = Envelope {
+            nonce: nonce.into(),
+            replica: "a".into(),
+            at,
+            event: asked(&format!("x{offset}"), offset as u8),
+        };
+        followed.take(Placed { offset, at }, &envelope.to_bytes())
+    };
+    assert!(take(0, "n0") && take(1, "n1") && take(2, "n2"));
+    assert_eq!(shared.folded().unrecorded.len(), 1);
+    followed.reset(5);
+    assert!(take(0, "m0"));
+    assert!(!take(1, "m1"), "the follower is told to begin again");
+    followed.reset(5);
+    assert!((0..3).all(|n| take(n, &format!("m{n}"))));
+    assert_eq!(shared.folded().unrecorded.len(), 3);
+}
+
+#[tokio::test]
 async fn what_has_run_out_is_said_once() {
     let dir = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();

@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 /// Those of the file system; [`io::ErrorKind::AlreadyExists`] where `to` holds another file of such a name, which stays.
 pub(crate) fn copy(files: &[PathBuf], to: &Path) -> io::Result<()> {
-    create_durably(to)?;
+    create_durably(to, sync_dir)?;
     for file in files {
         let (into, bytes) = (
             to.join(file.file_name().unwrap_or_default()),
@@ -50,7 +50,7 @@ pub(crate) fn copy(files: &[PathBuf], to: &Path) -> io::Result<()> {
 }
 
 /// Makes a directory and what is missing above it, all on disk on return.
-fn create_durably(dir: &Path) -> io::Result<()> {
+fn create_durably(dir: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let fresh = dir.ancestors().take_while(|above| !above.exists()).count();
     create_private(dir)?;
     for above in dir.ancestors().skip(1).take(fresh) {
@@ -58,7 +58,7 @@ fn create_durably(dir: &Path) -> io::Result<()> {
             true => Path::new("."),
             false => above,
         };
-        sync_dir(above)?;
+        sync(above)?;
     }
     Ok(())
 }
@@ -98,4 +98,33 @@ pub(crate) fn remove(files: &[PathBuf], dir: &Path) -> io::Result<()> {
         fs::remove_file(file)?;
     }
     sync_dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing;
+
+    #[test]
+    fn a_directory_that_is_made_is_on_disk_in_every_one_above_that_was_changed_by_it() {
+        let outer = testing::dir();
+        let (a, b) = (outer.path().join("a"), outer.path().join("a/b"));
+        let made = |dir: &Path| {
+            let mut synced = Vec::new();
+            let noted = create_durably(dir, |dir| {
+                synced.push(dir.to_owned());
+                Ok(())
+            });
+            noted.unwrap();
+            synced
+        };
+        assert_eq!(
+            made(&b.join("c")),
+            [b.clone(), a.clone(), outer.path().to_owned()]
+        );
+        assert_eq!(made(&a.join("d")), [a]);
+        assert!(made(&b).is_empty());
+        let failed = create_durably(&b.join("e"), |_| Err(io::ErrorKind::StorageFull.into()));
+        assert!(failed.is_err());
+    }
 }

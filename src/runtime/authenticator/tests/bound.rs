@@ -151,6 +151,48 @@ async fn a_key_is_shown_to_a_token_endpoint_by_a_proof_without_a_token() {
 }
 
 #[tokio::test]
+async fn a_token_is_exchanged_by_who_has_its_key_or_for_the_key_they_show() {
+    let caller = Caller::new().await;
+    let free = caller.bench.token(&P256, json!({}));
+    let at_endpoint = |token: &str, signer: Option<(&Signer, &str)>| {
+        let proof = signer.map(|(signer, jti)| {
+            let htu = format!("https://{}", testing::TARGET);
+            let claims = json!({"jti": jti, "htm": "POST", "htu": htu, "iat": NOW});
+            signer.sign_text(
+                &testing::proof_header(signer).to_string(),
+                &claims.to_string(),
+            )
+        });
+        testing::presented(Scheme::Bare, token, proof.as_deref())
+    };
+    let exchanged = async |shown: Presented| {
+        let exchanged = caller.bench.authenticator.exchanged(&shown, now()).await;
+        exchanged.map(|(caller, key)| (caller.subject.clone(), key.map(base64url)))
+    };
+    let (ed, p256) = (testing::jkt(&ED), testing::jkt(&P256_SECOND));
+    let alice = |key: Option<&str>| Ok(("alice".to_owned(), key.map(str::to_owned)));
+    let bound = caller.token.as_str();
+    assert_eq!(exchanged(at_endpoint(&free, None)).await, alice(None));
+    let with_key = at_endpoint(&free, Some((&P256_SECOND, "1")));
+    assert_eq!(exchanged(with_key.clone()).await, alice(Some(&p256)));
+    assert_eq!(exchanged(with_key).await, Err(TokenError::ProofReplayed));
+    let own = at_endpoint(bound, Some((&ED, "2")));
+    assert_eq!(exchanged(own).await, alice(Some(&ed)));
+    // Who found the token gets nothing for it.
+    let missing = exchanged(at_endpoint(bound, None)).await;
+    assert_eq!(missing, Err(TokenError::ProofMissing));
+    let thief = at_endpoint(bound, Some((&P256_SECOND, "3")));
+    assert_eq!(exchanged(thief).await, Err(TokenError::ProofWrongKey));
+    let stranger = at_endpoint("a.b.c", Some((&ED, "4")));
+    assert!(exchanged(stranger).await.is_err());
+    assert_eq!(
+        caller.bench.authenticator.replays().len(),
+        2,
+        "strangers and thieves fill no memory"
+    );
+}
+
+#[tokio::test]
 async fn a_certificate_without_a_token_is_whom_the_configuration_says() {
     let Caller { bench, token } = Caller::new().await;
     let Bench { idp, clock, .. } = &bench;

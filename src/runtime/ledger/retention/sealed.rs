@@ -2,7 +2,7 @@
 //!
 //! Promises: as for segments, except that no checkpoint has to cover them: the records that commit to them are in the log, and a
 //! record that says which files go is durable before they do. How old a file is, its time of last change says, which an erasure puts
-//! back. Cannot do: carry out an erasure in what was archived.
+//! back; one whose sessions go on in the next is as old as that. Cannot do: carry out an erasure in what was archived.
 
 use std::{
     fs, io,
@@ -66,7 +66,8 @@ fn due(
     for (_, path) in &files {
         let found = fs::metadata(path)?;
         bytes += found.len();
-        seen.push((found.len(), found.modified()?));
+        let until = Timestamp::try_from(found.modified()?).map_err(io::Error::other)?;
+        seen.push((found.len(), until));
     }
     let published = if publishes {
         Some(sealed::published(dir)?)
@@ -79,20 +80,36 @@ fn due(
     };
     // From the second alarm on, down to below the first.
     let pressing = above(bytes, ALARMS[1]);
-    let mut due: Option<Due> = None;
-    for ((number, path), (length, modified)) in older.iter().zip(seen).take(most_files) {
-        let until = Timestamp::try_from(modified).map_err(io::Error::other)?;
+    let rule = |until: Timestamp, bytes: u64| {
         let age = Duration::try_from(now.duration_since(until)).unwrap_or_default();
-        if age < retention.at_least || published.is_some_and(|at| !at.is_past(*number)) {
+        if age < retention.at_least {
+            return None;
+        }
+        if let Some(most) = retention.age.filter(|most| age >= *most) {
+            return Some(format!("age {}s", most.as_secs()));
+        }
+        if let Some(most) = retention.size.filter(|most| bytes > *most) {
+            return Some(format!("size {most}"));
+        }
+        let cap = retention.sealed_cap.unwrap_or_default();
+        (pressing && above(bytes, ALARMS[0])).then(|| format!("cap {cap}"))
+    };
+    let mut due: Option<Due> = None;
+    for (at, (number, path)) in older.iter().enumerate().take(most_files) {
+        let Some((length, until)) = seen.get(at).copied() else {
+            break;
+        };
+        if rule(until, bytes).is_none() || published.is_some_and(|at| !at.is_past(*number)) {
             break;
         }
-        let rule = if let Some(most) = retention.age.filter(|most| age >= *most) {
-            format!("age {}s", most.as_secs())
-        } else if let Some(most) = retention.size.filter(|most| bytes > *most) {
-            format!("size {most}")
-        } else if pressing && above(bytes, ALARMS[0]) {
-            format!("cap {}", retention.sealed_cap.unwrap_or_default())
-        } else {
+        // Without the keys in it, what later files have of its sessions is lost too: it is as old as the last of those.
+        let behind = files.get(at + 1..).unwrap_or_default();
+        let last = at + sealed::goes_on_in(path, behind)?;
+        let until = seen
+            .get(at..=last)
+            .and_then(|seen| seen.iter().map(|(_, until)| *until).max())
+            .unwrap_or(until);
+        let Some(rule) = rule(until, bytes) else {
             break;
         };
         let due = match &mut due {
@@ -127,7 +144,8 @@ mod tests {
     use super::*;
     use crate::{
         audit::{
-            record::Event,
+            Durability,
+            record::{Entry, Event},
             seal::{Frame, FrameKind},
             verify::Verdict,
         },
@@ -229,6 +247,49 @@ mod tests {
         assert_eq!(gone(&retention(Some(0), None, 0), true), upto(2, "age 0s"));
     }
 
+    #[test]
+    fn a_file_with_the_keys_of_what_goes_on_in_the_next_goes_no_sooner_than_that() {
+        let dir = testing::dir();
+        four(dir.path());
+        let sealed = sealed_dir(dir.path());
+        let put = |number: usize, kind, body: &[u8]| {
+            let (_, path) = sealed::files(&sealed).unwrap().swap_remove(number - 1);
+            let modified = fs::metadata(&path).unwrap().modified().unwrap();
+            let frame = Frame {
+                session: "on".into(),
+                kind,
+                body: body.to_vec(),
+            };
+            // As the writer writes one, into a file that it has left.
+            let apart = testing::dir();
+            sealed::Writer::open(apart.path(), 1 << 20)
+                .unwrap()
+                .append([&frame])
+                .unwrap();
+            let (_, alone) = sealed::files(apart.path()).unwrap().remove(0);
+            let bytes = fs::read(alone).unwrap();
+            let mut whole = fs::read(&path).unwrap();
+            whole.extend_from_slice(&bytes[8..]);
+            fs::write(&path, whole).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(modified).unwrap();
+        };
+        put(1, FrameKind::Keys, b"wrapped");
+        put(2, FrameKind::Piece(0), b"piece");
+        put(3, FrameKind::Piece(1), b"piece");
+        let last = |age: u64, at_least: u64| {
+            let retention = retention(Some(age), None, at_least);
+            due(&sealed, Timestamp::now(), &retention, false, 4)
+                .unwrap()
+                .map(|due| due.told.last)
+        };
+        // Written to 4, 3, 2 and 1 hours ago: the first is as old as the third.
+        assert_eq!(last(4, 0), None);
+        assert_eq!(last(3, 0), None);
+        assert_eq!(last(2, 0), Some(3));
+        assert_eq!(last(1, 3), None);
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn what_goes_is_archived_and_on_record_before_it_does() {
         let (dir, archive) = (testing::dir(), testing::dir());
@@ -276,5 +337,53 @@ mod tests {
         let report = testing::verify(dir.path());
         assert_eq!(report.verdict(), Verdict::Unanchored);
         assert_eq!(report.discarded.as_ref(), Some(told));
+    }
+
+    /// Each round, files of sealed payloads go and segments do, among them segments with the records of files that went before. What is
+    /// left still says of the newest that it went, for as long as a session of its time may be in the log.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn files_and_segments_that_go_together_leave_a_log_that_verifies() {
+        let dir = testing::dir();
+        let sealed = sealed_dir(dir.path());
+        let mut options = LedgerOptions::new(dir.path(), "demo", "a");
+        options.segment_bytes = 4_000;
+        options.retention = Some(retention(Some(0), None, 0));
+        let ledger = Ledger::open(options).unwrap();
+        let mut gone = 0;
+        for round in 0..4 {
+            for n in 0..2 {
+                let mut writer = sealed::Writer::open(&sealed, 1 << 20).unwrap();
+                let frame = Frame {
+                    session: format!("s-{round}-{n}"),
+                    kind: FrameKind::Keys,
+                    body: vec![1; 100],
+                };
+                writer.append([&frame]).unwrap();
+            }
+            for n in 0..10 {
+                let closed = Entry {
+                    session: format!("s-{round}-{n}"),
+                    event: Event::Closed(Box::default()),
+                };
+                ledger.append(closed, Durability::Disk).await.unwrap();
+            }
+            ledger.prune().unwrap();
+            let last = 2 * (round + 1);
+            assert_eq!(numbers(dir.path()), [last], "round {round}");
+            let report = testing::verify(dir.path());
+            assert_eq!(report.verdict(), Verdict::Unanchored, "{:?}", report.faults);
+            let pruned: u64 = report.chains.iter().map(|chain| chain.pruned).sum();
+            assert!(round == 0 || pruned > gone, "segments went as well");
+            gone = pruned;
+            let told = testing::records(dir.path())
+                .into_iter()
+                .rev()
+                .find_map(|(_, _, entry)| match entry.event {
+                    Event::Discarded(told) => Some(told.last),
+                    _ => None,
+                });
+            assert_eq!(told, Some(last - 1), "round {round}");
+        }
+        ledger.shutdown(0).await.unwrap();
     }
 }
