@@ -95,7 +95,7 @@ impl Claims {
     }
 
     pub(super) fn accept(
-        &self,
+        mut self,
         typ: Typ,
         rules: &IssuerRules,
         now: Timestamp,
@@ -104,10 +104,6 @@ impl Claims {
         let audiences = self.audiences(rules)?;
         let times = self.check_times(rules, now)?;
         let subject = self.subject()?;
-        let groups = rules
-            .groups_claim
-            .as_deref()
-            .map_or(Ok(Vec::new()), |name| self.groups(name))?;
         let claims = rules
             .claims
             .iter()
@@ -115,6 +111,11 @@ impl Claims {
             .collect();
         let (also, person_missing) = self.also(rules)?;
         let bound = self.bound(rules)?;
+        // The last, as it takes them out: there may be hundreds.
+        let groups = rules
+            .groups_claim
+            .as_deref()
+            .map_or(Ok(Vec::new()), |name| self.take_groups(name))?;
         Ok(Accepted {
             subject,
             audiences,
@@ -237,8 +238,8 @@ impl Claims {
         Ok(subject.to_owned())
     }
 
-    fn groups(&self, name: &str) -> Result<Vec<String>, TokenError> {
-        let Some(value) = self.lookup(name) else {
+    fn take_groups(&mut self, name: &str) -> Result<Vec<String>, TokenError> {
+        let Some(value) = self.take(name) else {
             let elsewhere = self
                 .0
                 .get("_claim_names")
@@ -252,35 +253,41 @@ impl Claims {
         };
         let names = match value {
             // Some issuers write "none" so.
-            Value::String(none) if none.is_empty() => &[],
-            Value::String(_) => std::slice::from_ref(value),
-            Value::Array(list) if list.len() <= MAX_GROUPS => list.as_slice(),
+            Value::String(none) if none.is_empty() => Vec::new(),
+            Value::String(_) => vec![value],
+            Value::Array(list) if list.len() <= MAX_GROUPS => list,
             _ => return Err(TokenError::GroupsInvalid),
         };
         names
-            .iter()
+            .into_iter()
             .map(|name| match name {
-                Value::String(name) if (1..=MAX_GROUP_BYTES).contains(&name.len()) => {
-                    Ok(name.clone())
-                }
+                Value::String(name) if (1..=MAX_GROUP_BYTES).contains(&name.len()) => Ok(name),
                 _ => Err(TokenError::GroupsInvalid),
             })
             .collect()
     }
 
     fn lookup(&self, name: &str) -> Option<&Value> {
-        let Some(pointer) = name.strip_prefix('/') else {
-            return self.0.get(name);
-        };
-        // RFC 6901, but for the first step, which is taken here because the outermost object is a Map and no Value.
-        let (first, rest) = match pointer.find('/') {
-            Some(slash) => pointer.split_at(slash),
-            None => (pointer, ""),
-        };
-        self.0
-            .get(&first.replace("~1", "/").replace("~0", "~"))?
-            .pointer(rest)
+        match step(name) {
+            None => self.0.get(name),
+            Some((first, rest)) => self.0.get(&first)?.pointer(rest),
+        }
     }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        match step(name) {
+            None => self.0.remove(name),
+            Some((first, rest)) => Some(self.0.get_mut(&first)?.pointer_mut(rest)?.take()),
+        }
+    }
+}
+
+/// Where a claim is named by a pointer (RFC 6901), its first step, which has to be taken apart because the outermost object is a Map
+/// and no Value, and the rest.
+fn step(name: &str) -> Option<(String, &str)> {
+    let pointer = name.strip_prefix('/')?;
+    let (first, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+    Some((first.replace("~1", "/").replace("~0", "~"), rest))
 }
 
 /// A string of 1 to `most` bytes without control characters.

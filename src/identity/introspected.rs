@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{
     AuthMethod, IssuerRules, Principal, TokenError, claims::Claims, json, jws::Typ, proved,
+    token_hash,
 };
 
 /// What was answered is no introspection response: not a JSON object of distinct members at most 16 deep, or without a boolean
@@ -40,13 +41,13 @@ impl Introspected {
     /// The holder of `token` under the rules of the issuer that was asked, at the instant `now`.
     ///
     /// Audience and expiry are demanded as they are of a token that says them itself, although RFC 7662 leaves both out. `iss` and
-    /// `token_type` count where they are there, and `cnf` as in a token. Where there is no `sub`, the client is who calls (`client_id`; RFC 9068, 2.2).
+    /// `token_type` count where they are there, and what it is bound to (`cnf`) must be shown with it. Where there is no `sub`, the client is who calls (`client_id`; RFC 9068, 2.2).
     ///
     /// # Errors
     /// [`TokenError::Inactive`]; [`TokenError::UnknownIssuer`] and [`TokenError::WrongType`] for an answer about something else;
     /// and those of the claims.
     pub fn verify(
-        &self,
+        self,
         token: &str,
         rules: &IssuerRules,
         now: Timestamp,
@@ -64,7 +65,7 @@ impl Introspected {
         Ok(proved(
             accepted,
             rules,
-            token,
+            token_hash(token),
             AuthMethod::OidcIntrospection,
         ))
     }

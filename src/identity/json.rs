@@ -3,7 +3,7 @@
 use std::{cell::Cell, fmt};
 
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, map::Entry};
 
 /// Objects and lists inside each other, the outermost included.
 pub(super) const MAX_DEPTH: usize = 16;
@@ -115,14 +115,13 @@ impl<'de> Visitor<'de> for Node<'_> {
         let inner_depth = self.inner()?.depth;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            if object.contains_key(&name) {
+            let Entry::Vacant(place) = object.entry(name) else {
                 return Err(self.fail(Fault::Duplicate));
-            }
-            let value = members.next_value_seed(Node {
+            };
+            place.insert(members.next_value_seed(Node {
                 depth: inner_depth,
                 fault: self.fault,
-            })?;
-            object.insert(name, value);
+            })?);
         }
         Ok(Value::Object(object))
     }

@@ -155,25 +155,43 @@ impl Unverified<'_> {
     /// # Errors
     /// Every [`TokenError`] but those of [`peek`]; [`TokenError::UnknownKey`] is worth a retry with newer keys.
     pub fn verify(
-        &self,
+        self,
         rules: &IssuerRules,
         keys: &KeySet,
         now: Timestamp,
     ) -> Result<Principal, TokenError> {
+        self.prove(rules, keys)?;
+        let hash = token_hash(self.token);
+        self.holder(hash, rules, now)
+    }
+
+    /// The first half of [`verify`](Self::verify), which may be tried again with newer keys: that the issuer made it.
+    pub(crate) fn prove(&self, rules: &IssuerRules, keys: &KeySet) -> Result<(), TokenError> {
         if self.issuer != rules.issuer {
             return Err(TokenError::UnknownIssuer);
         }
-        self.jws.verify(&rules.algorithms, keys)?;
-        let accepted = self.claims.accept(self.jws.typ(), rules, now)?;
-        Ok(proved(accepted, rules, self.token, AuthMethod::OidcJwt))
+        self.jws.verify(&rules.algorithms, keys)
+    }
+
+    /// The second half: whose it is. INVARIANT: only for what [`prove`](Self::prove) found good under the same rules. `hash` is that
+    /// of the token, which whoever looked for it in a memory has already.
+    pub(crate) fn holder(
+        self,
+        hash: [u8; 32],
+        rules: &IssuerRules,
+        now: Timestamp,
+    ) -> Result<Principal, TokenError> {
+        let typ = self.jws.typ();
+        let accepted = self.claims.accept(typ, rules, now)?;
+        Ok(proved(accepted, rules, hash, AuthMethod::OidcJwt))
     }
 }
 
-/// The caller whom `token` proves, by claims that passed.
+/// The caller whom a token of this hash proves, by claims that passed.
 fn proved(
     accepted: claims::Accepted,
     rules: &IssuerRules,
-    token: &str,
+    token_hash: [u8; 32],
     auth_method: AuthMethod,
 ) -> Principal {
     Principal {
@@ -183,7 +201,7 @@ fn proved(
         groups: accepted.groups,
         claims: accepted.claims,
         auth_method,
-        token_hash: token_hash(token),
+        token_hash,
         expires_at: accepted.expires_at,
         authenticated_at: accepted.authenticated_at,
         issued_at: accepted.issued_at,

@@ -122,6 +122,7 @@ impl Signer {
         jwk
     }
 
+    /// The public key in the form that its kind has outside of JOSE.
     pub(crate) fn public_der(&self) -> Vec<u8> {
         match &self.key {
             Private::Rsa(key) => key.public_key().as_ref().to_vec(),

@@ -19,6 +19,7 @@ fn check(token: &str) -> Result<Principal, TokenError> {
     verify(token, &rules(), &keys, now())
 }
 
+/// The code a token is refused with; `ok` where it is accepted.
 fn code(token: &str) -> &'static str {
     check(token).map_or_else(TokenError::code, |_| "ok")
 }

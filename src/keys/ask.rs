@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use reqwest::{Certificate, Client, RequestBuilder, header::HeaderValue, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, header::HeaderValue, redirect};
 use secrecy::{ExposeSecret, SecretString, zeroize::Zeroizing};
 use tokio::io::AsyncReadExt as _;
 
@@ -34,13 +34,18 @@ impl From<reqwest::Error> for AskError {
     }
 }
 
-/// A client for `endpoint`. Made for each fetch: they are rare, and its authorities may have changed.
-pub(super) async fn client(endpoint: &Endpoint) -> Result<Client, AskError> {
-    let mut client = Client::builder()
+/// What all clients that carry secrets have in common: they go where they are told and nowhere else.
+pub(super) fn builder() -> ClientBuilder {
+    Client::builder()
         .no_proxy()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")));
+        .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
+}
+
+/// A client for `endpoint`. Made for each fetch: they are rare, and its authorities may have changed.
+pub(super) async fn client(endpoint: &Endpoint) -> Result<Client, AskError> {
+    let mut client = builder();
     if let Some(path) = endpoint.ca_file() {
         let unusable = |why: String| AskError::Authorities(path.clone(), why);
         let file = tokio::fs::File::open(path).await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Client, ClientBuilder, RequestBuilder, redirect};
+use reqwest::{Client, redirect};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 use url::{Host, Url};
@@ -86,17 +86,9 @@ pub(super) fn client() -> Result<Client, SourceError> {
             attempt.follow()
         }
     });
-    build(Client::builder().redirect(same_origin))
-}
-
-/// A client that carries secrets: it goes where it is told and nowhere else.
-pub(super) fn client_without_redirects() -> Result<Client, SourceError> {
-    build(Client::builder().redirect(redirect::Policy::none()))
-}
-
-fn build(client: ClientBuilder) -> Result<Client, SourceError> {
-    client
+    Client::builder()
         .no_proxy()
+        .redirect(same_origin)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -311,14 +303,13 @@ pub(super) fn check(url: &Url, insecure: bool) -> Result<(), SourceError> {
     }
 }
 
-async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
-    let accept = "application/json, application/samlmetadata+xml";
-    body(client.get(url).header("accept", accept), limit).await
-}
-
 /// The body of a 200 answer, at most `limit` bytes of it in memory.
-pub(super) async fn body(question: RequestBuilder, limit: usize) -> Result<Vec<u8>, FetchError> {
-    let mut answer = question.send().await?;
+async fn get(client: &Client, url: Url, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let mut answer = client
+        .get(url)
+        .header("accept", "application/json, application/samlmetadata+xml")
+        .send()
+        .await?;
     if answer.status() != 200 {
         return Err(FetchError::Status(answer.status().as_u16()));
     }

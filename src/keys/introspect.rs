@@ -14,15 +14,15 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, header::HeaderValue};
-use secrecy::{ExposeSecret as _, zeroize::Zeroizing};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use url::{Url, form_urlencoded};
 
 use super::{
+    ask::{self, AskError},
     fetch::{self, FetchError},
     jwks::{SourceError, Timing},
+    oauth2,
     secret::{SecretError, SecretSource},
 };
 use crate::{identity::Introspected, runtime::clock::Clock};
@@ -48,6 +48,8 @@ pub struct IntrospectionSource {
 enum Unanswered {
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error("the discovery document names no `introspection_endpoint`")]
     NoEndpoint,
     #[error(transparent)]
@@ -98,7 +100,9 @@ impl Introspector {
             source,
             endpoint,
             discovered: Mutex::default(),
-            client: fetch::client_without_redirects()?,
+            client: ask::builder()
+                .build()
+                .map_err(|error| SourceError::Client(error.to_string()))?,
             timing,
             clock,
             turns: Semaphore::new(MAX_IN_FLIGHT),
@@ -135,7 +139,9 @@ impl Introspector {
         self.failed.fetch_add(1, Relaxed);
         let retry = self.now() + millis(self.timing.retry_first);
         // Only where nothing answered: an answer to a made-up token must not keep others from asking.
-        if let Unanswered::Fetch(FetchError::Transport(_) | FetchError::TimedOut) = error {
+        if let Unanswered::Fetch(FetchError::Transport(_) | FetchError::TimedOut)
+        | Unanswered::Ask(AskError::Transport(_)) = error
+        {
             self.away_until.store(retry, Relaxed);
         }
         if self.quiet_until.fetch_max(retry, Relaxed) <= self.now() {
@@ -159,12 +165,13 @@ impl Introspector {
         let question = self
             .client
             .post(endpoint)
-            .header("accept", "application/json")
             .header("content-type", "application/x-www-form-urlencoded")
             .header("authorization", credentials)
             .body(form);
-        let answer = fetch::body(question, MAX_ANSWER_BYTES).await?;
-        Ok(Introspected::parse(&answer)?)
+        match ask::ask(question, MAX_ANSWER_BYTES).await? {
+            (200, answer) => Ok(Introspected::parse(&answer)?),
+            (status, _) => Err(FetchError::Status(status).into()),
+        }
     }
 
     async fn endpoint(&self) -> Result<Url, Unanswered> {
@@ -185,27 +192,14 @@ impl Introspector {
         Ok(endpoint)
     }
 
-    /// RFC 6749, 2.3.1: name and secret are form-encoded before they are joined.
     async fn credentials(&self) -> Result<HeaderValue, Unanswered> {
         let source = self.source.client_secret.clone();
         let secret = tokio::task::spawn_blocking(move || source.read())
             .await
             .map_err(|_| Unanswered::SecretGone)??;
-        let encoded = |text: &str| Zeroizing::new(form_encoded(text));
-        let (name, secret) = (
-            encoded(&self.source.client_id),
-            encoded(secret.expose_secret()),
-        );
-        let pair = Zeroizing::new(format!("{}:{}", *name, *secret));
-        let basic = Zeroizing::new(format!("Basic {}", BASE64_STANDARD.encode(&*pair)));
-        let mut value = HeaderValue::from_str(&basic).map_err(|_| Unanswered::SecretGone)?;
-        value.set_sensitive(true);
-        Ok(value)
+        let basic = oauth2::basic(&self.source.client_id, &secret);
+        ask::header(&basic).ok_or(Unanswered::SecretGone)
     }
-}
-
-fn form_encoded(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 fn millis(time: Duration) -> u64 {

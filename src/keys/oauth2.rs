@@ -94,7 +94,7 @@ fn request(
 }
 
 /// RFC 6749, section 2.3.1: both are form-encoded before they are joined.
-fn basic(client_id: &str, secret: &SecretString) -> SecretString {
+pub(super) fn basic(client_id: &str, secret: &SecretString) -> SecretString {
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let secret = Zeroizing::new(encoded(secret.expose_secret()));
     let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), *secret));

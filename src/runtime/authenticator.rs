@@ -102,7 +102,7 @@ struct CacheKey {
 #[derive(Debug)]
 struct Remembered {
     principal: Arc<Principal>,
-    /// Of the keys that proved it; none where no key did.
+    /// Of the issuer's keys that proved it; none where none did.
     epoch: Option<u64>,
     since: Duration,
 }
@@ -359,7 +359,13 @@ impl Authenticator {
         let issuer = issuer
             .ok_or(TokenError::UnknownIssuer)
             .inspect_err(stranger)?;
-        match issuer.verify(&token, now).await {
+        let verified = match issuer.prove(&token).await {
+            Ok(epoch) => token
+                .holder(key.token, &issuer.rules, now)
+                .map(|principal| (principal, epoch)),
+            Err(error) => Err(error),
+        };
+        match verified {
             Ok((principal, epoch)) => {
                 issuer.accepted.fetch_add(1, Relaxed);
                 Ok(self.remember(key, principal, Some(epoch)))
@@ -478,38 +484,28 @@ impl Authenticator {
 }
 
 impl Issuer {
-    /// The principal, and the epoch of the keys that proved it.
-    async fn verify(
-        &self,
-        token: &Unverified<'_>,
-        now: Timestamp,
-    ) -> Result<(Principal, u64), TokenError> {
+    /// That the token is the issuer's: the epoch of the keys that proved it.
+    async fn prove(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
         if self.keys.current().is_none() {
             self.keys.wait_for_any().await;
         }
-        let first = self.verify_with_current(token, now);
+        let first = self.prove_with_current(token);
         if !matches!(first, Err(TokenError::UnknownKey)) {
             return first;
         }
         let fresh = self.keys.refresh_for(token.kid()).await;
         // Even where nothing was fetched: what another asked for may have come since the first look.
-        let second = self.verify_with_current(token, now);
+        let second = self.prove_with_current(token);
         if fresh && matches!(second, Err(TokenError::UnknownKey)) {
             self.keys.remember_unknown(token.kid());
         }
         second
     }
 
-    fn verify_with_current(
-        &self,
-        token: &Unverified<'_>,
-        now: Timestamp,
-    ) -> Result<(Principal, u64), TokenError> {
+    fn prove_with_current(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
         let current = self.keys.current().ok_or(TokenError::IssuerUnavailable)?;
-        Ok((
-            token.verify(&self.rules, &current.keys, now)?,
-            current.epoch,
-        ))
+        token.prove(&self.rules, &current.keys)?;
+        Ok(current.epoch)
     }
 
     fn refuse(&self, error: TokenError) -> TokenError {

@@ -101,6 +101,20 @@ def test_a_good_token_beside_a_second_one_is_refused(site):
     assert site.upstream.requests == []
 
 
+def test_a_large_token_costs_its_sender_only(site):
+    reply = site.call(token="a" * 20_000)
+    assert (reply.status, reply.code) == (401, "token_too_large")
+    began = time.monotonic()
+    # What is larger than Envoy takes in headers does not come as far as the filter: 431, where the caller lives to read it.
+    try:
+        assert site.call(token="a" * (1 << 20)).status == 431
+    except ConnectionError:
+        pass
+    assert time.monotonic() - began < 10
+    assert site.upstream.requests == []
+    assert site.call().status == 200, "the next caller is served"
+
+
 def test_the_sdk_raises_its_own_error_for_a_bad_token(site):
     with pytest.raises(openai.AuthenticationError) as error:
         site.gateway.openai("garbage").chat.completions.create(**prompt())

@@ -6,6 +6,7 @@ import json
 import pytest
 from stack import Gateway, OidcProvider, config, wait_until
 from stack.caller import call
+from stack.proofs import ProofKey
 from stack.upstream import chat
 
 
@@ -67,6 +68,22 @@ def test_made_up_revoked_and_foreign_tokens_are_401(desk, oidc, upstream):
     assert upstream.requests == []
     said = counted(desk, oidc.issuer)
     assert (said["refused"], said["introspections"]) == (6, 3), "a refusal is remembered for a while"
+
+
+def test_an_opaque_token_that_is_bound_to_a_key_counts_with_its_proof_only(tmp_path, oidc, upstream):
+    upstream.answer = chat("Hello.")
+    usual = asking(oidc.issuer, tmp_path)
+    usual["connections"][0]["match"]["hosts"] = ["127.0.0.1"]  # a proof is for a host, so it must be known
+    with Gateway(tmp_path, usual, upstream.port) as running:
+        key, url = ProofKey(), running.envoy.url
+        token = oidc.opaque_token(proof=key.proof("POST", f"{oidc.issuer}/token"))
+        bearer = call(url, token)
+        assert (bearer.status, bearer.code) == (401, "token_bound_to_key")
+        without = call(url, headers=[("authorization", f"DPoP {token}")])
+        assert (without.status, without.code) == (401, "proof_missing")
+        assert upstream.requests == []
+        proof = key.proof("POST", f"{url}/v1/chat/completions", token)
+        assert call(url, headers=[("authorization", f"DPoP {token}"), ("DPoP", proof)]).status == 200
 
 
 def test_where_no_issuer_is_asked_an_opaque_token_is_no_token(gateway, oidc, upstream):

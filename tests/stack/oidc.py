@@ -71,9 +71,9 @@ class OidcProvider(Process):
         headers = {**self._as(client), **({"dpop": proof} if proof else {})}
         return json.loads(self._post("/token", form, headers))["access_token"]
 
-    def opaque_token(self, client: str = "alice-app", audience: str | None = None) -> str:
+    def opaque_token(self, client: str = "alice-app", audience: str | None = None, **more) -> str:
         """A token that says nothing itself."""
-        return self.token(client, f"{audience or self.audience}:opaque")
+        return self.token(client, f"{audience or self.audience}:opaque", **more)
 
     def revoke(self, token: str, client: str = "alice-app"):
         self._post("/token/revocation", {"token": token}, self._as(client))

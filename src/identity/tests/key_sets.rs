@@ -33,6 +33,8 @@ fn size_and_number_are_bounded() {
         KeySetError::TooManyKeys
     );
     assert_eq!(many(10_000).unwrap_err(), KeySetError::TooLarge);
+    let tiny = parse(json!(vec![json!({}); 10_000]));
+    assert_eq!(tiny.unwrap_err(), KeySetError::TooManyKeys);
     assert_eq!(
         KeySet::parse(&vec![b' '; MAX_JWKS_BYTES + 1]).unwrap_err(),
         KeySetError::TooLarge

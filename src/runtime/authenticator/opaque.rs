@@ -82,27 +82,21 @@ impl Authenticator {
             // Of those who came with one token at a time, the first few ask and the others have the answer.
             self.recall_refusal(opaque, &key)?;
             if let Some(principal) = self.recall(&key, now) {
-                return Ok(Answer::Known(principal));
+                return Ok(principal);
             }
             let answer = introspector
                 .ask(turn, token)
                 .await
                 .ok_or(TokenError::IssuerUnavailable)?;
-            let verdict = answer.verify(token, &issuer.rules, now);
-            verdict
-                .map(|caller| Answer::New(Box::new(caller)))
+            let principal = answer
+                .verify(token, &issuer.rules, now)
                 .inspect_err(|error| {
                     opaque.remember_refusal(key, *error, self.clock.monotonic());
-                })
+                })?;
+            issuer.accepted.fetch_add(1, Relaxed);
+            Ok(self.remember(key, principal, None))
         };
-        match answer.await {
-            Ok(Answer::Known(principal)) => Ok(principal),
-            Ok(Answer::New(principal)) => {
-                issuer.accepted.fetch_add(1, Relaxed);
-                Ok(self.remember(key, *principal, None))
-            }
-            Err(error) => Err(issuer.refuse(error)),
-        }
+        answer.await.map_err(|error| issuer.refuse(error))
     }
 
     fn recall_refusal(&self, opaque: &Opaque, key: &CacheKey) -> Result<(), TokenError> {
@@ -115,10 +109,4 @@ impl Authenticator {
             _ => Ok(()),
         }
     }
-}
-
-enum Answer {
-    /// Counted and remembered already.
-    Known(Arc<Principal>),
-    New(Box<Principal>),
 }

@@ -10,6 +10,7 @@ use crate::{
     runtime::clock::Hand,
 };
 
+mod bad_input;
 mod bound;
 mod corpus;
 mod opaque;
@@ -41,16 +42,20 @@ fn issuer(idp: &Idp) -> (IssuerRules, KeySource) {
 impl Bench {
     /// A provider with these keys, and an authenticator that has fetched them.
     async fn new(signers: &[&Signer]) -> Self {
-        let bench = Self::starting(signers).await;
+        Self::timed(signers, timing()).await
+    }
+
+    async fn timed(signers: &[&Signer], timing: Timing) -> Self {
+        let bench = Self::starting(signers, timing).await;
         bench.authenticator.first_fetches().await;
         bench
     }
 
-    async fn starting(signers: &[&Signer]) -> Self {
+    async fn starting(signers: &[&Signer], timing: Timing) -> Self {
         let idp = Idp::start(jwks(signers)).await;
         let (clock, hand) = Clock::manual(now());
         let issuers = vec![issuer(&idp)];
-        let authenticator = Authenticator::with(issuers, [7; 32], clock.clone(), timing()).unwrap();
+        let authenticator = Authenticator::with(issuers, [7; 32], clock.clone(), timing).unwrap();
         Self {
             idp,
             authenticator,
