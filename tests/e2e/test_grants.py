@@ -349,9 +349,9 @@ def test_a_shell_waits_for_whoever_must_approve(desk):
     desk.call(made.stdout.strip())
 
 
-def test_of_ten_thousand_uses_at_once_on_three_replicas_one_counts(kafka, replicas, upstream, tmp_path, request):
-    """Over real Kafka and real Envoy. Without --long a fifth as many."""
-    uses = 10_000 if request.config.getoption("--long") else 2_000
+def test_of_ten_thousand_uses_at_once_on_three_replicas_one_counts(kafka, replicas, upstream, tmp_path):
+    """Over real Kafka and real Envoy."""
+    uses = 10_000
     key = keygen(tmp_path / "grants.key")
 
     def with_grants(usual):
