@@ -243,6 +243,7 @@ fn digest(path: &Path) -> std::io::Result<String> {
 fn identity(config: &Config) -> impl PartialEq + use<'_> {
     (
         &config.issuers,
+        &config.certificates,
         config.grants.as_ref().map(Grants::identity),
         saml(config),
     )
@@ -262,6 +263,12 @@ fn kept(config: &Config) -> Option<(u64, &str)> {
     Some((sealing.cap, &sealing.topic))
 }
 
+/// Of the control log, what is settled at the start.
+fn controlled(config: &Config) -> impl PartialEq + use<'_> {
+    let approvals = config.approvals.as_ref();
+    approvals.map(|approvals| (&approvals.dir, &approvals.kafka))
+}
+
 /// What changed that only a restart puts into force.
 fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     if old.listen != new.listen {
@@ -270,6 +277,8 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("audit")
     } else if kept(old) != kept(new) {
         Some("sealing")
+    } else if controlled(old) != controlled(new) {
+        Some("approvals")
     } else {
         None
     }

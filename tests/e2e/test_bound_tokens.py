@@ -363,6 +363,22 @@ def test_over_tls_a_proof_is_for_https(workloads):
     assert reply.status == 200, reply.body
 
 
+def test_a_workload_that_is_struck_from_the_configuration_is_known_no_more(oidc, tmp_path):
+    with Upstream() as upstream:
+        workloads = Workloads(oidc, tmp_path, upstream)
+        with workloads.gateway:
+            writer = workloads.trusted.issue("writer", uri=SPIFFE)
+            assert workloads.call(writer).status == 200
+            changed = json.loads(json.dumps(workloads.gateway.countersign.config))
+            del changed["identity"]["mtls"][0]
+            workloads.gateway.countersign.write(changed)
+            def refused():
+                reply = workloads.call(writer)
+                return reply.status == 401 and reply.code == "certificate_unknown"
+
+            wait_until("it is known no more", refused)
+
+
 @pytest.mark.parametrize("left_out", ["connection.mtls", "connection.sha256_peer_certificate_digest"])
 def test_what_envoy_does_not_say_is_not_guessed(oidc, tmp_path, upstream, left_out):
     def change(envoy):
