@@ -27,7 +27,7 @@ use crate::{
         oauth::{Active, Granted},
     },
     identity::{
-        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Token,
+        Bound, GrantClaims, MAX_TOKEN_BYTES, Presented, Principal, Purpose, Scheme, Scope, Token,
         TokenError, peek,
     },
     runtime::{control::Control, grants::Grants},
@@ -43,7 +43,11 @@ pub(super) async fn take_use(control: Option<Control>, wanted: Use) -> Result<u3
         Ok(Fate::Used(number)) => Ok(number),
         Ok(Fate::Ignored(Ignored::Revoked)) => Err(NotUsed::Revoked),
         Ok(Fate::Ignored(Ignored::UsedUp | Ignored::Late)) => Err(NotUsed::Over),
-        Ok(_) | Err(_) => Err(NotUsed::Unavailable),
+        Ok(fate) => {
+            error!(?fate, "a grant could not be used");
+            Err(NotUsed::Unavailable)
+        }
+        Err(_) => Err(NotUsed::Unavailable),
     }
 }
 
@@ -111,7 +115,8 @@ pub(super) async fn grant(
                 );
             }
             let mut told = making.told("refused");
-            told.connection.clone_from(&request.ask.connection);
+            // What was asked for is the caller's text.
+            told.connection = live.masked("", &request.ask.connection);
             told.code = not.code().to_owned();
             making.record(told).await?;
             return Err(OAuthError::AccessDenied(
@@ -120,12 +125,23 @@ pub(super) async fn grant(
             ));
         }
     };
-    let reason = live.masked(&terms.scope.connection, &terms.reason);
+    // As people and records may see it: models and reason are the caller's text.
+    let masked = |text: &String| live.masked(&terms.scope.connection, text);
+    let shown = Terms {
+        scope: Scope {
+            models: terms.scope.models.iter().map(masked).collect(),
+            ..terms.scope.clone()
+        },
+        reason: masked(&terms.reason),
+        ..terms.clone()
+    };
+    // Nobody is asked about what could not be made anyhow.
+    making.sign(&terms, live.now(), Some(Uuid::nil().to_string()))?;
     let approval = match &terms.approval {
         None => None,
         Some(requirement) => Some(
             making
-                .approved(&terms, requirement, &reason, rules.issuer.as_str())
+                .approved(&terms, &shown, requirement, rules.issuer.as_str())
                 .await?,
         ),
     };
@@ -139,7 +155,7 @@ pub(super) async fn grant(
                 NotUsed::Over | NotUsed::Revoked => used_before(),
             })?;
     }
-    making.issue(&terms, reason, approval).await
+    making.issue(&terms, shown, approval).await
 }
 
 fn used_before() -> OAuthError {
@@ -224,15 +240,16 @@ impl Making<'_> {
     async fn approved(
         &self,
         terms: &Terms,
+        shown: &Terms,
         requirement: &Requirement,
-        reason: &str,
         issuer: &str,
     ) -> Result<Arc<Approval>, OAuthError> {
         let unavailable = |_| OAuthError::Unavailable(UNAVAILABLE);
         let party = Party::from(self.caller);
-        let lines = terms.lines(reason);
-        let bound =
-            serde_json::to_string(&(&lines, &terms.reason, requirement)).map_err(unavailable)?;
+        let lines = shown.lines();
+        // What is masked alike must not be taken for the same.
+        let bound = (&lines, &terms.scope, &terms.reason, requirement);
+        let bound = serde_json::to_string(&bound).map_err(unavailable)?;
         let id =
             Id::new(&Uuid::now_v7().to_string()).ok_or(OAuthError::Unavailable(UNAVAILABLE))?;
         let asked = Asked {
@@ -242,7 +259,7 @@ impl Making<'_> {
             caller: party,
             requirement: requirement.clone(),
             most_pending: self.live.rules_in_force().approvals.most_pending,
-            view: terms.view(lines, issuer),
+            view: shown.view(lines, issuer),
         };
         let control = self.live.control().cloned();
         let asked = approvals::ask(control.clone(), Box::new(asked)).await;
@@ -276,19 +293,17 @@ impl Making<'_> {
         })
     }
 
-    /// Signs the grant, puts it on record, and gives it away.
-    async fn issue(
+    /// A token of these terms, by its id, made at `now`.
+    fn sign(
         &self,
         terms: &Terms,
-        reason: String,
-        approval: Option<Arc<Approval>>,
-    ) -> Result<Granted, OAuthError> {
+        now: Timestamp,
+        approval: Option<String>,
+    ) -> Result<(String, String), OAuthError> {
         let failed = |why: &dyn std::fmt::Display| {
             error!(%why, "a grant could not be made");
             OAuthError::Unavailable(UNAVAILABLE)
         };
-        let now = self.live.now();
-        let (begins, ends) = (terms.begins(now), terms.ends(now));
         let id = Uuid::now_v7().to_string();
         let cnf = terms.jkt.as_ref();
         let cnf = cnf.map(|jkt| Bound::read(&serde_json::json!({ "jkt": jkt })));
@@ -298,21 +313,32 @@ impl Making<'_> {
             sub: self.caller.subject.clone(),
             jti: id.clone(),
             iat: now.as_second(),
-            nbf: begins,
-            exp: ends,
+            nbf: terms.begins(now),
+            exp: terms.ends(now),
             authorization_details: [terms.scope.clone()],
             cnf: cnf.transpose().map_err(|why| failed(&why))?,
-            holder: self.caller.holder(
-                approval
-                    .as_ref()
-                    .map(|approval| approval.asked.id.to_string()),
-            ),
+            holder: self.caller.holder(approval),
         };
         let token = self.grants.keys.sign(&claims).map_err(|why| failed(&why))?;
         if token.len() > MAX_TOKEN_BYTES {
             let why = "your token says too much of you for a grant to carry it over";
             return Err(OAuthError::AccessDenied("grant_too_large", why.to_owned()));
         }
+        Ok((id, token))
+    }
+
+    /// Signs the grant, puts it on record as it may be `shown`, and gives it away.
+    async fn issue(
+        &self,
+        terms: &Terms,
+        shown: Terms,
+        approval: Option<Arc<Approval>>,
+    ) -> Result<Granted, OAuthError> {
+        let now = self.live.now();
+        let (begins, ends) = (terms.begins(now), terms.ends(now));
+        let under = approval.as_ref();
+        let under = under.map(|approval| approval.asked.id.to_string());
+        let (id, token) = self.sign(terms, now, under)?;
         let spelled = |second| {
             Timestamp::from_second(second).map_or_else(|_| String::new(), |at| at.to_string())
         };
@@ -320,13 +346,13 @@ impl Making<'_> {
         let told = GrantEvent {
             id,
             connection: scope.connection.clone(),
-            models: scope.models.clone(),
+            models: shown.scope.models,
             methods: scope.methods.clone(),
             max_uses: scope.max_uses.unwrap_or(0),
             not_before: spelled(begins),
             until: spelled(ends),
             rule: terms.rule.clone(),
-            reason,
+            reason: shown.reason,
             bound_to: terms.jkt.clone().unwrap_or_default(),
             approval: approval.map(|approval| of_record(&approval, approval.state)),
             ..self.told("issued")
@@ -393,20 +419,23 @@ pub(super) fn introspect(live: &Live, token: &SecretString) -> Result<Option<Act
     }))
 }
 
-/// Revokes the grant that `token` is. What is none, or is over, needs no revoking.
+/// Revokes the grant that `token` is, also one that has not begun. What is none, is over or was revoked before needs no revoking.
 pub(super) async fn revoke(live: Arc<Live>, token: SecretString) -> Result<(), Unavailable> {
     let Some((grants, _)) = live.grants() else {
         return Ok(());
     };
-    let Some(holder) = held(&grants, &token, live.now()) else {
+    let read = peek(token.expose_secret()).and_then(|token| grants.read(&token));
+    let Ok(claims) = read else {
         return Ok(());
     };
-    let Some(grant) = &holder.grant else {
+    let is_over = claims.exp <= live.now().as_second();
+    // One event is enough: repeats would fill the log.
+    if is_over || grants.control.is_revoked(&claims.jti) == Ok(true) {
         return Ok(());
-    };
+    }
     let revoked = Revoked {
-        grant: grant.id.clone(),
-        until: holder.expires_at.as_second(),
+        grant: claims.jti,
+        until: claims.exp,
         by: None,
     };
     put(&grants, revoked).await
@@ -436,9 +465,13 @@ fn held(grants: &Grants, token: &SecretString, now: Timestamp) -> Option<Princip
 async fn put(grants: &Grants, revoked: Revoked) -> Result<(), Unavailable> {
     match grants.control.append(Event::Revoked(revoked)).await {
         Ok(Fate::Revoked(_)) => Ok(()),
-        // It is over by the log's time.
-        Ok(Fate::Ignored(Ignored::Late)) => Ok(()),
-        Ok(_) | Err(_) => Err(Unavailable(UNAVAILABLE)),
+        // It is over by the log's time, or somebody else was faster.
+        Ok(Fate::Ignored(Ignored::Late | Ignored::Revoked)) => Ok(()),
+        Ok(fate) => {
+            error!(?fate, "a grant could not be revoked");
+            Err(Unavailable(UNAVAILABLE))
+        }
+        Err(_) => Err(Unavailable(UNAVAILABLE)),
     }
 }
 

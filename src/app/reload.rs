@@ -64,7 +64,7 @@ struct Watched {
     lists: Lists,
 }
 
-/// The files of dictionaries. They may be large: not their contents are compared but which file it is, and what its file
+/// The files of dictionaries, and of keys for grants. They may be large: not their contents are compared but which file it is, and what its file
 /// system says of it.
 struct Lists {
     /// As they were when they were last read, whether they could be used or not.
@@ -104,7 +104,9 @@ fn stamps(config: &Config) -> Vec<Stamp> {
         let of = std::fs::metadata(path).ok()?;
         Some((of.dev(), of.ino(), of.ctime(), of.ctime_nsec(), of.size()))
     };
-    snapshot::dictionary_files(config).map(stamp).collect()
+    let keys = config.grants.iter().flat_map(|grants| &grants.keys);
+    let files = snapshot::dictionary_files(config).chain(keys.map(PathBuf::as_path));
+    files.map(stamp).collect()
 }
 
 impl Watched {
@@ -159,7 +161,9 @@ impl Watched {
         let lists = Lists::of(&fresh);
         // Credentials that are new are fetched before they are asked for.
         let _kept = live.sources().warm(&fresh).await;
-        let prepared = match live.prepare(&fresh, identity(&fresh) != identity(&self.in_force)) {
+        let other_keys = fresh.grants.is_some() && lists.read != self.lists.read;
+        let other = other_keys || identity(&fresh) != identity(&self.in_force);
+        let prepared = match live.prepare(&fresh, other) {
             Ok(prepared) => prepared,
             Err(error) => return self.reject(live, digest, 1, &error.to_string()).await,
         };
@@ -219,13 +223,14 @@ impl Watched {
         if !self.lists.have_news(stamps(&self.in_force)) {
             return;
         }
-        match live.prepare(&self.in_force, false) {
+        // Which of them it was is not told apart: with keys of grants among them, tokens are looked at anew.
+        match live.prepare(&self.in_force, self.in_force.grants.is_some()) {
             Ok(prepared) => {
                 live.put_in_force(prepared);
-                info!("the file of a dictionary changed and is in force");
+                info!("the file of a dictionary or of a key for grants changed and is in force");
             }
             Err(error) => {
-                error!(%error, "the changed file of a dictionary cannot be used; the old terms stay")
+                error!(%error, "the changed file of a dictionary or of a key for grants cannot be used; what was in force stays")
             }
         }
     }

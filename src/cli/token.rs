@@ -159,6 +159,8 @@ pub fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
         Some((program, arguments)) => {
             let mut command = Command::new(program);
             command.args(arguments);
+            // It gets the grant in place of who runs it, not beside.
+            command.env_remove("COUNTERSIGN_TOKEN");
             for name in &args.env {
                 command.env(name, granted.expose_secret());
             }

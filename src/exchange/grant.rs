@@ -1,12 +1,19 @@
 //! A caller who holds a grant: what it narrows them to, and the use that is taken before anything is forwarded.
 
+use jiff::Timestamp;
+
 use super::{
     Exchange, NotUsed, Output, Refusal,
     approval::Claiming,
     head::Head,
-    request::{Forward, Read, Request},
+    request::{Caller, Forward, Read, Request},
 };
-use crate::{approval::Use, dialect::Endpoint, identity::Principal, policy::ModelPattern};
+use crate::{
+    approval::Use,
+    dialect::Endpoint,
+    identity::{Principal, TokenError},
+    policy::ModelPattern,
+};
 
 /// A request that may go, while the use of the caller's grant is taken.
 pub(super) struct Using {
@@ -49,6 +56,21 @@ pub(super) fn covers_endpoint(
     let methods = &scope.methods;
     if !methods.is_empty() && !methods.iter().any(|method| method == endpoint.name) {
         return Err(Refusal::OutsideGrant("method"));
+    }
+    Ok(())
+}
+
+/// Whether the caller's grant, if they came with one, still counts at `now`, when the whole body is here, and is used once where it says so.
+pub(super) fn still_counts(caller: &Caller, now: Timestamp) -> Result<(), Refusal> {
+    let Some(grant) = &caller.principal.grant else {
+        return Ok(());
+    };
+    if now >= caller.principal.expires_at {
+        return Err(Refusal::BadToken(TokenError::Expired));
+    }
+    // Envoy would send it again and again under one use.
+    if grant.scope.max_uses.is_some() && caller.head.asks_for_retries() {
+        return Err(Refusal::RetriesAsked);
     }
     Ok(())
 }
@@ -111,9 +133,7 @@ impl Exchange {
             Err(not) => {
                 let refusal = match not {
                     NotUsed::Over => Refusal::GrantUsedUp,
-                    NotUsed::Revoked => {
-                        Refusal::BadToken(crate::identity::TokenError::GrantRevoked)
-                    }
+                    NotUsed::Revoked => Refusal::BadToken(TokenError::GrantRevoked),
                     NotUsed::Unavailable => Refusal::GrantsUnavailable,
                 };
                 return self.refuse(refusal, Some(read), out);

@@ -243,7 +243,7 @@ impl Refusal {
                 "A person must approve this request, and the token does not say which person sends it; ask for the scope that has it do so.".into()
             }
             Self::RetriesAsked => {
-                "A request that needs an approval is sent once: remove the x-envoy headers that ask for retries.".into()
+                "A request that needs an approval, or a grant whose uses are counted, is sent once: remove the x-envoy headers that ask for retries.".into()
             }
             Self::OutsideGrant(what) => {
                 format!("The grant is for another {what}; ask for one that covers this.")

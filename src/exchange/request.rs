@@ -397,6 +397,10 @@ impl Exchange {
             Ok(weighed) => weighed,
             Err((refusal, read)) => return self.refuse(refusal, read, out),
         };
+        let now = self.now.saturating_add(self.elapsed).unwrap_or(self.now);
+        if let Err(refusal) = grant::still_counts(&caller, now) {
+            return self.refuse(refusal, Some(weighed.read), out);
+        }
         match weighed.leave {
             Leave::Permit(permit) => {
                 let forward = Forward::new(permit, weighed.parts, caller.place);

@@ -264,8 +264,21 @@ fn one<'f>(fields: &'f [(String, String)], name: &str) -> Result<Option<&'f str>
     }
 }
 
+/// Most fields of a form.
+const MAX_FIELDS: usize = 64;
+
 /// The fields of a form (application/x-www-form-urlencoded).
-#[must_use]
-pub fn form(body: &[u8]) -> Vec<(String, String)> {
-    url::form_urlencoded::parse(body).into_owned().collect()
+///
+/// # Errors
+/// [`OAuthError::InvalidRequest`] where there are more than anybody needs.
+pub fn form(body: &[u8]) -> Result<Vec<(String, String)>, OAuthError> {
+    let mut fields = url::form_urlencoded::parse(body).into_owned();
+    let some: Vec<_> = fields.by_ref().take(MAX_FIELDS).collect();
+    match fields.next() {
+        None => Ok(some),
+        Some(_) => {
+            let message = format!("a form has at most {MAX_FIELDS} fields");
+            Err(OAuthError::InvalidRequest(message))
+        }
+    }
 }

@@ -240,9 +240,9 @@ impl Terms {
         .digest()
     }
 
-    /// The terms in words, one line each, for whoever approves them and for [`digest`](Self::digest). `reason` is the caller's, masked.
+    /// The terms in words, one line each, for whoever approves them and for [`digest`](Self::digest). What is the caller's text in them should be masked by then.
     #[must_use]
-    pub fn lines(&self, reason: &str) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let listed = |list: &[String], all: &str| match list {
             [] => all.to_owned(),
             list => list.join(", "),
@@ -273,8 +273,8 @@ impl Terms {
                 None => "bound to no key: whoever has it can use it".to_owned(),
             },
         ];
-        if !reason.is_empty() {
-            lines.push(format!("reason given: {reason}"));
+        if !self.reason.is_empty() {
+            lines.push(format!("reason given: {}", self.reason));
         }
         lines
     }

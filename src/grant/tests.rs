@@ -536,7 +536,7 @@ fn what_is_asked_for_again_is_known_again_and_what_differs_is_not() {
     let alice = crate::approval::Party::from(&testing::principal());
     let digest = |more: Value| {
         let terms = decide(&rules, &ask(more)).unwrap();
-        let text = terms.lines("why").join("\n");
+        let text = terms.lines().join("\n");
         terms.digest(&alice, ISSUER, &text)
     };
     let usual = digest(json!({}));

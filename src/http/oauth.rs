@@ -34,6 +34,10 @@ const MAX_FORM: usize = 512 * 1024;
 const FORM_TIME: Duration = Duration::from_secs(10);
 /// Forms that are read and answered at one time; beyond it 503. Together with [`MAX_FORM`] this bounds what strangers can fill.
 static PLACES: Semaphore = Semaphore::const_new(64);
+/// The same for forms that hold one token, apart: whoever fills the places above must not keep a token from being revoked.
+static PLACES_FOR_ONE: Semaphore = Semaphore::const_new(64);
+/// The largest form with one token, in bytes.
+const MAX_FORM_OF_ONE: usize = 32 * 1024;
 /// How soon a caller whose grant waits for an approval may ask again, in seconds.
 const INTERVAL: u32 = 5;
 
@@ -121,7 +125,7 @@ fn issuing(backing: &Shared) -> Result<Issuing, Refused> {
 async fn token(State(backing): State<Shared>, request: Request) -> Result<Response, Refused> {
     let issuing = issuing(&backing)?;
     let public_url = backing.public_url();
-    let form = match fields(request).await {
+    let form = match fields(request, &PLACES, MAX_FORM).await {
         Ok(form) => form,
         Err(error) => return Ok(refused(&error, &public_url)),
     };
@@ -146,9 +150,8 @@ async fn token(State(backing): State<Shared>, request: Request) -> Result<Respon
 /// RFC 7009, 2: who has the token may revoke it, and of what is no token of ours nothing is said.
 async fn revoke(State(backing): State<Shared>, request: Request) -> Result<Response, Refused> {
     issuing(&backing)?;
-    let token = shown(request).await;
-    Ok(match token {
-        Ok(token) => match backing.revoke(token).await {
+    Ok(match shown(request).await {
+        Ok((token, _place)) => match backing.revoke(token).await {
             Ok(()) => StatusCode::OK.into_response(),
             Err(unavailable) => refused(&OAuthError::Unavailable(unavailable.0), ""),
         },
@@ -166,8 +169,8 @@ async fn introspect(
     if !caller.reads() {
         return Err(Refused::forbidden());
     }
-    let token = match shown(request).await {
-        Ok(token) => token,
+    let (token, _place) = match shown(request).await {
+        Ok(shown) => shown,
         Err(error) => return Ok(refused(&error, "")),
     };
     let told = match backing.introspect(token).await? {
@@ -206,12 +209,12 @@ pub(super) async fn revoke_by_id(
     }))
 }
 
-/// The one field `token` of a form.
-async fn shown(request: Request) -> Result<SecretString, OAuthError> {
-    let form = fields(request).await?;
+/// The one field `token` of a form, and the place that it takes until it is let go.
+async fn shown(request: Request) -> Result<(SecretString, SemaphorePermit<'static>), OAuthError> {
+    let form = fields(request, &PLACES_FOR_ONE, MAX_FORM_OF_ONE).await?;
     let mut tokens = form.fields.into_iter().filter(|(name, _)| name == "token");
     match (tokens.next(), tokens.next()) {
-        (Some((_, token)), None) if !token.is_empty() => Ok(token.into()),
+        (Some((_, token)), None) if !token.is_empty() => Ok((token.into(), form.place)),
         _ => Err(OAuthError::InvalidRequest("send one `token`".to_owned())),
     }
 }
@@ -231,11 +234,15 @@ fn proof(headers: &HeaderMap) -> Result<Option<SecretString>, OAuthError> {
 struct Form {
     parts: Parts,
     fields: Vec<(String, String)>,
-    _place: SemaphorePermit<'static>,
+    place: SemaphorePermit<'static>,
 }
 
-async fn fields(request: Request) -> Result<Form, OAuthError> {
-    let place = PLACES
+async fn fields(
+    request: Request,
+    places: &'static Semaphore,
+    most: usize,
+) -> Result<Form, OAuthError> {
+    let place = places
         .try_acquire()
         .map_err(|_| OAuthError::Unavailable("overloaded"))?;
     let (parts, body) = request.into_parts();
@@ -243,10 +250,10 @@ async fn fields(request: Request) -> Result<Form, OAuthError> {
         let message = "the body must be application/x-www-form-urlencoded, not encoded";
         return Err(OAuthError::InvalidRequest(message.to_owned()));
     }
-    let bytes = match timeout(FORM_TIME, to_bytes(body, MAX_FORM)).await {
+    let bytes = match timeout(FORM_TIME, to_bytes(body, most)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => {
-            let message = format!("the body is larger than {MAX_FORM} bytes");
+            let message = format!("the body is larger than {most} bytes");
             return Err(OAuthError::InvalidRequest(message));
         }
         Err(_) => {
@@ -256,8 +263,8 @@ async fn fields(request: Request) -> Result<Form, OAuthError> {
     };
     Ok(Form {
         parts,
-        fields: form(&bytes),
-        _place: place,
+        fields: form(&bytes)?,
+        place,
     })
 }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::control::Control;
 use crate::{
     grant::KeyRing,
-    identity::{GrantRules, Principal, TokenError, Unverified},
+    identity::{GrantClaims, GrantRules, Principal, TokenError, Unverified},
 };
 
 /// What is needed to sign grants and to believe them.
@@ -64,6 +64,14 @@ impl Grants {
             return Err(TokenError::UnknownIssuer);
         }
         Ok(holder)
+    }
+
+    /// What a grant of ours says, whether it counts now or not.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn read(&self, token: &Unverified<'_>) -> Result<GrantClaims, TokenError> {
+        token.read_grant(&self.believed, self.keys.public())
     }
 
     /// Whether the grant of `holder` was not revoked, as far as the control log is known here.

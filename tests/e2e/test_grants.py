@@ -226,6 +226,17 @@ def test_a_revoked_grant_counts_no_more_at_once_and_whoever_asks_is_told(desk):
     assert desk.post("/oauth2/revoke", {"token": "garbage"})[0] == 200
     wait_until("the revocation is on record", lambda: desk.told("revoked"))
 
+    # One that has not begun is revoked too, and saying it again adds nothing.
+    later = desk.grant(not_before=int(time.time()) + 4)
+    for _ in range(3):
+        assert desk.post("/oauth2/revoke", {"token": later})[0] == 200
+    wait_until("it would have begun", lambda: time.time() > claims(later)["nbf"])
+    with pytest.raises(openai.AuthenticationError) as refused:
+        desk.call(later)
+    assert refused.value.code == "grant_revoked"
+    wait_until("the second is on record", lambda: len(desk.told("revoked")) >= 2)
+    assert len(desk.told("revoked")) == 2
+
     # By its id, for administrators.
     connection = http.client.HTTPConnection(desk.countersign.http, timeout=30)
     identity = claims(other)["jti"]
@@ -237,8 +248,8 @@ def test_a_revoked_grant_counts_no_more_at_once_and_whoever_asks_is_told(desk):
         assert answer.status == expected
     with pytest.raises(openai.AuthenticationError):
         desk.call(other)
-    wait_until("both are on record", lambda: len(desk.told("revoked")) == 2)
-    assert desk.told("revoked")[1]["bySubject"] == "root"
+    wait_until("all are on record", lambda: len(desk.told("revoked")) == 3)
+    assert desk.told("revoked")[2]["bySubject"] == "root"
 
 
 def test_a_grant_that_somebody_must_approve_is_made_once_they_have(desk):
@@ -276,6 +287,7 @@ def test_a_grant_outlives_a_restart_and_so_does_what_was_used_of_it(desk):
 
 def test_keys_are_rotated_without_a_restart(desk, tmp_path):
     before = desk.grant()
+    first_kid = json.loads(unbase64(before.split(".")[0]))["kid"]
     usual = desk.countersign.config
     old = usual["grants"]["keys"][0]
     new = keygen(tmp_path / "next.key")
@@ -289,8 +301,23 @@ def test_keys_are_rotated_without_a_restart(desk, tmp_path):
             with pytest.raises(openai.AuthenticationError) as refused:
                 desk.call(before)
             assert refused.value.code == "key_unknown"
-        desk.call(desk.grant())
+        fresh = desk.grant()
+        desk.call(fresh)
+        header = json.loads(unbase64(fresh.split(".")[0]))
+        assert header["kid"] == desk.read("/oauth2/jwks")[1]["keys"][0]["kid"], "the first key signs"
+        assert (header["kid"] == first_kid) == (keys[0] == old)
     assert len(desk.read("/oauth2/jwks")[1]["keys"]) == 1
+
+
+def test_a_key_that_is_replaced_in_its_file_is_gone(desk, tmp_path):
+    before = desk.grant()
+    kid = desk.read("/oauth2/jwks")[1]["keys"][0]["kid"]
+    os.replace(keygen(tmp_path / "another.key"), desk.countersign.config["grants"]["keys"][0])
+    wait_until("the new key is published", lambda: desk.read("/oauth2/jwks")[1]["keys"][0]["kid"] != kid)
+    with pytest.raises(openai.AuthenticationError) as refused:
+        desk.call(before)
+    assert refused.value.code == "key_unknown"
+    desk.call(desk.grant())
 
 
 def test_without_grants_there_is_no_endpoint(oidc, tmp_path):
@@ -324,7 +351,7 @@ def test_a_shell_gets_a_grant_and_runs_a_program_with_it(desk, tmp_path):
     ran = shell(desk, "--connection", "openai", "--", sys.executable, str(program), token=erin)
     assert (ran.returncode, ran.stdout.strip()) == (7, "fine"), ran.stderr
     named = shell(desk, "--connection", "openai", "--env", "A", "--env", "B", "--", "/bin/sh", "-c",
-                  'test -n "$A" && test "$A" = "$B" && test -z "$OPENAI_API_KEY"', token=erin)
+                  'test -n "$A" && test "$A" = "$B" && test -z "$OPENAI_API_KEY" && test -z "$COUNTERSIGN_TOKEN"', token=erin)
     assert named.returncode == 0, named.stderr
 
     refused = shell(desk, "--connection", "openai", "--model", "o3", token=erin)

@@ -328,6 +328,12 @@ impl Bench {
         self.handle(Input::ResponseBody(text.as_bytes().to_vec().into(), end))
     }
 
+    /// So much time passes.
+    pub(super) fn pass(&mut self, time: Duration) -> &mut Self {
+        self.now += time;
+        self
+    }
+
     pub(super) fn authenticated(&mut self) -> &mut Self {
         let token = self
             .authenticating

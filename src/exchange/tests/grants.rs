@@ -91,6 +91,34 @@ fn a_grant_gives_nothing_that_its_holder_may_not() {
 }
 
 #[test]
+fn one_use_is_sent_upstream_once() {
+    let mut bench = Bench::new();
+    let retries = [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "9")];
+    bench.head(head_with("once-openai", &retries));
+    bench.body(prompt("hello").as_bytes(), true);
+    bench.refusal(400, "retries_asked");
+    assert_eq!(
+        bench
+            .office
+            .lock()
+            .unwrap()
+            .register
+            .used("grant-once-openai"),
+        0
+    );
+}
+
+#[test]
+fn a_grant_that_ends_while_its_body_comes_counts_no_more() {
+    let mut bench = Bench::new();
+    bench.head(head_with("free-openai", &[]));
+    bench.pass(std::time::Duration::from_secs(60));
+    bench.body(prompt("hello").as_bytes(), true);
+    bench.refusal(401, "token_expired");
+    assert!(bench.seen.upstream_head.is_none());
+}
+
+#[test]
 fn a_use_that_cannot_be_taken_is_no_use() {
     let mut unreachable = Bench::new();
     unreachable.office.lock().unwrap().reachable = false;
