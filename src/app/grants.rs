@@ -81,7 +81,7 @@ pub(super) async fn grant(
             let (caller, once) = asserted(&live, &assertion).await?;
             // Behind what is asked of the assertion: a proof is used by who may have something for it.
             let key = match &shown.proof {
-                Some(_) => Some(live.possessed_key(&shown).map_err(invalid)?),
+                Some(_) => Some(live.possessed_key(&caller, &shown).map_err(invalid)?),
                 None => None,
             };
             (caller, key.map(|key| URL_SAFE_NO_PAD.encode(key)), once)

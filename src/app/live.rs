@@ -143,9 +143,13 @@ impl Live {
     }
 
     /// The key that a proof without a token shows its sender to have.
-    pub(super) fn possessed_key(&self, presented: &Presented) -> Result<[u8; 32], TokenError> {
+    pub(super) fn possessed_key(
+        &self,
+        caller: &Principal,
+        presented: &Presented,
+    ) -> Result<[u8; 32], TokenError> {
         let authenticator = self.authenticator.load();
-        authenticator.possessed_key(presented, self.clock.now())
+        authenticator.possessed_key(caller, presented, self.clock.now())
     }
 
     /// What verifies tokens and assertions now.

@@ -324,6 +324,10 @@ impl Exchange {
         self.rules = rules;
         caller.head.stand_under(connection.clone());
         caller.endpoint = endpoint;
+        // What was shown when it was asked for must do under the connection as it is now: it may want a token by now, or elsewhere.
+        if let Err(error) = caller.head.still_shows(&principal) {
+            return self.refuse(Refusal::BadToken(error), Some(before), out);
+        }
         caller.principal = principal;
         self.journal.found(connection);
         self.journal

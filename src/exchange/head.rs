@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::record,
-    identity::{Presented, Purpose, TokenError},
+    identity::{Presented, Principal, Purpose, TokenError},
     mask,
 };
 
@@ -202,7 +202,11 @@ impl Head {
         let certificate = attributes.certificate.clone();
         let token = match rules::token(headers, connection.token_header) {
             // Only where there is none: a token that is shown counts, and must.
-            Err(TokenError::Missing) if connection.certificate_alone && certificate.is_some() => {
+            Err(TokenError::Missing)
+                if connection.certificate_alone
+                    && certificate.is_some()
+                    && !CREDENTIAL_HEADERS.iter().any(|name| headers.has(name)) =>
+            {
                 None
             }
             token => Some(token?),
@@ -234,6 +238,18 @@ impl Head {
     /// Every field of the head.
     pub(super) fn headers(&self) -> &Headers {
         &self.headers
+    }
+
+    /// Whether what it showed of the caller, who was accepted by it, does under the connection as it is now.
+    ///
+    /// # Errors
+    /// [`TokenError`], as when it was first looked at.
+    pub(super) fn still_shows(&self, principal: &Principal) -> Result<(), TokenError> {
+        let shown = self.presented()?;
+        match principal.bound.key.is_some() && shown.target.is_none() {
+            true => Err(TokenError::ProofHostUnknown),
+            false => Ok(()),
+        }
     }
 
     /// What it showed of the caller, who was accepted by it.

@@ -81,7 +81,11 @@ impl Claims {
             kind.eq_ignore_ascii_case("bearer")
                 || kind.eq_ignore_ascii_case("dpop") && bound_to_key()
         };
-        match self.0.get("token_type").is_none_or(counts) {
+        // What some servers call the kind of token in their own way: of a refresh token they say that it is active, too.
+        let used_for_access =
+            |kind: &Value| matches!(kind.as_str(), Some("access_token" | "access"));
+        let access = self.0.get("token_use").is_none_or(used_for_access);
+        match access && self.0.get("token_type").is_none_or(counts) {
             true => Ok(()),
             false => Err(TokenError::WrongType),
         }

@@ -12,7 +12,7 @@ use super::{PROOF_AGE, Proof, TokenError};
 
 /// Most proofs that are remembered, some 25 MB: 3,700 a second for as long as one may be used.
 pub const MAX_PROOFS: usize = 256 * 1024;
-/// Most of them that one key made, so that no caller uses up what all share.
+/// Most of them that one key made, or one caller shows with keys of their choice, so that no caller uses up what all share.
 pub const MAX_PROOFS_EACH: usize = MAX_PROOFS / 4;
 
 /// The first half of a SHA-256. Who could find two that share it could only refuse themselves.
@@ -24,7 +24,7 @@ pub struct Replays {
     most: usize,
     most_each: usize,
     used: HashSet<Half>,
-    /// When each was made, and by which key: those that are forgotten first come first.
+    /// When each was made, and whose it counts as: those that are forgotten first come first.
     by_age: BTreeMap<(i64, Half), Half>,
     by_key: HashMap<Half, usize>,
     /// Whatever was made then or before is too old: it may have been forgotten.
@@ -57,11 +57,25 @@ impl Replays {
     /// [`TokenError::ProofReplayed`] where it was used, [`TokenError::ProofStale`] where that is not known any more,
     /// [`TokenError::ProofsFull`] at a bound.
     pub fn take(&mut self, proof: &Proof, now: Timestamp) -> Result<(), TokenError> {
+        self.take_of(proof, proof.key, now)
+    }
+
+    /// The same, counted as `by`'s: where a key is the caller's to choose anew each time, as it is before a token is bound to it, the
+    /// caller is who counts.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take).
+    pub fn take_of(
+        &mut self,
+        proof: &Proof,
+        by: [u8; 32],
+        now: Timestamp,
+    ) -> Result<(), TokenError> {
         self.forget(now.as_second().saturating_sub(PROOF_AGE));
         if proof.made <= self.horizon {
             return Err(TokenError::ProofStale);
         }
-        let (id, key) = (half(proof.id), half(proof.key));
+        let (id, key) = (half(proof.id), half(by));
         if self.used.contains(&id) {
             return Err(TokenError::ProofReplayed);
         }

@@ -316,7 +316,7 @@ async fn keep_current(shared: Arc<Shared>, mut fetcher: Fetcher, mut due: Durati
                     true => timing.file_every,
                     false => back_off(failures, &timing),
                 };
-                if matches!(error, FetchError::Gone) {
+                if matches!(error, FetchError::Gone | FetchError::NoField) {
                     shared
                         .value
                         .send_if_modified(|value| value.take().is_some());

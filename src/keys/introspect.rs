@@ -185,9 +185,13 @@ impl Introspector {
         {
             return Ok(endpoint.clone());
         }
-        let endpoint = fetch::introspection_endpoint(&self.client, &self.issuer)
-            .await?
-            .ok_or(Unanswered::NoEndpoint)?;
+        let fetched = fetch::introspection_endpoint(&self.client, &self.issuer).await;
+        let endpoint = match (fetched, &*discovered) {
+            (Ok(endpoint), _) => endpoint.ok_or(Unanswered::NoEndpoint)?,
+            // Where it was asked before it can be asked still: that it is gone, it would say itself.
+            (Err(_), Some((known, _))) => known.clone(),
+            (Err(error), None) => return Err(error.into()),
+        };
         *discovered = Some((endpoint.clone(), now));
         Ok(endpoint)
     }

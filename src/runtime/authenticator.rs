@@ -288,7 +288,10 @@ impl Authenticator {
             .bound
             .check_exchanged(presented, now)
             .and_then(|proof| match proof {
-                Some(proof) => self.replays().take(&proof, now).map(|()| Some(proof.key)),
+                Some(proof) => self
+                    .replays()
+                    .take_of(&proof, counts_as(&principal), now)
+                    .map(|()| Some(proof.key)),
                 None => Ok(None),
             })
             .inspect_err(|_| {
@@ -297,18 +300,19 @@ impl Authenticator {
         Ok((principal, proof))
     }
 
-    /// The key that a proof without a token shows the caller to have, as a token endpoint binds to it what it issues (RFC 9449, 5):
+    /// The key that a proof without a token shows `caller` to have, as a token endpoint binds to it what it issues (RFC 9449, 5):
     /// its thumbprint. Uses the proof.
     ///
     /// # Errors
     /// [`TokenError::ProofMissing`] where none was presented, and as for [`identity::verify_proof`] and [`Replays::take`].
     pub fn possessed_key(
         &self,
+        caller: &Principal,
         presented: &Presented,
         now: Timestamp,
     ) -> Result<[u8; 32], TokenError> {
         let proof = identity::verify_proof(presented, None, now)?;
-        self.replays().take(&proof, now)?;
+        self.replays().take_of(&proof, counts_as(caller), now)?;
         Ok(proof.key)
     }
 
@@ -531,6 +535,12 @@ impl Issuer {
             introspections: None,
         }
     }
+}
+
+/// Whose quota a caller's proofs are counted against: that of the key they are bound to, or else their own.
+fn counts_as(caller: &Principal) -> [u8; 32] {
+    let account = || identity::token_hash(&identity::account(&caller.issuer, &caller.subject));
+    caller.bound.key.unwrap_or_else(account)
 }
 
 /// About how many bytes a principal keeps in memory.

@@ -281,6 +281,13 @@ fn what_changed_after_the_approval_is_not_released() {
         "nothing was used up"
     );
 
+    // Where a token is looked for: what was shown does no more.
+    let mut bench = waiting();
+    approve(&bench);
+    let rules = changed(&bench, "held", |held| held.token_header = "api-key");
+    bench.look_under(rules);
+    bench.refusal(401, "token_missing");
+
     // More is asked for now.
     let mut bench = waiting();
     approve(&bench);

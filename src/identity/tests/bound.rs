@@ -476,6 +476,22 @@ fn a_proof_is_used_once_and_forgotten_when_it_is_too_old_anyway() {
 }
 
 #[test]
+fn who_may_choose_keys_freely_has_one_share_for_all_of_them() {
+    let mut replays = Replays::with(10, 2);
+    let caller = [9; 32];
+    for key in [1, 2] {
+        let taken = replays.take_of(&used(key, key, NOW), caller, at(NOW));
+        assert_eq!(taken, Ok(()));
+    }
+    let third = replays.take_of(&used(3, 3, NOW), caller, at(NOW));
+    assert_eq!(third, Err(TokenError::ProofsFull));
+    assert_eq!(replays.take_of(&used(3, 3, NOW), [8; 32], at(NOW)), Ok(()));
+    // Whoever it counts as, it is the same proof.
+    let again = replays.take(&used(1, 1, NOW), at(NOW));
+    assert_eq!(again, Err(TokenError::ProofReplayed));
+}
+
+#[test]
 fn at_its_bounds_memory_refuses_and_forgets_nothing_early() {
     let mut replays = Replays::with(3, 2);
     let full = Err(TokenError::ProofsFull);

@@ -85,6 +85,9 @@ fn what_is_said_of_the_token_is_held_to_the_same_rules() {
         (json!({"cnf": {"x5t#S256": base64url([7; 32])}}), "ok"),
         (json!({"cnf": {"jkt": "x"}}), "binding_unknown"),
         (json!({"cnf": {}}), "binding_unknown"),
+        (json!({"token_use": "access_token"}), "ok"),
+        (json!({"token_use": "refresh_token"}), "token_wrong_type"),
+        (json!({"token_use": 1}), "token_wrong_type"),
         (json!({"typ": "Refresh"}), "token_wrong_type"),
         (json!({"events": {}}), "token_wrong_type"),
     ] {

@@ -133,9 +133,11 @@ async fn a_key_is_shown_to_a_token_endpoint_by_a_proof_without_a_token() {
         ..testing::presented(Scheme::Bearer, "", Some(&proof))
     };
     let authenticator = &caller.bench.authenticator;
-    let key = authenticator.possessed_key(&shown, now()).unwrap();
+    let key = authenticator
+        .possessed_key(&testing::principal(), &shown, now())
+        .unwrap();
     assert_eq!(base64url(key), testing::jkt(&ED));
-    let again = authenticator.possessed_key(&shown, now());
+    let again = authenticator.possessed_key(&testing::principal(), &shown, now());
     assert_eq!(again, Err(TokenError::ProofReplayed));
     // For a token endpoint, a proof is not for a request with a token.
     let with_token = Presented {
@@ -146,7 +148,8 @@ async fn a_key_is_shown_to_a_token_endpoint_by_a_proof_without_a_token() {
         ..shown
     };
     assert_eq!(caller.code_of(&with_token).await, "proof_token_missing");
-    let nothing = authenticator.possessed_key(&Presented::bearer("x"), now());
+    let nothing =
+        authenticator.possessed_key(&testing::principal(), &Presented::bearer("x"), now());
     assert_eq!(nothing, Err(TokenError::ProofMissing));
 }
 
