@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, all work done below.
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -128,7 +128,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Erase(args) => erase::run(&args),
         Command::Keygen(args) => keygen::run(args),
         Command::Schema => {
-            println!("{:#}", config::json_schema());
+            writeln!(io::stdout(), "{:#}", config::json_schema())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Completions { shell } => {
