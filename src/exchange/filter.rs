@@ -9,9 +9,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::Mutation;
 use crate::{
     detect::Entity,
-    dialect::{Channel, TextFilter},
+    dialect::{Channel, Dialect, TextFilter, Trailer},
     mask::{self, Masker, Operator, Plan, Restorer, Vault},
 };
 
@@ -177,6 +178,23 @@ impl Filter {
             self.shown.push(&release);
         }
         std::mem::take(&mut self.shown.fresh)
+    }
+
+    /// What becomes of `trailers` in `dialect`.
+    pub(super) fn trailers<'h>(
+        &mut self,
+        dialect: &dyn Dialect,
+        trailers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    ) -> Mutation {
+        let mut mutation = Mutation::default();
+        for (name, value) in trailers {
+            match dialect.trailer(name, value, self) {
+                Trailer::Kept => {}
+                Trailer::Dropped => mutation.remove.push(name.to_owned()),
+                Trailer::Changed(value) => mutation.set.push((name.to_owned(), value.into())),
+            }
+        }
+        mutation
     }
 
     /// Takes the recordable text that left since the last call.
