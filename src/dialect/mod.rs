@@ -297,6 +297,15 @@ pub trait TextFilter {
     /// A part of a text that is also read by itself: masked as a text of its own. It is not what leaves: the text it
     /// is part of is pushed behind it, with what came back in the part's place.
     fn part(&mut self, text: &str) -> String;
+    /// A text that is whole by itself, and that a client may string together with those that came before it in the same
+    /// channel: what may leave of it, `None` where there is something to mask that is whole only when they are strung
+    /// together. What is recorded of the channel goes on from text to text.
+    fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
+        let mut out = String::with_capacity(text.len());
+        self.push(channel, text, &mut out);
+        self.finish(channel, &mut out);
+        Some(out)
+    }
     /// A text that was pushed before, repeated whole: what came of it then, and not to be shown or counted again.
     fn again(&mut self, channel: &Channel, text: &str) -> String;
     /// A word of the protocol, such as an id: what must take its place, if anything. Always the same for the same word.

@@ -19,6 +19,9 @@ use crate::{
 /// Most text channels one answer may have; an answer with more is refused.
 const CHANNELS: usize = 1024;
 
+/// How much is remembered of the messages before, in bytes: how far back a value may begin.
+const TAIL: usize = 1024;
+
 /// How an answer's text is treated.
 pub(super) struct Treatment {
     /// Masks the text that leaves.
@@ -40,6 +43,8 @@ pub(super) struct Filter {
     vault: Option<Arc<Vault>>,
     operators: BTreeMap<Entity, Operator>,
     lanes: BTreeMap<Channel, Lane>,
+    /// The ends of what channels of whole messages said, as the masks left it.
+    tails: BTreeMap<Channel, String>,
     /// The keys the next text stands under.
     label: String,
     /// What is read now stands in a field that is shown by its name only.
@@ -132,6 +137,7 @@ impl Filter {
             vault: vault.filter(|vault| !vault.is_empty()),
             operators,
             lanes: BTreeMap::new(),
+            tails: BTreeMap::new(),
             label: String::new(),
             unshown: false,
             masked: BTreeMap::new(),
@@ -159,7 +165,34 @@ impl Filter {
         let records = matches!(self.shown.how, Record::Masked(_));
         let maskers = usize::from(self.plan.is_some()) + usize::from(records);
         let vault = self.vault.as_ref().map_or(0, |vault| vault.memory());
-        lanes * maskers * Masker::BUFFER_BYTES + vault + self.shown.bytes
+        let tails = self.tails.len() * TAIL;
+        lanes * maskers * Masker::BUFFER_BYTES + tails + vault + self.shown.bytes
+    }
+
+    /// `text` as the traffic's masks leave it, by itself and behind what its channel said before; `None` where they find
+    /// something that begins in what has left.
+    fn message_masked(&mut self, channel: &Channel, label: &str, text: &str) -> Option<String> {
+        let Some(plan) = &self.plan else {
+            return Some(text.to_owned());
+        };
+        if !self.tails.contains_key(channel) && self.tails.len() >= CHANNELS {
+            self.overflowed = true;
+            return None;
+        }
+        let (masked, counts) = mask::mask_under(plan, label, text);
+        let tail = self.tails.entry(channel.clone()).or_default();
+        let (before, counted) = mask::mask_under(plan, label, tail);
+        let (joined, found) = mask::mask_under(plan, label, &format!("{tail}{masked}"));
+        let masked = joined.strip_prefix(&before)?;
+        add(&mut self.masked, &counts);
+        for (entity, n) in found {
+            let new = n.saturating_sub(counted.get(&entity).copied().unwrap_or_default());
+            *self.masked.entry(entity).or_default() += new;
+        }
+        tail.push_str(masked);
+        let old = tail.floor_char_boundary(tail.len().saturating_sub(TAIL));
+        tail.drain(..old);
+        Some(masked.to_owned())
     }
 
     /// Whether what is read now is recorded.
@@ -295,6 +328,20 @@ impl TextFilter for Filter {
             self.released.push(channel, &lane.label, &released, true);
         }
         out.push_str(&restored.unwrap_or(released));
+    }
+
+    fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
+        let label = std::mem::take(&mut self.label);
+        let masked = self.message_masked(channel, &label, text)?;
+        let vault = self.vault.clone();
+        let restorer = vault.map(|vault| Restorer::new(vault, !channel.is_prose()));
+        let mut shown = String::new();
+        let left = restorer.map(|restorer| restored_to_the_end(restorer, &masked, &mut shown));
+        if self.shows() {
+            let shown = if left.is_some() { &shown } else { &masked };
+            self.released.push(channel, &label, shown, false);
+        }
+        Some(left.unwrap_or(masked))
     }
 
     fn label(&mut self, _: &Channel, label: &str) {

@@ -1,8 +1,12 @@
 //! An answer: one message, or messages as they arrive, each masked by itself.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::{
-        Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter, notes::Notes, whole,
+        Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
+        notes::Notes,
+        stream::{MAX_CHANNELS, too_many_channels},
     },
     kserve::Method,
     message::{self, Part, Reader, What},
@@ -16,6 +20,8 @@ pub(super) struct Answer {
     begun: Vec<u8>,
     /// The one message of an answer that has no more, as it will leave.
     only: Option<Vec<u8>>,
+    /// The ids of the requests that were answered so far, and the choice that stands for each.
+    ids: BTreeMap<String, u32>,
     /// Why no more is read.
     fault: Option<ShapeError>,
     notes: Notes,
@@ -27,6 +33,7 @@ impl Answer {
             method,
             begun: Vec::new(),
             only: None,
+            ids: BTreeMap::new(),
             fault: None,
             notes: Notes::default(),
         }
@@ -74,13 +81,47 @@ impl Answer {
         let range = 0..bytes.len();
         let parts = message::read(bytes, range.clone(), &self.method.output)?;
         self.note(bytes, &parts, filter)?;
-        let mut edit = |part: &Part, text: &str| match part.what {
-            What::Word => filter.word(text),
-            _ => Some(masked(part, text, filter)),
+        let choice = self.choice(bytes, &parts)?;
+        let mut spread = false;
+        let mut edit = |part: &Part, text: &str| {
+            if matches!(part.what, What::Word) {
+                return filter.word(text);
+            }
+            let field = part.path.clone();
+            let channel = Channel { choice, field };
+            filter.label(&channel, &part.label);
+            let masked = filter.message(&channel, text);
+            spread |= masked.is_none();
+            masked
         };
         let mut out = Vec::with_capacity(bytes.len());
         message::write(bytes, range, &parts, &mut edit, &mut out);
+        if spread {
+            let reason = "a value that must be masked is spread over several messages".to_owned();
+            return Err(ShapeError::new("value_across_messages", reason));
+        }
         Ok(out)
+    }
+
+    /// Which request's answer the message is part of: texts of one are strung together, those of several are not.
+    fn choice(&mut self, bytes: &[u8], parts: &[Part]) -> Result<u32, ShapeError> {
+        let mut id = "";
+        let see = &mut |part: &Part| {
+            if matches!(&*part.path, "id" | "infer_response.id") {
+                id = Reader::new(bytes).own(part);
+            }
+        };
+        parts.iter().for_each(|part| part.each(see));
+        if let Some(choice) = self.ids.get(id) {
+            return Ok(*choice);
+        }
+        let choice = self.ids.len();
+        if choice >= MAX_CHANNELS {
+            return Err(too_many_channels("the stream answers too many requests"));
+        }
+        let choice = u32::try_from(choice).unwrap_or(u32::MAX);
+        self.ids.insert(id.to_owned(), choice);
+        Ok(choice)
     }
 
     fn note(
@@ -116,15 +157,6 @@ impl Answer {
         self.notes.unscanned(&unscanned);
         Ok(())
     }
-}
-
-fn masked(part: &Part, text: &str, filter: &mut dyn TextFilter) -> String {
-    let channel = Channel {
-        choice: 0,
-        field: part.path.clone(),
-    };
-    filter.label(&channel, &part.label);
-    whole(filter, &channel, text)
 }
 
 impl std::fmt::Debug for Answer {
@@ -177,6 +209,7 @@ impl ResponseBody for Answer {
     }
 
     fn held(&self) -> usize {
-        self.begun.len() + self.only.as_ref().map_or(0, Vec::len)
+        let ids: usize = self.ids.keys().map(String::len).sum();
+        self.begun.len() + self.only.as_ref().map_or(0, Vec::len) + ids
     }
 }

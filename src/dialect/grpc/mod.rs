@@ -12,8 +12,8 @@
 //! Never decodes a compressed message; never lets the first message of a request go before the last has come, so a caller
 //! who waits for an answer before saying more waits in vain.
 //!
-//! Can miss: a value spread over several messages of an answer, or over several elements of a tensor; text in a tensor of
-//! numbers (bytes as UINT8, ids of tokens).
+//! Can miss: a value spread over several elements of a tensor; text in a tensor of numbers (bytes as UINT8, ids of tokens).
+//! Of a value spread over several messages of an answer all but the end leaves: the message with that does not.
 
 mod answer;
 mod kserve;

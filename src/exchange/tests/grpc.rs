@@ -112,6 +112,69 @@ fn messages_of_a_stream_leave_as_they_come() {
 }
 
 #[test]
+fn a_value_spread_over_messages_is_cut_off_where_it_must_be_masked_and_never_on_record() {
+    let event = |id: &str, text: &str| {
+        let said = [put(3, id), said(text)].concat();
+        framed(&put(2, said))
+    };
+    let asked = || [asked("one"), asked("two")].concat();
+    let (one, two) = SSN.split_at(7);
+    let mut bench = Bench::new();
+    bench.head(head(STREAM, &[])).body(&asked(), true);
+    bench.answer_head(200, &[GRPC]);
+    bench.handle(body(&event("a", &format!("it is {one}"))));
+    // Another request's answer is another text.
+    bench.handle(body(&event("b", two)));
+    let before = bench.seen.answer.len();
+    bench.handle(body(&event("a", two)));
+    assert_eq!(bench.seen.answer.len(), before);
+    assert_eq!(bench.seen.end, Some(End::Aborted("unknown_response_shape")));
+    assert!(bench.closed().reason.contains("several messages"));
+
+    // A value that follows its word, or stands at the end of one message and before the next, is none of that kind.
+    let mut bench = Bench::new();
+    bench.head(head(STREAM, &[])).body(&asked(), true);
+    bench.answer_head(200, &[GRPC]);
+    for text in [
+        "her social security number is ",
+        "536228145",
+        &format!("and {SSN}"),
+        "1, 2",
+        CARD,
+    ] {
+        bench.handle(body(&event("a", text)));
+    }
+    let masked = [
+        "her social security number is ",
+        "[US_SSN]",
+        "and [US_SSN]",
+        "1, 2",
+        "[CREDIT_CARD]",
+    ];
+    let expected: Vec<u8> = masked.iter().flat_map(|text| event("a", text)).collect();
+    assert_eq!(bench.seen.answer, expected);
+    bench.handle(trailers(&[("grpc-status", "0")]));
+    assert_eq!(bench.closed().masked["US_SSN"], "replace");
+    assert_eq!(bench.closed().findings["US_SSN"], 2);
+
+    // Who may see values sees them as they are dealt out; the record shows none.
+    let mut bench = Bench::new();
+    bench.hidden.clear();
+    bench.head(head(STREAM, &[("authorization", "Bearer token-of-fred")]));
+    bench.body(&asked(), true);
+    bench.answer_head(200, &[GRPC]);
+    bench.handle(body(
+        &[event("a", &format!("it is {one}")), event("a", two)].concat(),
+    ));
+    bench.handle(trailers(&[("grpc-status", "0")]));
+    assert_eq!(bench.closed().outcome, "completed");
+    assert_eq!(
+        bench.recorded()["0.infer_response.raw_output_contents.0.0"],
+        "it is [US_SSN]"
+    );
+}
+
+#[test]
 fn an_error_of_the_upstreams_is_one_on_record_and_says_nothing_unmasked() {
     let told = format!("no such card {CARD}");
     let fields = [("grpc-status", "5"), ("grpc-message", &told)];
