@@ -179,20 +179,28 @@ impl Filter {
             self.overflowed = true;
             return None;
         }
-        let (masked, counts) = mask::mask_under(plan, label, text);
-        let tail = self.tails.entry(channel.clone()).or_default();
-        let (before, counted) = mask::mask_under(plan, label, tail);
-        let (joined, found) = mask::mask_under(plan, label, &format!("{tail}{masked}"));
-        let masked = joined.strip_prefix(&before)?;
+        let (mut masked, counts) = mask::mask_under(plan, label, text);
         add(&mut self.masked, &counts);
-        for (entity, n) in found {
-            let new = n.saturating_sub(counted.get(&entity).copied().unwrap_or_default());
-            *self.masked.entry(entity).or_default() += new;
+        let tail = self.tails.entry(channel.clone()).or_default();
+        if !tail.is_empty() {
+            let (before, counted) = mask::mask_under(plan, label, tail);
+            let behind = |text: &str| mask::mask_under(plan, label, &format!("{tail}{text}"));
+            // What begins in the tail ends, and what the tail tells the meaning of begins, in the beginning of a long text.
+            let beginning = &masked[..masked.floor_char_boundary(4 * TAIL)];
+            if behind(beginning).0.strip_prefix(&before) != Some(beginning) {
+                let (joined, found) = behind(&masked);
+                masked = joined.strip_prefix(&before)?.to_owned();
+                let new = found.into_iter().map(|(entity, n)| {
+                    let known = counted.get(&entity).copied().unwrap_or_default();
+                    (entity, n.saturating_sub(known))
+                });
+                add(&mut self.masked, &new.filter(|(_, n)| *n > 0).collect());
+            }
         }
-        tail.push_str(masked);
+        tail.push_str(&masked);
         let old = tail.floor_char_boundary(tail.len().saturating_sub(TAIL));
         tail.drain(..old);
-        Some(masked.to_owned())
+        Some(masked)
     }
 
     /// Whether what is read now is recorded.

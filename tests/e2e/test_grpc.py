@@ -11,7 +11,7 @@ import numpy
 import pytest
 import tritonclient.grpc as triton
 from google.protobuf import descriptor_pb2
-from stack import ROOT, UPSTREAM_KEY, config
+from stack import ROOT, UPSTREAM_KEY, config, wait_until
 from stack.envoy import cluster
 from stack.gateway import Gateway
 from tritonclient.grpc import service_pb2 as pb
@@ -76,6 +76,8 @@ class Model(service.GRPCInferenceServiceServicer):
         for request in requests:
             self.note(request, context)
             said = texts_of(request)[0]
+            for piece in ("536-", "22-", "8145") if said == "deal" else ():
+                yield pb.ModelStreamInferResponse(infer_response=answer(request, piece))
             for n in range(3):
                 yield pb.ModelStreamInferResponse(infer_response=answer(request, f"{n}: {said}; card {CARD}"))
             if said.startswith("fail"):
@@ -273,6 +275,35 @@ def test_a_deadline_ends_a_call_and_its_record(gateway, model, stub, metadata):
         stub.ModelInfer(request("wait"), metadata=metadata, timeout=1)
     model.held.set()
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    session = records(gateway, "opened")[-1]["session"]
+    ended = lambda: [record["closed"] for record in records(gateway, "closed") if record["session"] == session]
+    (closed,) = wait_until("the call is closed on record", ended)
+    assert closed["outcome"] == "cut_short"
+
+
+def test_who_waits_for_an_answer_before_ending_a_stream_waits_in_vain(client, model, stub, metadata):
+    """Decided on is what was said whole: nothing goes upstream before that."""
+    silence = threading.Event()
+
+    def requests():
+        yield request("hello")
+        silence.wait(20)
+
+    with pytest.raises(grpc.RpcError) as late:
+        next(stub.ModelStreamInfer(requests(), metadata=metadata, timeout=1))
+    silence.set()
+    assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert model.seen == []
+
+
+def test_a_value_dealt_out_over_messages_cuts_the_stream(gateway, model, stub, metadata):
+    said = []
+    with pytest.raises(grpc.RpcError) as cut:
+        for message in stub.ModelStreamInfer(iter([request("deal")]), metadata=metadata, timeout=20):
+            said.append(message.infer_response.raw_output_contents[0][4:].decode())
+    assert said == ["536-", "22-"] and cut.value.code() != grpc.StatusCode.OK
+    closed = records(gateway, "closed")[-1]["closed"]
+    assert (closed["outcome"], closed["code"]) == ("refused_response", "unknown_response_shape")
 
 
 def refused(call, code, stable):
