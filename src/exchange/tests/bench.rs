@@ -58,7 +58,7 @@ pub(super) struct Seen {
     pub(super) head: Option<Mutation>,
     pub(super) answer: Vec<u8>,
     pub(super) answer_ended: bool,
-    pub(super) trailers_removed: Option<Vec<String>>,
+    pub(super) trailers: Option<Mutation>,
     pub(super) immediate: Option<Immediate>,
     pub(super) end: Option<End>,
 }
@@ -508,7 +508,7 @@ impl Bench {
             }
             Answer::ResponseBody(bytes, end) => {
                 assert!(seen.head.is_some(), "an answer's body without its head");
-                assert!(!seen.answer_ended && seen.trailers_removed.is_none());
+                assert!(!seen.answer_ended && seen.trailers.is_none());
                 assert!(bytes.len() <= PIECE);
                 seen.answer.extend_from_slice(&bytes);
                 seen.answer_ended = end;
@@ -520,10 +520,10 @@ impl Bench {
                     );
                 }
             }
-            Answer::ResponseTrailers(names) => {
+            Answer::ResponseTrailers(trailers) => {
                 assert_eq!(closed, 1, "the end left before `closed` was durable");
                 assert!(seen.head.is_some() && !seen.answer_ended);
-                seen.trailers_removed = Some(names);
+                seen.trailers = Some(trailers);
             }
             Answer::Immediate(immediate) => {
                 assert!(
@@ -536,8 +536,10 @@ impl Bench {
                 );
                 assert!((400..600).contains(&immediate.status) || immediate.status == 202);
                 assert!(!immediate.code.is_empty());
-                let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
-                assert_eq!(error["error"]["code"], immediate.code);
+                if immediate.grpc_status.is_none() {
+                    let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
+                    assert_eq!(error["error"]["code"], immediate.code);
+                }
                 seen.immediate = Some(immediate);
             }
         }
@@ -577,7 +579,7 @@ impl Bench {
             assert!(!self.exchange.wants_tick());
             assert!(!self.exchange.summary().outcome.is_empty());
             if end == End::Finished {
-                let over = seen.answer_ended || seen.trailers_removed.is_some() || self.bodiless();
+                let over = seen.answer_ended || seen.trailers.is_some() || self.bodiless();
                 assert!(
                     over || seen.immediate.is_some(),
                     "an early good end, upon {after}"

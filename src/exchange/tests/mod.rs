@@ -10,6 +10,7 @@ mod approvals;
 mod bench;
 mod dialects;
 mod grants;
+mod grpc;
 mod identity;
 mod lending;
 mod order;
