@@ -66,6 +66,14 @@ use crate::{
     policy::{Chain, ModelPattern, Risk},
 };
 
+/// Any YAML document read with the strictness of ours, up to [`MAX_BYTES`]: no aliases, no key written twice.
+///
+/// # Errors
+/// Every fault of the text.
+pub fn yaml(text: &str) -> Result<serde_json::Value, Vec<Fault>> {
+    tree::read(text).map(|top| top.value())
+}
+
 /// What the configuration may refer to: the program's own dialects and detectors.
 #[derive(Clone, Copy)]
 pub struct Known<'a> {
