@@ -44,6 +44,7 @@ use std::{
 use jiff::tz::TimeZone;
 use url::Url;
 
+pub(crate) use approvals::LONGEST_HOLD;
 pub use approvals::{ALERTS_TOPIC, CONTROL_TOPIC};
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};

@@ -1,21 +1,27 @@
 //! What in an Envoy configuration would let traffic pass ungoverned.
 //!
-//! Promises: every HTTP connection manager in the tree is found, wherever it stands, and each that routes to a cluster is
-//! held against what docs/add-to-an-existing-envoy.md asks for; a value that is not understood counts as wrong.
+//! Promises: every HTTP connection manager in the tree is found, wherever it stands, and each that leads to a cluster is
+//! held against what docs/add-to-an-existing-envoy.md asks for; a value, a filter or a setting of ours that is not
+//! understood counts as wrong, and a part that comes from elsewhere is named as not seen.
 //! Never: reads a file, asks Envoy, or repeats a configured value other than names.
-//! Can miss: what is fetched later (xDS in a bootstrap, files a filter names; reported as unseen where it decides something),
-//! what filters of others do, path rewrites in routes, and whether a time limit suits the longest hold.
+//! Can miss: what is fetched later or from files, what filters before ours do to a request (policy sees it afterwards),
+//! and what a guard's own source does where it is not the one we ship (it says that it differs).
 
+mod bootstrap;
+mod clusters;
+mod connection;
+mod filters;
+mod guards;
+mod processor;
 mod routes;
-mod rules;
 mod shape;
 
 #[cfg(test)]
 mod tests;
 
-use serde_json::Value;
+use std::time::Duration;
 
-use shape::{Spot, field};
+use serde_json::Value;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -23,7 +29,7 @@ use shape::{Spot, field};
 pub enum Severity {
     /// Traffic passes ungoverned, or a credential or an approval is used for what it was not given for.
     Error,
-    /// A hardening is missing, or calls will fail that should not.
+    /// A hardening is missing, something was not seen, or calls will fail that should not.
     Warning,
 }
 
@@ -34,78 +40,80 @@ pub struct Finding {
     pub code: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// Where, as in `static_resources.listeners[0].name`.
+    /// Where, as in `static_resources.listeners[0].name`; empty where something is not there.
     pub path: String,
     /// What is wrong and what to do, lower case, no full stop.
     pub message: String,
 }
 
-/// Names a credential of a connection may be lent to.
-#[derive(Clone, Debug, Default)]
-pub struct Lending {
-    /// Names of Envoy's routes.
-    pub routes: Vec<String>,
-    /// Names of Envoy's clusters.
-    pub clusters: Vec<String>,
+/// What is known of us, which the tree is held against.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// The name of the cluster that Countersign is.
+    pub service: String,
+    /// Names of Envoy's routes that credentials are lent on.
+    pub lend_to_routes: Vec<String>,
+    /// Names of Envoy's clusters that credentials are lent to.
+    pub lend_to_clusters: Vec<String>,
+    /// How long a request may be held for an approval at most.
+    pub longest_hold: Duration,
+    /// Whether a connection answers for a host only under a certain port.
+    pub names_ports: bool,
 }
 
-/// What is wrong with `config`, a bootstrap or the answer of `/config_dump`, in the order of the tree. `service` names the
-/// cluster that Countersign is; `lending` is every name that our configuration lends credentials to.
+/// What is wrong with `config`, a bootstrap or the answer of `/config_dump`, in the order of the tree.
 ///
 /// # Errors
 /// Where there is nothing in it to judge.
-pub fn lint(config: &Value, service: &str, lending: &Lending) -> Result<Vec<Finding>, String> {
-    let parts = shape::Parts::of(config)?;
+pub fn lint(config: &Value, ours: &Ours) -> Result<Vec<Finding>, String> {
     let mut found = Found(Vec::new());
-    let mut names = routes::Names::default();
+    let parts = shape::Parts::of(config, &mut found)?;
+    let mut reached = routes::Reached::default();
     let mut managers = 0;
     for listener in &parts.listeners {
-        rules::tls(listener, &mut found);
+        connection::listener(listener, &mut found);
         listener.each(&mut |spot| {
             if spot.is_type("HttpConnectionManager") {
                 managers += 1;
-                manager(&spot, &parts, service, &mut names, &mut found);
-            } else if spot.is_type("TcpProxy") {
-                found.error("tcp_proxy", &spot.path, "bytes pass without any filter of HTTP; route to models through an HTTP connection manager");
+                manager(&spot, &parts, ours, &mut reached, &mut found);
             }
         });
     }
     if managers == 0 {
         return Err("no HTTP connection manager found; give a bootstrap with static listeners, or the answer of `/config_dump`".to_owned());
     }
-    rules::service_cluster(&parts, service, &mut found);
-    names.judge(lending, &parts, &mut found);
+    reached.lending(ours, &parts, &mut found);
+    clusters::service(&parts, &ours.service, &mut found);
+    clusters::reached(&reached, &parts, &mut found);
+    bootstrap::judge(&parts, &mut found);
     Ok(found.0)
 }
 
 fn manager(
-    spot: &Spot<'_>,
+    spot: &shape::Spot<'_>,
     parts: &shape::Parts<'_>,
-    service: &str,
-    names: &mut routes::Names,
+    ours: &Ours,
+    reached: &mut routes::Reached,
     found: &mut Found,
 ) {
     let tables = parts.routes_of(spot, found);
-    let unseen = tables.is_empty();
-    if !unseen
-        && !tables
+    // Routes that are not seen may lead anywhere.
+    let leads = tables.is_empty()
+        || tables
             .iter()
-            .any(|table| routes::reaches_a_cluster(table.value))
-    {
+            .any(|table| routes::reaches_a_cluster(table.value));
+    if !leads {
         return;
     }
-    rules::connection(spot, found);
-    let ours = rules::filters(spot, service, found);
+    connection::manager(spot, ours, found);
+    let names = filters::chain(spot, parts, &ours.service, found);
+    let judge = routes::Judge {
+        names: &names,
+        longest_hold: ours.longest_hold,
+        idle: connection::stream_idle(spot),
+    };
     for table in &tables {
-        routes::table(table, &ours, names, found);
-    }
-    let mark = field(spot.value, "local_reply_config").is_some_and(|config| {
-        shape::any(config, &|value| {
-            value.as_str() == Some(rules::LOCAL_REPLY_MARK)
-        })
-    });
-    if !mark {
-        found.warning("local_reply_mark", &spot.path, "Envoy's own answers are not marked, so the response guard replaces them; add `local_reply_config` of envoy/envoy.yaml");
+        judge.table(table, reached, found);
     }
 }
 
