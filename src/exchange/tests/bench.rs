@@ -68,6 +68,7 @@ pub(super) struct Seen {
 struct Came {
     request_head: bool,
     request_end: bool,
+    request_trailers: bool,
     answer_head: bool,
     /// There is no body.
     answer_end_in_head: bool,
@@ -78,12 +79,14 @@ struct Came {
 impl Came {
     fn note(&mut self, input: &Input) {
         match input {
-            Input::RequestHeaders(_, _, end) => {
+            // A second head is none.
+            Input::RequestHeaders(_, _, end) if !self.request_head => {
                 self.request_head = true;
                 self.request_end |= end;
             }
             Input::RequestBody(_, end) => self.request_end |= end,
-            Input::ResponseHeaders(_, end) => {
+            Input::RequestTrailers => self.request_trailers = true,
+            Input::ResponseHeaders(_, end) if !self.answer_head => {
                 self.answer_head = true;
                 self.answer_end_in_head |= end;
                 self.answer_end |= end;
@@ -567,6 +570,7 @@ impl Bench {
         match answer {
             Answer::RequestHeaders(head) => {
                 assert!(came.request_head, "an answer to what did not come");
+                assert!(!came.request_trailers, "trailers that nobody read");
                 assert_eq!(
                     (opened, closed),
                     (1, 0),

@@ -134,7 +134,7 @@ impl Script<'_> {
 
     /// Begins in some phase: chance alone seldom gets far.
     fn open(&mut self) {
-        let way = self.byte() % 5;
+        let way = self.byte() % 7;
         self.tell(format!("begins as {way}"));
         let bench = &mut self.bench;
         match way {
@@ -146,10 +146,15 @@ impl Script<'_> {
                 bench.head(head_with("alice", &host));
                 bench.body(prompt(&format!("it is {SSN} .")).as_bytes(), true);
             }
-            _ => {
+            4 => {
                 bench.slow_control = true;
                 bench.ask("once-openai", &streamed("hi"));
             }
+            5 => {
+                bench.ledger = Ledger::Slow;
+                bench.ask("alice", &streamed("hi"));
+            }
+            _ => _ = bench.head(head("alice")),
         }
     }
 
@@ -244,7 +249,11 @@ impl Script<'_> {
         let cut = (self.byte() * 7).min(whole.len());
         let (first, rest) = whole.split_at(cut);
         self.said_of_a_body("body", &whole, end);
-        self.bench.body(first, false).body(rest, end);
+        self.bench.body(first, false);
+        if self.seldom(12) {
+            self.say(Input::RequestTrailers);
+        }
+        self.bench.body(rest, end);
     }
 
     fn answer(&mut self) {
