@@ -44,6 +44,7 @@ use std::{
 use jiff::tz::TimeZone;
 use url::Url;
 
+pub(crate) use approvals::LONGEST_HOLD;
 pub use approvals::{ALERTS_TOPIC, CONTROL_TOPIC};
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
@@ -65,6 +66,14 @@ use crate::{
     },
     policy::{Chain, ModelPattern, Risk},
 };
+
+/// Any YAML document read with the strictness of ours, up to [`MAX_BYTES`]: no aliases, no key written twice.
+///
+/// # Errors
+/// Every fault of the text.
+pub fn yaml(text: &str) -> Result<serde_json::Value, Vec<Fault>> {
+    tree::read(text).map(|top| top.value())
+}
 
 /// What the configuration may refer to: the program's own dialects and detectors.
 #[derive(Clone, Copy)]

@@ -35,7 +35,7 @@ mod rules;
 mod sealing;
 mod view;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -43,6 +43,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::tests::script::play;
 pub use self::{
     approval::of_record,
     budget::{Admission, Budget},
@@ -465,15 +468,15 @@ impl Exchange {
     }
 
     /// Brings the share to what is held now, with what was just said and whoever carries it out still has. What grows
-    /// asks for its share before it does, where it can still be refused.
+    /// asks for its share before it does, where it can still be refused; an answer, after each slice that is read of it.
     fn count_memory(&mut self, said: &[Output]) {
         let leaving: usize = said.iter().map(Output::bytes).sum();
-        let held = self.request.memory()
-            + self.response.memory()
-            + self.journal.memory()
-            + self.recording
-            + leaving;
-        let _ = self.share.set(held);
+        let _ = self.share.set(self.held() + leaving);
+    }
+
+    /// Bytes held.
+    fn held(&self) -> usize {
+        self.request.memory() + self.response.memory() + self.journal.memory() + self.recording
     }
 
     fn conclude(&mut self, outcome: &'static str, code: &'static str) {
