@@ -13,13 +13,12 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-import parts
+import flame
 from parts import FIFTEEN, ROOT, Countersign, Envoy, Model, Noop, Row, Wrong, bare, counted, drive, fdatasync, quiet, request, rss, settings
 from plots import write_plots
 from report import write_markdown
@@ -147,7 +146,19 @@ def measure_features(bench: Bench, report: dict):
             disk += fdatasync(bench.work, 50)
         report["fdatasync_us"] = {"p50": statistics.median(disk) * 1e6, "p99": sorted(disk)[int(len(disk) * 0.99)] * 1e6, "rounds": len(disk)}
         measure_sse(bench, report, rows)
+        if options.flame:
+            draw_flame(bench, next(row for row in rows if row.name == "spool"))
         verify(bench, report, [row for row in rows if row.ours])
+
+
+def draw_flame(bench: Bench, row: Row):
+    """Beside a run of its own: sampling costs."""
+    data = bench.work / "perf.data"
+    bench.say("a flame graph")
+    sampling = flame.record(row.service.pid, 5, data)
+    drive(row, bench.model, bench.request(), connections=16, seconds=5.5)
+    sampling.wait(60)
+    flame.write_flame(flame.folded(data), bench.options.out / "flame.svg", "countersign, durability spool, 16 callers")
 
 
 def measure_sse(bench: Bench, report: dict, rows: list[Row]):
@@ -326,6 +337,7 @@ def main() -> int:
     options.add_argument("--requests", type=int, help="requests after which memory is looked at (default 60,000)")
     options.add_argument("--no-kafka", dest="kafka", action="store_false", help="without a broker and its rows")
     options.add_argument("--only-rows", action="store_true", help="without curves, to compare two builds; writes no report")
+    options.add_argument("--flame", action="store_true", help="also draw where the service's processor time goes; needs perf")
     options.add_argument("--out", type=Path, default=ROOT / "target/loadtest", help="where the report goes; emptied first (default target/loadtest)")
     options = options.parse_args()
     usual = (1, 0.4, [1, 16, 64, 256], 2_000) if options.quick else (4, 2.0, [1, 16, 64, 256], 60_000)

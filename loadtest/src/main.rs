@@ -8,6 +8,11 @@
 //!
 //! Each runs on one thread. `load.py` starts them and says what is measured.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "time is what is measured here"
+)]
+
 mod drive;
 mod noop;
 mod upstream;

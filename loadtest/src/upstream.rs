@@ -16,7 +16,7 @@ use crate::wire::{Head, Wire};
 /// A value that detectors find, put into prompts and answers: where the filter masks, none arrives.
 pub const PLANTED: &[u8] = b"536-22-8145";
 const PROSE: &str = "The quarterly figures are in line with what was expected of them. ";
-const EVENT: &str = r#"data: {"id":"chatcmpl-AAAAAAAAAAAAAAAAAAAAAAAAAAAAA","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini","system_fingerprint":"fp_0000000000","choices":[{"index":0,"delta":{"content":"word "},"logprobs":null,"finish_reason":null}]}"#;
+const EVENT: &str = r#"data: {"id":"chatcmpl-AAAAAAAAAAAAAAAAAAAAAAAAAAAAA","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini","system_fingerprint":"fp_0000000000","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}"#;
 const LAST: &str = concat!(
     r#"data: {"id":"chatcmpl-AAAAAAAAAAAAAAAAAAAAAAAAAAAAA","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-mini","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
     "\n\ndata: [DONE]\n\n"
