@@ -20,7 +20,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rdkafka::ClientConfig;
+use rdkafka::{ClientConfig, producer::BaseProducer};
 use tokio::sync::watch;
 
 use super::KafkaOptions;
@@ -150,7 +150,9 @@ impl Prepared {
     /// [`PublisherError::Ours`], [`PublisherError::Options`].
     pub fn new(options: KafkaOptions, replica: &str) -> Result<Self, PublisherError> {
         let config = config(&options, replica)?;
-        run::producer(&config).map_err(|error| PublisherError::Options(error.to_string()))?;
+        // Made and dropped: whether the library takes them.
+        let tried: Result<BaseProducer, _> = config.create();
+        tried.map_err(|error| PublisherError::Options(error.to_string()))?;
         Ok(Self { options, config })
     }
 }

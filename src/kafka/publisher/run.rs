@@ -17,7 +17,7 @@ use rdkafka::{
     config::FromClientConfigAndContext,
     error::KafkaError,
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
 use serde::de::IgnoredAny;
@@ -40,6 +40,10 @@ use crate::{
 const MAX_FLIGHTS: usize = 10_000;
 /// And their bytes.
 const MAX_FLIGHT_BYTES: usize = 32 << 20;
+/// How often a checkpoint is looked for while records are under way.
+const NOTE_EVERY: Duration = Duration::from_millis(20);
+/// How long to wait for a report or a record before everything is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the cursor is written while it moves.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Wait before a new producer after a failure: the first, doubling up to the last.
@@ -52,11 +56,12 @@ pub(super) enum Sent {
     Checkpoint(u64),
 }
 
-/// Collects delivery reports for the thread that polls. Shared with the producer, so that reports made while that is
+/// Collects delivery reports and wakes whoever reads them. Shared with the producer, so that reports made while that is
 /// dropped are still read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Deliveries {
     reports: Arc<Mutex<Vec<Report>>>,
+    live: Arc<Live>,
 }
 
 pub(super) type Report = (Sent, Result<(), KafkaError>);
@@ -72,13 +77,20 @@ impl ProducerContext for Deliveries {
             .map(|_| ())
             .map_err(|(error, _)| error.clone());
         lock(&self.reports).push((*sent, result));
+        self.live.wake();
     }
 }
 
-pub(super) type Producer = BaseProducer<Deliveries>;
+/// With a thread of its own that polls: `poll` takes all the time it is given, whatever comes meanwhile, so that whoever
+/// waits for an acknowledgement would wait for that too.
+type Producer = ThreadedProducer<Deliveries>;
 
-pub(super) fn producer(config: &ClientConfig) -> Result<Producer, KafkaError> {
-    Producer::from_config_and_context(config, Deliveries::default())
+fn producer(config: &ClientConfig, live: &Arc<Live>) -> Result<Producer, KafkaError> {
+    let deliveries = Deliveries {
+        reports: Arc::default(),
+        live: Arc::clone(live),
+    };
+    Producer::from_config_and_context(config, deliveries)
 }
 
 /// Where the cursor is between passes.
@@ -125,6 +137,8 @@ pub(super) struct Pass {
     flights: VecDeque<Flight>,
     flight_bytes: usize,
     checkpoint: bool,
+    /// When a checkpoint was last looked for.
+    noted_at: Option<Instant>,
     /// Records in older chains after this one.
     later: u64,
     ended: bool,
@@ -216,6 +230,7 @@ impl Run {
             flights: VecDeque::new(),
             flight_bytes: 0,
             checkpoint: false,
+            noted_at: None,
             later,
             ended: false,
         }))
@@ -225,7 +240,7 @@ impl Run {
         let producer = match self
             .producer
             .take()
-            .map_or_else(|| producer(&self.config), Ok)
+            .map_or_else(|| producer(&self.config, &self.live), Ok)
         {
             Ok(producer) => producer,
             Err(error) => return Outcome::Failed(error.to_string()),
@@ -236,20 +251,16 @@ impl Run {
                 Err(error) => break Outcome::Failed(error),
             };
             let busy = !pass.flights.is_empty() || pass.checkpoint;
-            producer.poll(if busy && !sent {
-                Duration::from_millis(50)
-            } else {
-                Duration::ZERO
-            });
-            if let Err(error) = self.reports(pass, &producer) {
-                break Outcome::Failed(error);
-            }
+            let moved = match self.reports(pass, &producer) {
+                Ok(moved) => moved,
+                Err(error) => break Outcome::Failed(error),
+            };
             if let Some((code, reason)) = producer.client().fatal_error() {
                 break Outcome::Failed(format!("{code}: {reason}"));
             }
             self.show(pass);
             self.keep(pass, false);
-            // Nothing was under way before the poll either, so what was acknowledged has let go all it held back.
+            // Nothing was under way before the reports were read either, so what was acknowledged has let go all it held back.
             if pass.ended && !busy && !sent {
                 if pass.dir.chain != self.live.chain {
                     break Outcome::Done;
@@ -258,6 +269,8 @@ impl Run {
                     break Outcome::Stop;
                 }
                 self.live.wait(Duration::from_millis(500));
+            } else if !sent && !moved {
+                self.live.wait(LOOK_EVERY);
             }
             if self.stopping() {
                 break Outcome::Stop;
@@ -267,7 +280,7 @@ impl Run {
             self.producer = Some(producer);
         } else {
             // Its queue goes with it; what it had delivered by then still counts.
-            let context = producer.context().clone();
+            let context = producer.client().context().clone();
             drop(producer);
             let reports = std::mem::take(&mut *lock(&context.reports));
             for (sent, result) in reports {
@@ -388,9 +401,12 @@ impl Run {
 
     /// Sends the next checkpoint, one at a time, once all it covers was acknowledged.
     fn send_checkpoint(&self, pass: &mut Pass, producer: &Producer) -> Result<bool, String> {
-        if pass.checkpoint {
+        // What is under way comes before it in any case; once nothing is, it is looked for without fail.
+        let recently = pass.noted_at.is_some_and(|at| at.elapsed() < NOTE_EVERY);
+        if pass.checkpoint || recently && !pass.flights.is_empty() {
             return Ok(false);
         }
+        pass.noted_at = Some(now());
         let path = pass.dir.checkpoints();
         let from = pass.cursor.checkpoint_bytes;
         let found = note_after(&path, from).map_err(|error| error.to_string())?;
@@ -445,8 +461,10 @@ impl Run {
         )
     }
 
-    fn reports(&mut self, pass: &mut Pass, producer: &Producer) -> Result<(), String> {
-        let reports = std::mem::take(&mut *lock(&producer.context().reports));
+    /// Takes what was reported; whether anything was.
+    fn reports(&mut self, pass: &mut Pass, producer: &Producer) -> Result<bool, String> {
+        let reports = std::mem::take(&mut *lock(&producer.client().context().reports));
+        let moved = !reports.is_empty();
         let mut failure = None;
         for (sent, result) in reports {
             match result {
@@ -458,7 +476,7 @@ impl Run {
                 Err(error) => failure = failure.or(Some(error.to_string())),
             }
         }
-        failure.map_or(Ok(()), Err)
+        failure.map_or(Ok(moved), Err)
     }
 
     fn failed(&mut self, error: &str) {
@@ -637,6 +655,7 @@ mod tests {
             flights: VecDeque::new(),
             flight_bytes: 0,
             checkpoint: false,
+            noted_at: None,
             later: 0,
             ended: false,
         };
