@@ -13,6 +13,7 @@ mod grants;
 mod identity;
 mod lending;
 mod order;
+mod phases;
 mod property;
 mod recording;
 mod refusals;
