@@ -35,7 +35,7 @@ use sha2::{Digest, Sha256};
 
 /// Sessions that write at once, and what each writes in a round.
 const CALLERS: usize = 256;
-const EACH: usize = 40;
+const EACH: usize = 400;
 const ROUNDS: usize = 3;
 /// Records of the log that is verified.
 const VERIFIED: usize = 120_000;

@@ -73,6 +73,8 @@ pub(super) struct Forward {
 /// What would go upstream.
 pub(super) struct Parts {
     head: Mutation,
+    /// Where the credential that is lent comes from; empty where none is.
+    lent: String,
     body: Masked,
     /// How the answer will be treated.
     response: Response,
@@ -554,7 +556,8 @@ impl Exchange {
             ..read.decision
         };
         let original = read.original.as_deref();
-        let entries = self.journal.opened(read.request, original, decision);
+        let lent = forward.parts.lent.clone();
+        let entries = (self.journal).opened(read.request, original, decision, lent);
         self.request = Request::AwaitingOpened(Box::new(forward));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
@@ -580,6 +583,7 @@ impl Exchange {
             head,
             body,
             response,
+            lent: _,
         } = parts;
         self.response = response;
         self.request = Request::Forwarded { _place: place };
@@ -634,7 +638,9 @@ fn prepare(
     let masked = masked.map_err(|_| Refusal::Unmaskable)?;
     let response = Response::expected(head, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
+    let lent = head.lending.choice(body.model());
     Ok(Parts {
+        lent: lent.map_or_else(String::new, |choice| choice.name.clone()),
         head: mutation,
         body: masked,
         response,

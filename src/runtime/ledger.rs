@@ -487,6 +487,9 @@ fn has_no_chain(dir: &Path) -> Result<bool, StoreError> {
     Ok(chains.is_empty())
 }
 
+/// What most records need, in bytes, so that few are moved while they are written.
+const USUAL_RECORD: usize = 2048;
+
 /// Records that are appended together.
 struct Group {
     /// Their JSON.
@@ -509,7 +512,8 @@ impl Group {
             begins_work: false,
         };
         for entry in entries {
-            let json = serde_json::to_vec(&entry).map_err(|_| LedgerError::TooLarge)?;
+            let mut json = Vec::with_capacity(USUAL_RECORD);
+            serde_json::to_writer(&mut json, &entry).map_err(|_| LedgerError::TooLarge)?;
             if json.len() + MAX_POSITION_BYTES > MAX_RECORD_BYTES {
                 return Err(LedgerError::TooLarge);
             }

@@ -109,7 +109,8 @@ impl Wal {
             grown += self.rotate()?;
         }
         let before = receipts.len();
-        let (mut head, mut tree, mut frames) = (self.head, self.tree.clone(), Vec::new());
+        let (mut head, mut tree) = (self.head, self.tree.clone());
+        let start = self.unsynced.len();
         let mut record = Vec::new();
         // A batch is written under one stamp, and its time is written once.
         let mut written: Option<(&Stamp<'_>, String)> = None;
@@ -122,7 +123,7 @@ impl Wal {
             place_into(&mut record, &head, stamp, entry);
             let record_hash = head.hash_next(&record);
             let (chain, seq) = (head.chain, head.size);
-            frame::write_frame(&mut frames, seq, record_hash, self.synced, &record);
+            frame::write_frame(&mut self.unsynced, seq, record_hash, self.synced, &record);
             tree.push(
                 &Commitment {
                     chain,
@@ -139,8 +140,10 @@ impl Wal {
             });
             head = head.after(record_hash);
         }
-        if let Err(error) = self.file.write_at(&frames, self.length) {
+        let frames = &self.unsynced[start..];
+        if let Err(error) = self.file.write_at(frames, self.length) {
             receipts.truncate(before);
+            self.unsynced.truncate(start);
             self.state = State::Cut;
             // At once, so that a crash brings nothing back; where it fails it is tried again before the next write.
             let _ = self.repair();
@@ -148,11 +151,6 @@ impl Wal {
         }
         grown += frames.len() as u64;
         self.length += frames.len() as u64;
-        if self.unsynced.is_empty() {
-            self.unsynced = frames;
-        } else {
-            self.unsynced.extend_from_slice(&frames);
-        }
         (self.head, self.tree) = (head, tree);
         Ok(grown)
     }
@@ -198,6 +196,8 @@ impl Wal {
     fn all_synced(&mut self) {
         self.synced = self.head.size;
         self.unsynced.clear();
+        // What a large batch took is not kept.
+        self.unsynced.shrink_to(MAX_UNSYNCED);
     }
 }
 

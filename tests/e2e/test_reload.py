@@ -160,5 +160,5 @@ def test_terms_added_to_a_dictionary_are_masked_from_then_on(gateway, upstream, 
     wait_until("the second list is in force", says(b"[PROJECT], [PROJECT]."))
     # What cannot be used changes nothing, and is said once.
     terms.write_text("\n")
-    wait_until("it noticed", lambda: "the old terms stay" in running.countersign.log_text())
+    wait_until("it noticed", lambda: "what was in force stays" in running.countersign.log_text())
     assert says(b"[PROJECT], [PROJECT].")()
