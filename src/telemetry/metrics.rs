@@ -211,7 +211,6 @@ impl Metrics {
     }
 
     /// A request is held from `now` on, by a clock that never goes back, until what is returned is ended or dropped.
-    #[must_use]
     pub fn hold(&self, now: Duration) -> Holding {
         let mut since = self.held.since();
         let number = since.last_key_value().map_or(0, |(last, _)| last + 1);
