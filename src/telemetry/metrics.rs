@@ -46,6 +46,8 @@ pub struct Metrics {
     phases: Family<Labels, Histogram>,
     /// Configurations loaded, by result.
     reloads: Bounded,
+    /// Changed certificates of listeners, by result.
+    certificates: Bounded,
     held: Arc<Held>,
     grants: Bounded,
     uses: Bounded,
@@ -80,6 +82,10 @@ impl Default for Metrics {
             "Streams refused because Envoy does not send all that must be governed [streams]",
         );
         let reloads = counter("config_loads", "Configurations by result [configurations]");
+        let certificates = counter(
+            "certificate_loads",
+            "Changed certificates of listeners, by result [certificates]",
+        );
         let ended = counter(
             "holds_ended",
             "Requests that waited for an approval, by what came of it [requests]",
@@ -119,6 +125,7 @@ impl Default for Metrics {
             seconds,
             phases,
             reloads,
+            certificates,
             held: Arc::new(Held {
                 since: Mutex::default(),
                 ended,
@@ -198,6 +205,13 @@ impl Metrics {
     pub fn reloaded(&self, accepted: bool) {
         let result = if accepted { "accepted" } else { "rejected" };
         self.reloads.add(vec![("result", result.to_owned())], 1);
+    }
+
+    /// Changed certificates of a listener were put into force (`accepted`) or cannot be used.
+    pub fn certificates_read(&self, accepted: bool) {
+        let result = if accepted { "accepted" } else { "rejected" };
+        self.certificates
+            .add(vec![("result", result.to_owned())], 1);
     }
 
     /// The token endpoint answered: `issued`, or a stable code.

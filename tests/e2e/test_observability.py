@@ -87,6 +87,8 @@ CASES = {
                                     {"countersign_held_bytes{%s}": "50x20", "countersign_held_cap_bytes{%s}": "100x20"}),
     "CountersignConfigRejected": ({'countersign_config_loads_total{%s,result="rejected"}': "_x14 1 1 1 1 1 1"}, {"result": "rejected"},
                                   {'countersign_config_loads_total{%s,result="accepted"}': "0+1x20"}),
+    "CountersignCertificateRejected": ({'countersign_certificate_loads_total{%s,result="rejected"}': "_x14 1 1 1 1 1 1"}, {"result": "rejected"},
+                                       {'countersign_certificate_loads_total{%s,result="accepted"}': "0+1x20"}),
     "CountersignLedgerNotWritable": ({"countersign_ledger_writable{%s}": "1x18 0 0"}, {}, {"countersign_ledger_writable{%s}": "1x20"}),
     "CountersignLedgerFilling": ({"countersign_ledger_alarm_ratios{%s}": "0.85x20"}, {}, {"countersign_ledger_alarm_ratios{%s}": "0x20"}),
     "CountersignLedgerNearlyFull": ({"countersign_ledger_alarm_ratios{%s}": "0.95x20"}, {}, {"countersign_ledger_alarm_ratios{%s}": "0.85x20"}),

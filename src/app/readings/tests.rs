@@ -42,6 +42,7 @@ fn counted() -> Metrics {
     metrics.ended(&summary, Duration::ZERO);
     metrics.misconfigured("wrong_request_body_mode");
     metrics.reloaded(true);
+    metrics.certificates_read(true);
     metrics.granted("issued");
     metrics.used("taken");
     metrics.hold(Duration::ZERO).end("approved");
