@@ -5,6 +5,7 @@ mod approvals;
 mod erase;
 mod grants;
 mod live;
+mod readings;
 mod reload;
 mod socket;
 mod tidings;
@@ -46,6 +47,7 @@ use crate::{
         seals::Seals,
     },
     store::{keyfile, layout, sealed::sealed_dir},
+    telemetry::{TraceOptions, Traces},
 };
 
 /// How long requests in flight may go on after a signal to stop.
@@ -56,6 +58,9 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long requests that were cut may take to write their last record.
 const CUT: Duration = Duration::from_secs(5);
+
+/// How long sending the last traces may take.
+const LAST_TRACES: Duration = Duration::from_secs(3);
 
 /// The largest message taken from Envoy, in bytes: its chunks are about 1 MiB at most (envoy.md).
 const MESSAGE: usize = 8 << 20;
@@ -81,7 +86,8 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let _sealed = publish_sealed(&config)?;
     let control = open_control(&config).await?;
     let tidings = Tidings::start(&config, &Clock::system())?;
-    let live = Live::new(&config, ledger, seals, control.clone(), tidings).await?;
+    let traces = start_traces(&config)?;
+    let live = Live::new(&config, ledger, seals, control.clone(), tidings, traces).await?;
     live.record_config(&config)
         .await
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
@@ -160,6 +166,10 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         .clone()
         .shutdown(u32::try_from(cut_sessions).unwrap_or(u32::MAX))
         .await;
+    // Behind the last record, which tells of nothing that spans do not; and not for long.
+    let last = live.clone();
+    let told = tokio::task::spawn_blocking(move || last.end_traces(LAST_TRACES)).await;
+    told.context("sending the last traces failed")?;
     http_stop.cancel();
     telling.await.context("the HTTP service failed")??;
     match early {
@@ -171,6 +181,29 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     ended.context("the audit log did not end in good order")?;
     info!("stopped");
     Ok(())
+}
+
+/// Sends traces, where the configuration says so.
+fn start_traces(config: &Config) -> anyhow::Result<Option<Traces>> {
+    let Some(otlp) = &config.otlp else {
+        return Ok(None);
+    };
+    let mut headers = std::collections::HashMap::new();
+    for (name, source) in &otlp.headers {
+        let value = source.read();
+        let value = value.with_context(|| format!("telemetry.otlp.headers.{name}"))?;
+        headers.insert(name.clone(), value);
+    }
+    let endpoint = otlp.endpoint.as_ref().map(url::Url::as_str);
+    let endpoint = endpoint.map(|url| format!("{}/v1/traces", url.trim_end_matches('/')));
+    let options = TraceOptions {
+        endpoint,
+        headers,
+        sample_ratio: otlp.sample_ratio,
+        principals: otlp.principals,
+        replica: replica(&config.audit),
+    };
+    Ok(Some(Traces::start(options).context("telemetry.otlp")?))
 }
 
 fn load(path: &Path) -> anyhow::Result<Config> {

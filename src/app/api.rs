@@ -149,7 +149,12 @@ impl Backing for Live {
         proof: Option<SecretString>,
     ) -> BoxFuture<'static, Result<Granted, OAuthError>> {
         match self.shared() {
-            Some(live) => grants::grant(live, asked, proof).boxed(),
+            Some(live) => async move {
+                let answer = grants::grant(live.clone(), asked, proof).await;
+                live.granted(&answer);
+                answer
+            }
+            .boxed(),
             None => std::future::ready(Err(OAuthError::Unavailable("shutting_down"))).boxed(),
         }
     }

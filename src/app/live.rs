@@ -17,7 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use super::{api::Desk, approvals, grants, tidings::Tidings};
+use super::{
+    api::Desk,
+    approvals, grants,
+    readings::{ControlReading, Readings},
+    tidings::Tidings,
+};
 use crate::{
     approval::{Approval, Asked, Claimed, Id, Use},
     audit::{
@@ -27,7 +32,7 @@ use crate::{
     },
     config::Config,
     exchange::{Held, NotAsked, NotClaimed, NotUsed, Rules, Summary},
-    grant,
+    grant::{self, OAuthError},
     grpc::Backing,
     http::Probe,
     identity::{Presented, Principal, TokenError},
@@ -37,11 +42,11 @@ use crate::{
         control::{Control, Happened},
         grants::Grants,
         ledger::{Ledger, LedgerError},
-        lending::{SourceState, Sources},
+        lending::Sources,
         seals::Seals,
         snapshot::{self, SnapshotError},
     },
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
 
 /// How often refusals of strangers are put on record, and for how long they are counted together.
@@ -64,6 +69,8 @@ pub(super) struct Live {
     /// No new requests are taken.
     draining: CancellationToken,
     metrics: Metrics,
+    /// `None` where none are sent.
+    traces: Option<Traces>,
     clock: Clock,
     /// Refusals before authentication, by code. Bounded: codes are the program's own.
     strangers: Mutex<BTreeMap<&'static str, u32>>,
@@ -87,6 +94,7 @@ impl Live {
         seals: Option<Seals>,
         control: Option<Control>,
         tidings: Tidings,
+        traces: Option<Traces>,
     ) -> Result<Arc<Self>, SnapshotError> {
         let clock = Clock::system();
         let sources = Sources::new(clock.clone());
@@ -105,6 +113,7 @@ impl Live {
             tidings,
             draining: CancellationToken::new(),
             metrics: Metrics::default(),
+            traces,
             clock,
             strangers: Mutex::default(),
             ready: AtomicBool::new(false),
@@ -176,23 +185,6 @@ impl Live {
         false
     }
 
-    #[cfg(feature = "saml")]
-    fn saml_metrics(&self, metrics: &Metrics) {
-        let authenticator = self.authenticator.load();
-        let assertions = authenticator.assertions();
-        let (mut accepted, mut refused, mut unavailable) = (0, 0, 0);
-        for provider in assertions.metrics() {
-            accepted += provider.accepted;
-            refused += provider.refused;
-            unavailable += u64::from(provider.keys.is_none());
-        }
-        metrics.set("saml", "accepted", accepted);
-        metrics.set("saml", "refused", refused);
-        let strangers = assertions.refused_strangers();
-        metrics.set("saml", "refused_unknown_issuer", strangers);
-        metrics.set("saml", "providers_unavailable", unavailable);
-    }
-
     /// What grants are made of, and by which rules; `None` where none are made.
     pub(super) fn grants(&self) -> Option<(Arc<Grants>, Arc<grant::Rules>)> {
         let grants = self.authenticator.load().grants().cloned()?;
@@ -224,6 +216,49 @@ impl Live {
             state = approval.state.name(),
             "approval"
         );
+    }
+
+    /// The token endpoint answered.
+    pub(super) fn granted<T>(&self, answer: &Result<T, OAuthError>) {
+        self.metrics.granted(match answer {
+            Ok(_) => "issued",
+            Err(error) => error.code(),
+        });
+    }
+
+    /// What metrics tell of the live handles now.
+    fn read(&self) -> Readings<'_> {
+        let (authenticator, rules) = (self.authenticator.load(), self.rules.load());
+        let budget = &rules.budget;
+        Readings {
+            metrics: &self.metrics,
+            ready: self.troubles().is_empty(),
+            now: self.clock.monotonic(),
+            ledger: Some(self.ledger.health()),
+            control: self.control.as_ref().map(|control| ControlReading {
+                usable: control.usable().is_ok(),
+                pending: control.pending(),
+                unrecorded: control.unrecorded(),
+                forged: control.forged().count,
+            }),
+            sealed: self.seals.as_ref().map(Seals::bytes),
+            bodies: (budget.used(), budget.cap()),
+            sources: self.sources.states(),
+            identity: authenticator.metrics(),
+            #[cfg(feature = "saml")]
+            saml: {
+                let assertions = authenticator.assertions();
+                (assertions.metrics(), assertions.refused_strangers())
+            },
+            traces: self.traces.as_ref().map(Traces::counts),
+        }
+    }
+
+    /// Sends the traces that wait, within so long. Blocks.
+    pub(super) fn end_traces(&self, within: Duration) {
+        if let Some(traces) = &self.traces {
+            traces.end(within);
+        }
     }
 
     pub(super) fn ready(&self) {
@@ -410,13 +445,34 @@ impl Backing for Live {
 
     fn hold(&self, id: Id, presented: Presented, patience: Duration) -> BoxFuture<'static, Held> {
         match self.itself.upgrade() {
-            Some(live) => approvals::hold(live, id, presented, patience).boxed(),
+            Some(live) => {
+                let holding = self.metrics.hold(self.clock.monotonic());
+                async move {
+                    let held = approvals::hold(live, id, presented, patience).await;
+                    holding.end(held.name());
+                    held
+                }
+                .boxed()
+            }
             None => async { Held::Unavailable("approvals_unavailable") }.boxed(),
         }
     }
 
     fn take_use(&self, wanted: Use) -> BoxFuture<'static, Result<u32, NotUsed>> {
-        grants::take_use(self.control.clone(), wanted).boxed()
+        let Some(live) = self.itself.upgrade() else {
+            return async { Err(NotUsed::Unavailable) }.boxed();
+        };
+        async move {
+            let used = grants::take_use(live.control.clone(), wanted).await;
+            live.metrics.used(match &used {
+                Ok(_) => "taken",
+                Err(NotUsed::Over) => "used_up",
+                Err(NotUsed::Revoked) => "revoked",
+                Err(NotUsed::Unavailable) => "unavailable",
+            });
+            used
+        }
+        .boxed()
     }
 
     fn claim(&self, claimed: Claimed) -> BoxFuture<'static, Result<Arc<Approval>, NotClaimed>> {
@@ -451,6 +507,9 @@ impl Backing for Live {
 
     fn ended(&self, session: &str, summary: &Summary, took: Duration) {
         self.metrics.ended(summary, took);
+        if let Some(traces) = &self.traces {
+            traces.tell(session, summary, self.clock.now().into(), took);
+        }
         self.tidings.ended(session, summary);
         if summary.outcome == "refused" && !summary.authenticated {
             *self
@@ -506,76 +565,6 @@ impl Probe for Live {
     }
 
     fn metrics(&self) -> String {
-        let health = self.ledger.health();
-        let metrics = &self.metrics;
-        metrics.set("ledger", "writable", health.writable().into());
-        metrics.set("ledger", "bytes", health.spool_bytes);
-        metrics.set("ledger", "cap_bytes", health.cap_bytes);
-        metrics.set("ledger", "alarm_percent", health.alarm_percent.into());
-        metrics.set("ledger", "records", health.records);
-        if let Some(control) = &self.control {
-            metrics.set("approvals", "pending", control.pending().into());
-            metrics.set("approvals", "unrecorded", control.unrecorded() as u64);
-            metrics.set("approvals", "forged", control.forged().count);
-        }
-        if let Some(seals) = &self.seals {
-            metrics.set("sealed", "bytes", seals.bytes());
-        }
-        if let Some(published) = &health.published {
-            metrics.set("kafka", "unacknowledged_records", published.lag_records);
-            let age = published.oldest_unacked_age.unwrap_or_default();
-            metrics.set("kafka", "oldest_unacknowledged_seconds", age.as_secs());
-            metrics.set("kafka", "producer_restarts", published.restarts);
-        }
-        for held in &health.holders {
-            metrics.set(
-                "checkpoint_age_seconds",
-                &held.holder,
-                held.since.elapsed().as_secs(),
-            );
-            metrics.set("checkpoint_failures", &held.holder, held.failures);
-        }
-        metrics.set(
-            "memory",
-            "held_bytes",
-            self.rules.load().budget.used() as u64,
-        );
-        let sources = self.sources.states();
-        let of_each = |part, value: fn(&SourceState) -> u64| {
-            let values = sources.iter().map(|(name, of)| (name.clone(), value(of)));
-            metrics.set_all(part, &values.collect());
-        };
-        of_each("credential_fetches", |of| of.fetches);
-        of_each("credential_failures", |of| of.failures);
-        of_each("credential_age_seconds", |of| of.age.as_secs());
-        of_each("credential_usable", |of| of.usable.into());
-        let identity = self.authenticator.load().metrics();
-        metrics.set(
-            "identity",
-            "refused_unknown_issuer",
-            identity.refused_strangers,
-        );
-        metrics.set("identity", "refused_unproved", identity.refused_unproved);
-        metrics.set("identity", "cached_tokens", identity.remembered);
-        metrics.set_issuers(identity.issuers.iter().map(|issuer| {
-            let age = issuer.keys_age.map(|age| age.as_secs());
-            let (asked, unanswered) = issuer.introspections.unzip();
-            let values = [
-                ("accepted", Some(issuer.accepted)),
-                ("accepted_from_memory", Some(issuer.cache_hits)),
-                ("refused", Some(issuer.refused)),
-                ("key_fetches", Some(issuer.fetches)),
-                ("key_fetches_failed", Some(issuer.failed_fetches)),
-                ("keys", Some(issuer.keys)),
-                ("keys_age_seconds", age),
-                ("available", Some(issuer.available.into())),
-                ("introspections", asked),
-                ("introspections_failed", unanswered),
-            ];
-            (issuer.issuer.as_str(), values)
-        }));
-        #[cfg(feature = "saml")]
-        self.saml_metrics(metrics);
-        metrics.text()
+        self.read().text()
     }
 }

@@ -280,6 +280,8 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         Some("listen")
     } else if old.audit != new.audit {
         Some("audit")
+    } else if old.otlp != new.otlp {
+        Some("telemetry")
     } else if kept(old) != kept(new) {
         Some("sealing")
     } else if controlled(old) != controlled(new) {

@@ -25,6 +25,7 @@ mod raw;
 #[cfg(feature = "saml")]
 mod saml;
 mod structure;
+mod telemetry;
 mod tree;
 mod understand;
 mod units;
@@ -124,6 +125,8 @@ pub struct Config {
     pub alerts: Option<Alerts>,
     /// Who may do what over our API.
     pub access: Access,
+    /// Where traces go; `None` where none are sent.
+    pub otlp: Option<Otlp>,
     /// The ledger and where its records go.
     pub audit: Audit,
     /// SHA-256 of the file's text as it was read, byte for byte.
@@ -237,6 +240,19 @@ pub struct Access {
     pub admin: BTreeSet<String>,
     /// Issuers whose groups count at our API; all where it is empty.
     pub issuers: BTreeSet<String>,
+}
+
+/// A collector of traces. What is `None` is as the environment says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Otlp {
+    /// Its address, to which `/v1/traces` is added; without credentials, query and fragment, and `https` where there are `headers`.
+    pub endpoint: Option<Url>,
+    /// Sent along, by name in lower case.
+    pub headers: BTreeMap<String, SecretSource>,
+    /// How many of the traces that begin here are kept, 0 to 1.
+    pub sample_ratio: Option<f64>,
+    /// Whether spans name callers.
+    pub principals: bool,
 }
 
 /// Whom originals are sealed to.

@@ -6,6 +6,7 @@ mod approvals;
 mod credential;
 mod grants;
 mod saml;
+mod telemetry;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ pub(super) use grants::{GrantRule, Grants};
 #[cfg(feature = "saml")]
 pub(super) use saml::Metadata;
 pub(super) use saml::Saml;
+pub(super) use telemetry::{Otlp, Telemetry};
 
 /// Configuration of Countersign.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -64,6 +66,8 @@ pub(super) struct File {
     pub(super) masking: Option<Masking>,
     /// Whom originals are sealed to, for connections whose payload is `sealed` or `masked+sealed`.
     pub(super) sealing: Option<Sealing>,
+    /// What is told of requests beside the log and the metrics.
+    pub(super) telemetry: Option<Telemetry>,
     /// The ledger and where its records go.
     pub(super) audit: Audit,
 }

@@ -4,6 +4,7 @@ mod approvals;
 mod certificates;
 mod credential;
 mod saml;
+mod telemetry;
 
 use std::{fs, time::Duration};
 

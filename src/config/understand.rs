@@ -13,7 +13,7 @@ use super::{
     Config, Connection, Known, Masking, Reference, Sealing, SecretSource, approvals, audit, chains,
     detectors,
     fault::{Fault, in_order},
-    grants, issuers, listen, raw,
+    grants, issuers, listen, raw, telemetry,
     tree::{Node, Place, Step, spell},
     units,
 };
@@ -156,6 +156,9 @@ pub(super) fn understand(
     let alerts = raw
         .alerts
         .map(|raw| approvals::alerts(raw, audit.as_ref(), &at, &mut notes));
+    let otlp = raw.telemetry.and_then(|raw| raw.otlp);
+    let at = root.key("telemetry").key("otlp");
+    let otlp = otlp.map(|raw| telemetry::otlp(raw, &at, &mut notes));
     let access = raw.access.unwrap_or_default();
     let at = root.key("access");
     approvals::api_audience(access.audience.clone(), &mut issuers, &at, &mut notes);
@@ -198,6 +201,7 @@ pub(super) fn understand(
             grants,
             alerts,
             access,
+            otlp: otlp.flatten(),
             audit,
             digest: Sha256::digest(text.as_bytes()).into(),
             warnings: in_order(notes.warnings),

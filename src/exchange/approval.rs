@@ -17,7 +17,7 @@ use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::{
-    Exchange, Held, NotAsked, NotClaimed, Output, Refusal, Rules,
+    Exchange, Held, NotAsked, NotClaimed, Output, Phase, Refusal, Rules,
     budget::{Place, Share},
     grant::Then,
     messages::Ticket,
@@ -196,6 +196,7 @@ impl Exchange {
             _held: held,
         };
         self.request = Request::AwaitingTicket(Box::new(waiting));
+        self.enter(Phase::Hold);
         out.push(Output::Ask(Box::new(asked)));
     }
 
@@ -397,6 +398,7 @@ impl Exchange {
         claiming.read = read;
         let claimed = claiming.claimed.clone();
         self.request = Request::AwaitingClaim(claiming);
+        self.enter(Phase::Claim);
         out.push(Output::Claim(claimed));
     }
 

@@ -56,6 +56,12 @@ impl Budget {
         }
     }
 
+    /// The most that may be in use, in bytes.
+    #[must_use]
+    pub fn cap(&self) -> usize {
+        self.cap
+    }
+
     /// Bytes in use now.
     #[must_use]
     pub fn used(&self) -> usize {

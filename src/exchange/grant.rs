@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Exchange, NotUsed, Output, Refusal,
+    Exchange, NotUsed, Output, Phase, Refusal,
     approval::Claiming,
     head::Head,
     request::{Caller, Forward, Read, Request},
@@ -107,6 +107,7 @@ impl Exchange {
             until: principal.expires_at.as_second(),
             session: self.session().to_owned(),
         };
+        self.enter(Phase::Claim);
         self.request = Request::AwaitingUse(Box::new(Using { then, read }));
         out.push(Output::Use(wanted));
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    Attributes, Mutation, Refusal, Rules,
+    Attributes, Mutation, Refusal, Rules, TraceParent,
     headers::Headers,
     lending::Lending,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
@@ -380,7 +380,8 @@ impl Head {
             route: self.attributes.route.clone(),
             cluster: self.attributes.cluster.clone(),
             source_address: self.attributes.source_address.clone(),
-            trace_id: trace_id(&self.headers),
+            trace_id: TraceParent::of(&self.headers, &self.attributes)
+                .map_or_else(String::new, |trace| format!("{:032x}", trace.trace_id)),
         }
     }
 
@@ -428,15 +429,4 @@ fn name_of(pair: &str) -> String {
 
 fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(RECORDED)]
-}
-
-/// The trace id of a W3C `traceparent`, empty where there is none of the right form.
-fn trace_id(headers: &Headers) -> String {
-    let id = headers
-        .text("traceparent")
-        .split('-')
-        .nth(1)
-        .unwrap_or_default();
-    let right = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    if right { id.to_owned() } else { String::new() }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{filter::Filter, lending::Guard, rules::Connection, sealing::Sealing};
+use super::{Answered, filter::Filter, lending::Guard, rules::Connection, sealing::Sealing};
 use crate::audit::{
     Durability, Transaction,
     record::{
@@ -38,6 +38,7 @@ pub(super) struct Journal {
     sealing: Option<Sealing>,
     /// What had to be sealed could not be.
     unsealed: bool,
+    answered: Answered,
     masked_response: BTreeMap<String, u64>,
     open: bool,
     /// `closed` was asked for.
@@ -69,6 +70,7 @@ impl Journal {
             seed,
             sealing: None,
             unsealed: false,
+            answered: Answered::default(),
             masked_response: BTreeMap::new(),
             open: false,
             closing: false,
@@ -116,8 +118,14 @@ impl Journal {
         self.open = false;
     }
 
-    pub(super) fn masked_response(&self) -> BTreeMap<String, u64> {
-        self.masked_response.clone()
+    /// Values masked in the answer, by entity.
+    pub(super) fn masked_response(&self) -> &BTreeMap<String, u64> {
+        &self.masked_response
+    }
+
+    /// What the closing record says of the answer.
+    pub(super) fn answered(&self) -> &Answered {
+        &self.answered
     }
 
     pub(super) fn refused(
@@ -372,6 +380,13 @@ impl Journal {
             closed.system_fingerprint = shown(facts.system_fingerprint.unwrap_or_default());
             closed.response_id = shown(facts.id.unwrap_or_default());
             closed.finish_reasons = facts.finish_reasons.into_iter().map(shown).collect();
+            self.answered = Answered {
+                id: closed.response_id.clone(),
+                model: closed.model.clone(),
+                finish_reasons: closed.finish_reasons.clone(),
+                input_tokens: facts.input_tokens,
+                output_tokens: facts.output_tokens,
+            };
             closed.input_tokens = facts.input_tokens.unwrap_or_default();
             closed.output_tokens = facts.output_tokens.unwrap_or_default();
             closed.unscanned = facts

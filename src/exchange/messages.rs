@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use secrecy::SecretString;
 
-use super::{Headers, Rules};
+use super::{Headers, Laps, Rules, TraceParent};
 use crate::{
     approval::{Approval, Asked, Claimed, Id, State, Use},
     audit::{Durability, record::Entry, seal::Frame},
@@ -80,7 +80,9 @@ pub enum Held {
 }
 
 impl Held {
-    fn name(&self) -> &'static str {
+    /// What came of it: `approved`, the state of the approval, `pending`, `draining`, or a stable code.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Approved { .. } => "approved",
             Self::Over(_, state) => state.name(),
@@ -204,11 +206,14 @@ pub struct Attributes {
     pub cluster: String,
     /// `source.address`.
     pub source_address: String,
+    /// Where Envoy's own trace of the stream stands, as a W3C `traceparent`; empty where it makes none.
+    pub traceparent: String,
     /// The certificate the caller's connection was authenticated by, of `connection.*`.
     pub certificate: Option<Certificate>,
 }
 
-/// What an exchange came to, for metrics and the log. Holds names and numbers only.
+/// What an exchange came to, for metrics, traces and the log. Holds names and numbers only; names that callers or upstreams chose are masked
+/// as records have them.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// The connection, empty where none was found.
@@ -229,6 +234,46 @@ pub struct Summary {
     pub masked_response: BTreeMap<String, u64>,
     /// Conditions that could not be evaluated, worded for the log.
     pub faults: Vec<String>,
+    /// What policy said when it was asked first: `allow`, `deny` or `hold`; empty where it was not asked.
+    pub verdict: &'static str,
+    /// The policies that decided.
+    pub policies: Vec<String>,
+    /// Where its spans belong.
+    pub trace: Option<TraceParent>,
+    /// What was called, once that is known.
+    pub called: Option<Called>,
+    /// What the answer said of itself.
+    pub answered: Answered,
+    /// Where its time went.
+    pub laps: Laps,
+}
+
+/// What a request calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Called {
+    /// The wire format.
+    pub dialect: &'static str,
+    /// The endpoint, as its dialect names it.
+    pub endpoint: &'static str,
+    /// The model, in the caller's words.
+    pub model: String,
+    /// Whether the answer is to be a stream.
+    pub stream: bool,
+}
+
+/// What an answer said of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer's id.
+    pub id: String,
+    /// The model that answered.
+    pub model: String,
+    /// Why each choice ended.
+    pub finish_reasons: Vec<String>,
+    /// Tokens of the prompt.
+    pub input_tokens: Option<u64>,
+    /// Tokens of the answer.
+    pub output_tokens: Option<u64>,
 }
 
 /// A body's length in place of the body.

@@ -26,6 +26,7 @@ mod headers;
 mod journal;
 mod lending;
 mod messages;
+mod phases;
 mod prefer;
 mod refusal;
 mod request;
@@ -33,6 +34,7 @@ mod response;
 mod route;
 mod rules;
 mod sealing;
+mod trace;
 mod view;
 
 #[cfg(any(test, fuzzing))]
@@ -52,9 +54,10 @@ pub use self::{
     headers::Headers,
     lending::{Choice, Guard, Hidden, Lender, Lending, Lent},
     messages::{
-        Answer, Attributes, Held, Immediate, Input, Mutation, NotAsked, NotClaimed, NotUsed,
-        Output, Summary,
+        Answer, Answered, Attributes, Called, Held, Immediate, Input, Mutation, NotAsked,
+        NotClaimed, NotUsed, Output, Summary,
     },
+    phases::{Lap, Laps, Phase, Stopwatch},
     refusal::Refusal,
     request::{COPIES, identity as identity_of_record},
     route::{HostPattern, Route, Territory},
@@ -62,6 +65,7 @@ pub use self::{
         Approvals, CREDENTIAL_HEADERS, Connection, Limits, Masking, Rules, SESSION_HEADER,
         Unscanned,
     },
+    trace::TraceParent,
 };
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};
 use crate::{
@@ -87,6 +91,8 @@ pub struct Exchange {
     recording: usize,
     summary: Summary,
     elapsed: Duration,
+    /// Tells the time within an input; `None` lets it stand still there.
+    stopwatch: Option<Stopwatch>,
     /// The status of the upstream's answer, 0 where none came.
     answered: u16,
     /// Whether the caller speaks gRPC, by the content type.
@@ -156,6 +162,7 @@ impl Exchange {
             recording: 0,
             summary: Summary::default(),
             elapsed: Duration::ZERO,
+            stopwatch: None,
             answered: 0,
             grpc: false,
             step: None,
@@ -166,6 +173,13 @@ impl Exchange {
             unwanted: None,
             over: false,
         }
+    }
+
+    /// The same, with phases within one input told apart by `stopwatch`. It changes nothing of what happens.
+    #[must_use]
+    pub fn timed_by(mut self, stopwatch: Stopwatch) -> Self {
+        self.stopwatch = Some(stopwatch);
+        self
     }
 
     /// The session's id.
@@ -242,6 +256,12 @@ impl Exchange {
     /// Asks for `entries` to be made durable.
     fn record(&mut self, step: Step, entries: Vec<Entry>, out: &mut Vec<Output>) {
         debug_assert!(self.step.is_none(), "two records asked for at once");
+        match step {
+            Step::Opened | Step::Refused(_) => self.enter(Phase::RecordOpened),
+            Step::Closed => self.enter(Phase::RecordClosed),
+            // An answer goes on meanwhile.
+            Step::Delivered => {}
+        }
         self.step = Some(step);
         let Some(sealed) = self.journal.take_sealed() else {
             // What was to be sealed was not, so the record would say what is not so.
@@ -254,6 +274,9 @@ impl Exchange {
 
     fn on_recorded(&mut self, result: Result<(), &'static str>, out: &mut Vec<Output>) {
         self.recording = 0;
+        if !matches!(self.step, Some(Step::Delivered)) {
+            self.leave();
+        }
         match (self.step.take(), result) {
             (Some(Step::Opened), Ok(())) => self.on_opened(out),
             (Some(Step::Refused(refusal)), Ok(())) => self.tell(&refusal, out),
@@ -365,7 +388,8 @@ impl Exchange {
         };
         let account = self.response.account();
         let last = self.journal.close(end, account);
-        self.summary.masked_response = self.journal.masked_response();
+        self.summary.answered = self.journal.answered().clone();
+        self.summary.masked_response = self.journal.masked_response().clone();
         self.record(Step::Closed, last, out);
     }
 
@@ -462,6 +486,7 @@ impl Exchange {
 
     /// All is said: the caller's place and share are for others now.
     fn let_go(&mut self) {
+        self.leave();
         self.over = true;
         self.request = Request::Refused;
         self.response = Response::Ended;
@@ -489,6 +514,26 @@ impl Exchange {
     /// Fields every answer of ours carries.
     fn marks(&self) -> Vec<(String, SecretString)> {
         vec![(SESSION_HEADER.to_owned(), self.session().to_owned().into())]
+    }
+
+    /// It is in `phase` from now on.
+    fn enter(&mut self, phase: Phase) {
+        let at = self.at();
+        self.summary.laps.enter(phase, at);
+    }
+
+    /// It is in no phase from now on.
+    fn leave(&mut self) {
+        let at = self.at();
+        self.summary.laps.leave(at);
+    }
+
+    /// Time since the exchange began.
+    fn at(&self) -> Duration {
+        match &self.stopwatch {
+            Some(now) => now(),
+            None => self.elapsed,
+        }
     }
 
     fn elapsed_ms(&self) -> u32 {

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    Answer, Attributes, Exchange, Mutation, Output, PIECE, Refusal, Step,
+    Answer, Attributes, Called, Exchange, Mutation, Output, PIECE, Phase, Refusal, Step,
+    TraceParent,
     approval::{Claiming, Waiting},
     budget::{Full, Place},
     grant::{self, Then, Using},
@@ -197,6 +198,7 @@ impl Exchange {
         if !matches!(self.request, Request::AwaitingHeaders) {
             return self.protocol_error(out);
         }
+        self.summary.trace = TraceParent::of(&headers, &attributes);
         let read = self
             .find(&headers)
             .and_then(|(target, connection)| Head::of(target, connection, headers, attributes));
@@ -207,6 +209,7 @@ impl Exchange {
                     ..Body::default()
                 };
                 self.request = Request::AwaitingIdentity(Box::new(head), body);
+                self.enter(Phase::Identify);
                 out.push(Output::Authenticate(Box::new(presented)));
             }
             Err(refusal) => self.refuse(refusal, None, out),
@@ -236,6 +239,7 @@ impl Exchange {
                 return self.protocol_error(out);
             }
         };
+        self.leave();
         let principal = match result {
             Ok(principal) => principal,
             Err(error) => return self.refuse(Refusal::BadToken(error), None, out),
@@ -429,6 +433,7 @@ impl Exchange {
             endpoint,
             ..
         } = caller;
+        self.enter(Phase::Decide);
         let endpoint = *endpoint;
         let connection = head.connection.clone();
         // What may be lent now, and not when the request's head came or when somebody was asked about it.
@@ -470,7 +475,8 @@ impl Exchange {
             risk,
             time: Some(self.rules.local_time(self.now)),
         });
-        self.summary.faults.clone_from(&verdict.faults);
+        self.note_verdict(&verdict);
+        self.enter(Phase::MaskRequest);
         let mut read = Box::new(Read {
             decision: record::Decision {
                 policies: verdict.decided_by,
@@ -480,6 +486,12 @@ impl Exchange {
             },
             request: shown(head, &*body, &findings, clean, length),
             original,
+        });
+        self.summary.called = Some(Called {
+            dialect: connection.dialect.name(),
+            endpoint: endpoint.name,
+            model: read.request.model.clone(),
+            stream: call.stream,
         });
         if !grant::covers_model(principal, &call.model) {
             return Err((Refusal::OutsideGrant("model"), Some(read)));
@@ -524,6 +536,19 @@ impl Exchange {
         })
     }
 
+    fn note_verdict(&mut self, verdict: &policy::Verdict) {
+        let summary = &mut self.summary;
+        summary.faults.clone_from(&verdict.faults);
+        summary.policies.clone_from(&verdict.decided_by);
+        if summary.verdict.is_empty() {
+            summary.verdict = match verdict.outcome {
+                Outcome::Allow(_) => "allow",
+                Outcome::Deny(_) => "deny",
+                Outcome::Hold(_) => "hold",
+            };
+        }
+    }
+
     pub(super) fn open(&mut self, forward: Forward, read: Box<Read>, out: &mut Vec<Output>) {
         let decision = record::Decision {
             verdict: "allow".into(),
@@ -564,6 +589,7 @@ impl Exchange {
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;
         send_upstream(&permit, head, body.bytes, out);
+        self.enter(Phase::Upstream);
     }
 }
 

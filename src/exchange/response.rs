@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, Step,
+    Answer, Ending, Exchange, Mutation, Output, PIECE, Phase, Refusal, Step,
     filter::{Filter, Record, Released, Treatment},
     head::{Head, OUR_PREFIXES},
     headers::Headers,
@@ -192,6 +192,7 @@ impl Exchange {
                 };
             }
         };
+        self.leave();
         self.answered = headers.text(":status").parse().unwrap_or(0);
         if expected.connection.dialect.is_told_in_trailers() && headers.has("grpc-status") {
             self.note_grpc_status(headers);
@@ -353,6 +354,7 @@ impl Exchange {
     /// Reads `bytes` in pieces small enough to be recorded one by one, until the answer is settled.
     fn read_body(&mut self, mut bytes: Bytes, mut end: Option<End>, out: &mut Vec<Output>) {
         self.journal.received(&bytes);
+        self.enter(Phase::MaskAnswer);
         loop {
             let Response::Flowing(flow) = &mut self.response else {
                 return;
@@ -374,6 +376,10 @@ impl Exchange {
         }
         if let Response::Flowing(flow) = &mut self.response {
             flow.note_end(end);
+        }
+        // Else it is over and being recorded.
+        if self.summary.laps.now() == Some(Phase::MaskAnswer) {
+            self.leave();
         }
     }
 

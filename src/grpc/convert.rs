@@ -55,13 +55,18 @@ pub(super) fn check_modes(first: &ProcessingRequest) -> Result<(), &'static str>
     Ok(())
 }
 
-/// What Envoy's message says, or `None` for one that says nothing.
-pub(super) fn input(mut message: ProcessingRequest) -> Option<Input> {
+/// What Envoy's message says, or `None` for one that says nothing. The request's head takes along where the stream stands in
+/// Envoy's `trace`.
+pub(super) fn input(mut message: ProcessingRequest, trace: &mut String) -> Option<Input> {
     let attributes = message.attributes.remove(ATTRIBUTES).unwrap_or_default();
     Some(match message.request? {
         Request::RequestHeaders(head) => {
             let end = head.end_of_stream;
-            Input::RequestHeaders(headers(head), read_attributes(&attributes), end)
+            let attributes = Attributes {
+                traceparent: std::mem::take(trace),
+                ..read_attributes(&attributes)
+            };
+            Input::RequestHeaders(headers(head), attributes, end)
         }
         Request::RequestBody(body) => {
             Input::RequestBody(Bytes::from(body.body), body.end_of_stream)
@@ -112,6 +117,7 @@ fn read_attributes(attributes: &Struct) -> Attributes {
         cluster: text("xds.cluster_name"),
         source_address: text("source.address"),
         certificate: read_certificate(attributes),
+        ..Attributes::default()
     }
 }
 

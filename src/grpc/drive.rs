@@ -23,18 +23,22 @@ pub(super) async fn drive<B: Backing>(
     backing: Arc<B>,
     tasks: TaskTracker,
     inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
+    trace: String,
     teller: Teller,
     drain: CancellationToken,
 ) {
     let began = backing.monotonic();
     backing.began();
+    let clock = backing.clone();
     let mut driver = Driver {
         exchange: Exchange::new(
             backing.rules(),
             backing.session(),
             backing.seed(),
             backing.now(),
-        ),
+        )
+        .timed_by(Box::new(move || clock.monotonic().saturating_sub(began))),
+        trace,
         backing,
         tasks,
         began,
@@ -70,6 +74,8 @@ struct Driver<B: Backing> {
     backing: Arc<B>,
     tasks: TaskTracker,
     began: Duration,
+    /// Where the stream stands in Envoy's trace, until the exchange is told.
+    trace: String,
     /// The one thing the exchange waits for besides Envoy: a token being checked, an approval being decided, or a record being
     /// written.
     waiting: Option<BoxFuture<'static, Input>>,
@@ -119,7 +125,7 @@ impl<B: Backing> Driver<B> {
                             self.otherwise = ("misconfigured", why);
                             return End::Failed(Status::failed_precondition(why));
                         }
-                        convert::input(message)
+                        convert::input(message, &mut self.trace)
                     }
                     // How Envoy ended it proves nothing (envoy.md): what counts is whether both directions had ended.
                     Some(Err(_)) | None => { gone = true; Some(Input::Gone) }

@@ -111,10 +111,17 @@ impl<B: Backing> ExternalProcessor for Service<B> {
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let (teller, answers) = answers::channel();
+        // Where Envoy traces, each of its streams is a span of its own.
+        let trace = request.metadata().get("traceparent");
+        let trace = trace
+            .and_then(|trace| trace.to_str().ok())
+            .unwrap_or_default();
+        let trace = trace.to_owned();
         let driving = drive::drive(
             self.backing.clone(),
             self.tasks.clone(),
             request.into_inner(),
+            trace,
             teller,
             self.drain.clone(),
         );

@@ -239,7 +239,14 @@ impl Stream {
         let (envoy, inbound) = mpsc::unbounded();
         let (teller, answers) = answers::channel();
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
-        let driving = drive::drive(fake.clone(), tasks.clone(), inbound, teller, drain.clone());
+        let driving = drive::drive(
+            fake.clone(),
+            tasks.clone(),
+            inbound,
+            String::new(),
+            teller,
+            drain.clone(),
+        );
         Self {
             fake,
             envoy: Some(envoy),
@@ -725,7 +732,7 @@ fn certificate_of(attributes: &[(&str, Kind)]) -> Option<crate::identity::Certif
         attributes: [("envoy.filters.http.ext_proc".to_owned(), fields)].into(),
         ..first()
     };
-    match convert::input(message) {
+    match convert::input(message, &mut String::new()) {
         Some(crate::exchange::Input::RequestHeaders(_, attributes, _)) => attributes.certificate,
         other => panic!("{other:?}"),
     }

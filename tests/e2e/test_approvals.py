@@ -295,7 +295,7 @@ def test_many_are_held_at_once_in_bounded_memory_and_all_go(request, office_of):
         assert call(desk.url, alice, prompt("warm")).status == 200
         before = resident(desk.countersign)
         connections = [begin(desk.url, alice, prompt(f"{RISKY} {n} {'x' * 2_000}"), seconds=300) for n in range(many)]
-        wait_until("all are pending", lambda: desk.countersign.metrics().get('countersign_state{name="pending",part="approvals"}', 0) >= many
+        wait_until("all are pending", lambda: desk.countersign.metrics().get("countersign_approvals_pending", 0) >= many
                    or len(desk.api("GET", f"?state=pending&limit=1000", desk.token("sam", ["security"]))[1]["approvals"]) >= min(many, 1000), 120)
         each = (resident(desk.countersign) - before) / many
         print(f"{many} held: {each / 1024:.0f} KiB each")

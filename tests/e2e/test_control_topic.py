@@ -128,7 +128,7 @@ def test_a_key_that_the_root_has_not_certified_is_refused_at_start_and_its_event
     (desk,) = replicas(kafka, names=("a",), wait="defer")
     topic = desk.countersign.config["approvals"]["kafka"]["topic"]
     kafka.produce(topic, b"countersign/control/v1\n{}\n\nnot signed\n")
-    wait_until("it is noticed", lambda: desk.countersign.metrics().get('countersign_state{name="forged",part="approvals"}') == 1)
+    wait_until("it is noticed", lambda: desk.countersign.metrics().get("countersign_control_forged_events_total") == 1)
     assert call(desk.url, desk.token(), prompt(RISKY)).status == 403
     stranger = tmp_path / "stranger.key"
     assert run("keygen", "control-root", "--out", stranger).returncode == 0

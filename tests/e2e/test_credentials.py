@@ -74,8 +74,8 @@ def state(gateway, part: str) -> dict[str, float]:
     """A metric of every source, by the source's name."""
     found = {}
     for name, value in gateway.countersign.metrics().items():
-        if f'part="{part}"' in name:
-            found[name.split('name="')[1].split('"')[0]] = value
+        if name.split("{")[0].removesuffix("_total") == f"countersign_{part}":
+            found[name.split('credential="')[1].split('"')[0]] = value
     return found
 
 

@@ -263,7 +263,7 @@ def test_what_the_brokers_retention_took_is_neither_whole_nor_tampered(oidc, tok
 
 
 def lag(gateway) -> float:
-    return gateway.countersign.metrics()['countersign_state{name="unacknowledged_records",part="kafka"}']
+    return gateway.countersign.metrics()["countersign_kafka_unacknowledged_records"]
 
 
 def test_where_kafka_is_what_counts_nothing_goes_on_before_the_broker_has_it(oidc, tokens, tmp_path):

@@ -56,8 +56,8 @@ def test_what_a_witness_was_sent_vouches_for_the_log(gateway, witness, tokens, u
     running = gateway(audit={"checkpoint_webhooks": [{"url": witness.url}]})
     for n in range(3):
         assert call(running.envoy.url, tokens(), prompt(f"question {n}")).status == 200
-    part = 'part="checkpoint_age_seconds"'
-    assert any(part in name and witness.url in name for name in running.countersign.metrics())
+    age = "countersign_checkpoint_age_seconds{"
+    assert any(name.startswith(age) and witness.url in name for name in running.countersign.metrics())
     wait_until("the log is signed although nobody asks", lambda: witness.kept, 30)
     known = len(witness.kept)
     wait_until("and again", lambda: len(witness.kept) > known, 30)

@@ -18,7 +18,7 @@ SHOWS = {
     "AU-2": ["opened", "refused", "config", "genesis", "unauthenticated", "erased"],
     "AU-3": ['"what":"chat_completions"', '"outcome":"deny"', '"source":"127.0.0.1', '"status":403'],
     "AU-3(1)": ['"found":{"US_SSN":1}', '"masked":{"US_SSN":"replace"}', '"systemFingerprint":"fp_1"'],
-    "AU-5": ['name="writable"', '"previousClean":true'],
+    "AU-5": ["countersign_ledger_writable", '"previousClean":true'],
     "AU-6": ["policy_denied", '"kind":"session"'],
     "AU-8": ["Z\t"],
     "AU-9": ['"verdict": "whole"'],

@@ -29,8 +29,8 @@ def desk(tmp_path, oidc, upstream):
 
 def counted(gateway, issuer: str) -> dict[str, float]:
     """What the metrics say of the issuer, by name."""
-    samples = {name: value for name, value in gateway.countersign.metrics().items() if name.startswith("countersign_issuer{") and issuer in name}
-    return {name.split('name="')[1].split('"')[0]: value for name, value in samples.items()}
+    samples = {name: value for name, value in gateway.countersign.metrics().items() if name.startswith("countersign_issuer_") and issuer in name}
+    return {name.removeprefix("countersign_issuer_").split("{")[0].removesuffix("_total"): value for name, value in samples.items()}
 
 
 def test_an_opaque_token_names_its_caller_to_policy_and_record(desk, oidc, upstream):
@@ -47,14 +47,14 @@ def test_an_opaque_token_names_its_caller_to_policy_and_record(desk, oidc, upstr
     assert identity["tokenHash"] == hashlib.sha256(token.encode()).hexdigest()
     assert token not in json.dumps(desk.countersign.records())
     said = counted(desk, oidc.issuer)
-    assert (said["accepted"], said["accepted_from_memory"], said["introspections"], said["introspections_failed"]) == (3, 1, 2, 0)
+    assert (said["tokens_accepted"], said["tokens_accepted_from_memory"], said["introspections"], said["introspection_failures"]) == (3, 1, 2, 0)
 
 
 def test_signed_tokens_of_the_same_issuer_are_not_asked_about(desk, oidc):
     assert call(desk.envoy.url, oidc.token()).status == 200
     said = counted(desk, oidc.issuer)
-    assert (said["accepted"], said["introspections"], said["available"], said["keys"]) == (1, 0, 1, 1)
-    assert said["keys_age_seconds"] < 300 and said["key_fetches"] == 1 and said["key_fetches_failed"] == 0
+    assert (said["tokens_accepted"], said["introspections"], said["available"], said["keys"]) == (1, 0, 1, 1)
+    assert said["keys_age_seconds"] < 300 and said["key_fetches"] == 1 and said["key_fetch_failures"] == 0
 
 
 def test_made_up_revoked_and_foreign_tokens_are_401(desk, oidc, upstream):
@@ -67,7 +67,7 @@ def test_made_up_revoked_and_foreign_tokens_are_401(desk, oidc, upstream):
             assert 'error="invalid_token"' in reply.header("www-authenticate")
     assert upstream.requests == []
     said = counted(desk, oidc.issuer)
-    assert (said["refused"], said["introspections"]) == (6, 3), "a refusal is remembered for a while"
+    assert (said["tokens_refused"], said["introspections"]) == (6, 3), "a refusal is remembered for a while"
 
 
 def test_an_opaque_token_that_is_bound_to_a_key_counts_with_its_proof_only(tmp_path, oidc, upstream):
@@ -98,7 +98,7 @@ def test_a_wrong_secret_is_503_and_stands_in_no_log(tmp_path, oidc, upstream):
         reply = call(running.envoy.url, token)
         assert (reply.status, reply.code) == (503, "issuer_unavailable") and reply.header("retry-after")
         said = counted(running, oidc.issuer)
-        assert (said["introspections"], said["introspections_failed"]) == (1, 1)
+        assert (said["introspections"], said["introspection_failures"]) == (1, 1)
         log = running.countersign.log_text()
         assert "cannot ask the issuer about tokens" in log
         assert "canary" not in log and token not in log

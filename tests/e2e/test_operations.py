@@ -36,8 +36,8 @@ def test_health_readiness_and_metrics(site):
     after = site.countersign.metrics()
     assert after[completed] == before.get(completed, 0) + 1
     assert after[refused] == before.get(refused, 0) + 1
-    assert after['countersign_state{name="writable",part="ledger"}'] == 1
-    assert after['countersign_state{name="held_bytes",part="memory"}'] == 0
+    assert after["countersign_ledger_writable"] == 1
+    assert after["countersign_held_bytes"] == 0
     assert after["countersign_exchange_seconds_count"] >= before["countersign_exchange_seconds_count"] + 3
 
 
@@ -77,7 +77,7 @@ def test_one_principal_may_have_so_many_streams_and_another_still_gets_in(gatewa
     assert refused[:2] == ["too_many_streams", "overloaded"]
 
 
-HELD = 'countersign_state{name="held_bytes",part="memory"}'
+HELD = "countersign_held_bytes"
 
 
 def test_all_bodies_together_have_a_bound(gateway, upstream, tokens):

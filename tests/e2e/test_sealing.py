@@ -195,7 +195,7 @@ def test_without_room_for_what_is_sealed_requests_are_refused(tmp_path, oidc, to
         assert upstream.requests == []
         assert call(gateway.envoy.url, tokens(), large, path=path("masked")).status == 200
         assert call(gateway.envoy.url, tokens(), prompt("hi"), path=path("sealed")).status == 200
-        assert gateway.countersign.metrics()['countersign_state{name="bytes",part="sealed"}'] > 0
+        assert gateway.countersign.metrics()["countersign_sealed_bytes"] > 0
 
 
 def test_what_was_sealed_goes_by_the_rule_and_is_said_to_be_gone(tmp_path, oidc, tokens):

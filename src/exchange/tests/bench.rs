@@ -110,6 +110,8 @@ pub(super) struct Bench {
     authenticating: Option<String>,
     /// The certificate of callers to come.
     pub(super) certificate: Option<Certificate>,
+    /// What Envoy says of its trace.
+    pub(super) traceparent: String,
     /// What was last shown of a caller.
     pub(super) presented: Option<Box<Presented>>,
     writing: Option<Vec<Entry>>,
@@ -276,6 +278,7 @@ impl Bench {
             slow_authenticator: false,
             authenticating: None,
             certificate: None,
+            traceparent: String::new(),
             presented: None,
             writing: None,
             failed: false,
@@ -353,6 +356,7 @@ impl Bench {
             route: route.into(),
             cluster: "upstream".into(),
             source_address: "203.0.113.9:5000".into(),
+            traceparent: self.traceparent.clone(),
             certificate: self.certificate.clone(),
         };
         self.handle(Input::RequestHeaders(headers, attributes, end))
@@ -416,6 +420,11 @@ impl Bench {
 
     pub(super) fn wants_tick(&self) -> bool {
         self.exchange.wants_tick()
+    }
+
+    pub(super) fn timed_by(&mut self, stopwatch: Stopwatch) {
+        let exchange = Exchange::new(self.rules.clone(), "session-1".into(), None, NOON);
+        self.exchange = exchange.timed_by(stopwatch);
     }
 
     pub(super) fn exchange(&self) -> &Exchange {

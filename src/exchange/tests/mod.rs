@@ -33,6 +33,8 @@ mod lending;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod phases;
+#[cfg(test)]
 mod property;
 #[cfg(test)]
 mod recording;
