@@ -46,6 +46,7 @@ pub struct Metrics {
     refusals: Family<Labels, Counter>,
     masked: Family<Labels, Counter>,
     misconfigured: Family<Labels, Counter>,
+    outdated: Family<Labels, Counter>,
     seconds: Histogram,
     gauges: Family<Labels, Gauge>,
     /// Names that [`Metrics::set_all`] has set, by part. A lock, as two scrapes at once must not lose one.
@@ -72,6 +73,7 @@ impl Default for Metrics {
             refusals: Family::default(),
             masked: Family::default(),
             misconfigured: Family::default(),
+            outdated: Family::default(),
             seconds,
             gauges: Family::default(),
             named: Mutex::default(),
@@ -95,6 +97,11 @@ impl Default for Metrics {
             "envoy_misconfigured",
             "Streams refused because Envoy does not send all that must be governed",
             metrics.misconfigured.clone(),
+        );
+        registry.register(
+            "envoy_outdated",
+            "Streams of an Envoy older than the oldest that was tried, by its version",
+            metrics.outdated.clone(),
         );
         registry.register_with_unit(
             "exchange",
@@ -164,6 +171,12 @@ impl Metrics {
         self.misconfigured
             .get_or_create(&vec![("why", why.to_owned())])
             .inc();
+    }
+
+    /// Envoy is of this version, older than was tried; whether that was not known before.
+    pub fn outdated(&self, version: &str) -> bool {
+        let labels = vec![("version", version.to_owned())];
+        self.outdated.get_or_create(&labels).inc() == 0
     }
 
     /// A configuration was loaded (`accepted`) or rejected.

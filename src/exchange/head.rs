@@ -11,6 +11,7 @@ use super::{
     headers::Headers,
     lending::Lending,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
+    upgrade,
 };
 use crate::{
     audit::record,
@@ -95,6 +96,8 @@ pub(super) struct Head {
     headers: Headers,
     attributes: Attributes,
     query: Option<String>,
+    /// Whether it asks for a WebSocket, which some policy of the connection could allow.
+    pub(super) upgrade: bool,
 }
 
 /// Method, authority, path and query, each of which everyone reads the same way.
@@ -174,7 +177,9 @@ impl Head {
             path,
             query,
         } = target;
-        if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
+        let upgrade = method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol");
+        if upgrade && !(connection.chain.may_upgrade() && upgrade::is_websocket(&method, &headers))
+        {
             return Err(Refusal::Upgrade);
         }
         let head = Self {
@@ -186,6 +191,7 @@ impl Head {
             headers,
             attributes,
             query,
+            upgrade,
         };
         let presented = head.presented().map_err(Refusal::BadToken)?;
         Ok((head, presented))

@@ -13,6 +13,7 @@ use super::{
     headers::Headers,
     response::Response,
     rules::{Connection, Secrets, Unscanned},
+    upgrade,
 };
 use crate::{
     audit::record,
@@ -43,6 +44,11 @@ pub(super) enum Request {
         /// Kept so that the caller's place is taken until the answer is over.
         _place: Place,
     },
+    /// Forwarded, to be switched to another protocol: what follows passes as it is.
+    Passed {
+        /// As above.
+        _place: Place,
+    },
 }
 
 /// The body so far.
@@ -52,6 +58,13 @@ pub(super) struct Body {
     whole: bool,
     /// What is wrong with it, told once it is known who sent it.
     fault: Option<Refusal>,
+}
+
+impl Body {
+    /// Whether nothing of it has come, not even its end.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.whole && self.bytes.is_empty() && self.fault.is_none()
+    }
 }
 
 /// A known caller and what they call.
@@ -71,10 +84,10 @@ pub(super) struct Forward {
 
 /// What would go upstream.
 pub(super) struct Parts {
-    head: Mutation,
-    body: Masked,
+    pub(super) head: Mutation,
+    pub(super) body: Masked,
     /// How the answer will be treated.
-    response: Response,
+    pub(super) response: Response,
 }
 
 /// A request that policy has spoken on.
@@ -100,10 +113,10 @@ pub(super) enum Leave {
 /// What was read of a request, for its record.
 #[derive(Default)]
 pub(super) struct Read {
-    decision: record::Decision,
-    request: record::RequestRecord,
+    pub(super) decision: record::Decision,
+    pub(super) request: record::RequestRecord,
     /// The body as it was received, where it is to be sealed.
-    original: Option<Bytes>,
+    pub(super) original: Option<Bytes>,
 }
 
 /// Why a request is refused, and what was read of it.
@@ -179,7 +192,10 @@ impl Request {
             Self::AwaitingUse(using) => using.memory(),
             Self::AwaitingClaim(claiming) => claiming.memory(),
             Self::AwaitingOpened(forward) => forward.memory(),
-            Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
+            Self::AwaitingHeaders
+            | Self::Refused
+            | Self::Forwarded { .. }
+            | Self::Passed { .. } => 0,
         }
     }
 }
@@ -245,6 +261,7 @@ impl Exchange {
             return self.refuse(refusal, None, out);
         }
         match self.admit(head, principal) {
+            Ok(caller) if caller.head.upgrade => self.decide_upgrade(caller, body, out),
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
                 self.decide_when_whole(out);
@@ -262,14 +279,17 @@ impl Exchange {
                 Full::Principal => Refusal::TooManyStreams,
                 Full::Gateway => Refusal::Overloaded,
             })?;
-        let endpoint = head
-            .connection
-            .route
-            .endpoint(&head.method, &head.path)
-            .copied()
-            .ok_or(Refusal::EndpointNotAllowed)?;
+        let endpoint = match head.upgrade {
+            true => upgrade::ENDPOINT,
+            false => head
+                .connection
+                .route
+                .endpoint(&head.method, &head.path)
+                .copied()
+                .ok_or(Refusal::EndpointNotAllowed)?,
+        };
         grant::covers_endpoint(&principal, &head, &endpoint)?;
-        if head.query_names_model() {
+        if head.query_names_model() && !head.upgrade {
             let reason = "the model belongs in the body, not in the query".to_owned();
             return Err(Refusal::Shape(ShapeError {
                 code: "conflicting_model",
@@ -289,6 +309,9 @@ impl Exchange {
 
     pub(super) fn on_request_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
         let limit = self.rules.limits.request_body;
+        if matches!(self.request, Request::Passed { .. }) {
+            return self.pass_request(bytes, end, out);
+        }
         let body = match &mut self.request {
             Request::AwaitingIdentity(_, body) | Request::AwaitingBody(_, body) if !body.whole => {
                 body
@@ -557,15 +580,24 @@ impl Exchange {
             response,
         } = parts;
         self.response = response;
+        if self.response.is_upgrade() {
+            self.request = Request::Passed { _place: place };
+            return begin_upstream(&permit, head, out);
+        }
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;
         send_upstream(&permit, head, body.bytes, out);
     }
 }
 
-/// Forwards. INVARIANT: asks for the permit, which only policy makes.
-fn send_upstream(_permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+/// Forwards a head. INVARIANT: asks for the permit, which only policy makes.
+fn begin_upstream(_permit: &Permit, head: Mutation, out: &mut Vec<Output>) {
     out.push(Output::Answer(Answer::RequestHeaders(head)));
+}
+
+/// Forwards.
+fn send_upstream(permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+    begin_upstream(permit, head, out);
     while body.len() > PIECE {
         let piece = body.split_to(PIECE);
         out.push(Output::Answer(Answer::RequestBody(piece, false)));
@@ -590,6 +622,7 @@ fn call(head: &Head, endpoint: Endpoint, body: &dyn RequestBody, length: usize) 
         stream: body.stream(),
         tools: body.tools(),
         body_bytes: length as u64,
+        upgrade: false,
     }
 }
 
@@ -631,7 +664,8 @@ fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'
 }
 
 /// A request's body as it goes upstream, and what was masked in it.
-struct Masked {
+#[derive(Default)]
+pub(super) struct Masked {
     bytes: Bytes,
     operators: BTreeMap<String, String>,
     counts: BTreeMap<String, u64>,

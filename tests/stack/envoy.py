@@ -95,7 +95,7 @@ class Envoy(Process):
         self.file = self.work / f"{name}.yaml"
         self.file.write_text(yaml.safe_dump(config, sort_keys=False))
         self.admin = ""
-        self.port = 0
+        self.ports: dict[str, int] = {}
 
     def command(self):
         self._admin_file.unlink(missing_ok=True)
@@ -115,8 +115,13 @@ class Envoy(Process):
         status, body = fetch(f"{self.admin}/listeners?format=json")
         if status == 200:
             for listener in json.loads(body).get("listener_statuses", []):
-                self.port = listener["local_address"]["socket_address"]["port_value"]
-        return self.port
+                self.ports[listener["name"]] = listener["local_address"]["socket_address"]["port_value"]
+        return len(self.ports) == len(self.config["static_resources"]["listeners"])
+
+    @property
+    def port(self) -> int:
+        """Of the listener that is there always."""
+        return self.ports.get("callers", 0)
 
     @property
     def url(self) -> str:

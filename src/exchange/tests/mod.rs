@@ -19,3 +19,4 @@ mod refusals;
 pub(crate) mod rules;
 mod sealed;
 mod stories;
+mod upgrades;
