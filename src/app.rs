@@ -8,8 +8,9 @@ mod live;
 mod reload;
 mod socket;
 mod tidings;
+mod tls;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
@@ -20,10 +21,10 @@ use tokio::{
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tracing::{error, info, warn};
 
-use self::{live::Live, socket::SocketFile, tidings::Tidings};
+use self::{live::Live, socket::SocketFile, tidings::Tidings, tls::Tls};
 use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
@@ -89,7 +90,12 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
     let service = Service::new(live.clone(), tasks.clone(), cut.clone());
-    let serving = tokio::spawn(serve_ext_proc(ext_proc, service, stop.clone()));
+    let serving = tokio::spawn(serve_ext_proc(
+        ext_proc,
+        service,
+        live.clone(),
+        stop.clone(),
+    ));
     let http_stop = CancellationToken::new();
     let telling = tokio::spawn(http::serve(
         listener,
@@ -332,7 +338,8 @@ fn report_opening(ledger: &Ledger) {
 /// Where Envoy's streams come in.
 enum ExtProcListener {
     Unix(UnixListener, SocketFile),
-    Tcp(TcpListener, Option<Box<ServerTlsConfig>>),
+    Tls(TcpListener, Arc<Tls>, [String; 3]),
+    Tcp(TcpListener),
 }
 
 /// Everything that is listened on.
@@ -344,17 +351,12 @@ async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, TcpLi
             ExtProcListener::Unix(listener, file)
         }
         ExtProc::Tls(address, files) => {
-            let read = |path: &Path| {
-                std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
-            };
-            let tls = ServerTlsConfig::new()
-                .identity(Identity::from_pem(read(&files.cert)?, read(&files.key)?))
-                .client_ca_root(Certificate::from_pem(read(&files.client_ca)?));
-            ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?, Some(Box::new(tls)))
+            let (tls, seen) = Tls::open(files).context("listen.ext_proc.tls")?;
+            ExtProcListener::Tls(bind_tcp(*address, "ext_proc").await?, tls, seen)
         }
         ExtProc::Insecure(address) => {
             warn!(%address, "ext_proc is open to whoever reaches this port, lent credentials included");
-            ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?, None)
+            ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?)
         }
     };
     Ok((ext_proc, bind_tcp(listen.http, "http").await?))
@@ -368,24 +370,34 @@ async fn bind_tcp(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener>
 async fn serve_ext_proc(
     listener: ExtProcListener,
     service: Service<Live>,
-    stop: CancellationToken,
+    live: Arc<Live>,
+    token: CancellationToken,
 ) -> anyhow::Result<()> {
     let service = ExternalProcessorServer::new(service).max_decoding_message_size(MESSAGE);
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .tcp_nodelay(true);
-    let stop = stop.cancelled_owned();
+    let stop = token.clone().cancelled_owned();
     let served = match listener {
         ExtProcListener::Unix(listener, _file) => {
             let incoming = UnixListenerStream::new(listener);
             let router = server.add_service(service);
             router.serve_with_incoming_shutdown(incoming, stop).await
         }
-        ExtProcListener::Tcp(listener, tls) => {
-            if let Some(tls) = tls {
-                server = server.tls_config(*tls)?;
-            }
+        ExtProcListener::Tls(listener, tls, seen) => {
+            let following = tokio::spawn(tls.clone().follow(
+                seen,
+                move |accepted| live.certificates_read(accepted),
+                token.clone(),
+            ));
+            let incoming = tls.accept(listener, token);
+            let router = server.add_service(service);
+            let served = router.serve_with_incoming_shutdown(incoming, stop).await;
+            following.await.context("a task of the service failed")?;
+            served
+        }
+        ExtProcListener::Tcp(listener) => {
             let incoming = TcpListenerStream::new(listener);
             let router = server.add_service(service);
             router.serve_with_incoming_shutdown(incoming, stop).await

@@ -54,6 +54,8 @@ pub struct Metrics {
     issuers: Family<Labels, Gauge>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
+    /// Changed certificates of listeners, by result.
+    certificates: Family<Labels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -79,6 +81,7 @@ impl Default for Metrics {
             named: Mutex::default(),
             issuers: Family::default(),
             reloads: Family::default(),
+            certificates: Family::default(),
             registry: Registry::default(),
         };
         registry.register("streams", "Requests in flight", metrics.streams.clone());
@@ -123,6 +126,11 @@ impl Default for Metrics {
             "config_loads",
             "Configurations loaded, by result",
             metrics.reloads.clone(),
+        );
+        registry.register(
+            "certificate_loads",
+            "Changed certificates of listeners read, by result",
+            metrics.certificates.clone(),
         );
         Self {
             registry,
@@ -183,6 +191,14 @@ impl Metrics {
     pub fn reloaded(&self, accepted: bool) {
         let result = if accepted { "accepted" } else { "rejected" };
         self.reloads
+            .get_or_create(&vec![("result", result.to_owned())])
+            .inc();
+    }
+
+    /// Changed certificates of a listener were put into force (`accepted`) or cannot be used.
+    pub fn certificates_read(&self, accepted: bool) {
+        let result = if accepted { "accepted" } else { "rejected" };
+        self.certificates
             .get_or_create(&vec![("result", result.to_owned())])
             .inc();
     }

@@ -120,6 +120,11 @@ impl Live {
         self.control.as_ref()
     }
 
+    /// Changed certificates of a listener were read, and are in force or not.
+    pub(super) fn certificates_read(&self, accepted: bool) {
+        self.metrics.certificates_read(accepted);
+    }
+
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }

@@ -368,6 +368,9 @@ pub struct Opened {
     pub request: RequestRecord,
     /// The decision.
     pub decision: Decision,
+    /// Where the credential that was lent comes from (`file:…`, `env:…`, `vault:…`, `oauth2:…`); empty where none was.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lent: String,
 }
 
 /// A request of a verified caller was refused before anything was forwarded.

@@ -113,6 +113,7 @@ fn events() -> Vec<Event> {
             endpoint: endpoint(),
             request: request(),
             decision: decision(),
+            lent: "vault:https://vault.example:8200/v1/secret/data/openai#key".into(),
         })),
         Event::Delivered(Delivered {
             part: 1,

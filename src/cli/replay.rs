@@ -237,37 +237,32 @@ struct First<'a> {
     endpoint: &'a Endpoint,
     request: &'a RequestRecord,
     decision: &'a Decision,
+    lent: &'a str,
     status: u32,
 }
 
 impl<'a> First<'a> {
     fn of(event: &'a Event) -> Option<Self> {
-        let (kind, identity, endpoint, request, decision, status) = match event {
-            Event::Opened(o) => (
-                "opened",
-                &o.identity,
-                &o.endpoint,
-                &o.request,
-                &o.decision,
-                0,
-            ),
-            Event::Refused(r) => (
-                "refused",
-                &r.identity,
-                &r.endpoint,
-                &r.request,
-                &r.decision,
-                r.status,
-            ),
+        Some(match event {
+            Event::Opened(opened) => Self {
+                kind: "opened",
+                identity: &opened.identity,
+                endpoint: &opened.endpoint,
+                request: &opened.request,
+                decision: &opened.decision,
+                lent: &opened.lent,
+                status: 0,
+            },
+            Event::Refused(refused) => Self {
+                kind: "refused",
+                identity: &refused.identity,
+                endpoint: &refused.endpoint,
+                request: &refused.request,
+                decision: &refused.decision,
+                lent: "",
+                status: refused.status,
+            },
             _ => return None,
-        };
-        Some(Self {
-            kind,
-            identity,
-            endpoint,
-            request,
-            decision,
-            status,
         })
     }
 }
@@ -331,7 +326,7 @@ impl Stage {
             request["body"] = body.into();
             return self.object(&json!({
                 "kind": first.kind, "time": beginning.time, "identity": first.identity, "endpoint": first.endpoint,
-                "request": request, "prompt_cut": cut, "decision": first.decision, "status": first.status,
+                "request": request, "prompt_cut": cut, "decision": first.decision, "lent": first.lent, "status": first.status,
             }));
         }
         let Identity {
@@ -436,6 +431,9 @@ impl Stage {
         }
         for fault in faults {
             text += &format!("  {}\n", one_line(fault));
+        }
+        if !first.lent.is_empty() {
+            text += &format!("  credential {}\n", one_line(first.lent));
         }
         if let Some(grant) = &first.identity.grant {
             let which = match (grant_use, grant.max_uses) {

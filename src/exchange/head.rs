@@ -368,6 +368,12 @@ impl Head {
         Ok(Mutation { set, remove })
     }
 
+    /// Where the credential comes from that a request to `model` is lent; empty where none is.
+    pub(super) fn lent_from(&self, model: &str) -> String {
+        let choice = self.lending.choice(model);
+        choice.map_or_else(String::new, |choice| choice.name.clone())
+    }
+
     /// What is recorded of it: credentials gone from the query, and masked what a detector knows.
     pub(super) fn record(&self) -> record::Endpoint {
         let endpoint = self.connection.route.endpoint(&self.method, &self.path);

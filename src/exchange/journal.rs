@@ -148,6 +148,7 @@ impl Journal {
         mut request: RequestRecord,
         original: Option<&[u8]>,
         decision: Decision,
+        lent: String,
     ) -> Vec<Entry> {
         self.transaction.request(request.body.as_bytes());
         self.seal_request(&mut request, original);
@@ -161,6 +162,7 @@ impl Journal {
             endpoint,
             request,
             decision,
+            lent,
         };
         self.with_parts(Event::Opened(Box::new(opened)), rest)
     }

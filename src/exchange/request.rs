@@ -85,6 +85,8 @@ pub(super) struct Forward {
 /// What would go upstream.
 pub(super) struct Parts {
     pub(super) head: Mutation,
+    /// Where the credential that is lent comes from; empty where none is.
+    pub(super) lent: String,
     pub(super) body: Masked,
     /// How the answer will be treated.
     pub(super) response: Response,
@@ -182,6 +184,15 @@ impl Request {
                 | Self::AwaitingUse(_)
                 | Self::AwaitingClaim(_)
         )
+    }
+
+    /// Whether it was decided that it may be switched to another protocol.
+    fn is_upgrade(&self) -> bool {
+        match self {
+            Self::AwaitingOpened(forward) => forward.parts.response.is_upgrade(),
+            Self::Passed { .. } => true,
+            _ => false,
+        }
     }
 
     /// Bytes of the body held.
@@ -309,7 +320,7 @@ impl Exchange {
 
     pub(super) fn on_request_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
         let limit = self.rules.limits.request_body;
-        if matches!(self.request, Request::Passed { .. }) {
+        if self.request.is_upgrade() {
             return self.pass_request(bytes, end, out);
         }
         let body = match &mut self.request {
@@ -552,7 +563,8 @@ impl Exchange {
             ..read.decision
         };
         let original = read.original.as_deref();
-        let entries = self.journal.opened(read.request, original, decision);
+        let lent = forward.parts.lent.clone();
+        let entries = (self.journal).opened(read.request, original, decision, lent);
         self.request = Request::AwaitingOpened(Box::new(forward));
         // A crash after this line leaves an `opened` that recovery closes as unknown; nothing has gone upstream yet.
         self.record(Step::Opened, entries, out);
@@ -578,6 +590,7 @@ impl Exchange {
             head,
             body,
             response,
+            lent: _,
         } = parts;
         self.response = response;
         if self.response.is_upgrade() {
@@ -642,6 +655,7 @@ fn prepare(
     let response = Response::expected(head, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
     Ok(Parts {
+        lent: head.lent_from(body.model()),
         head: mutation,
         body: masked,
         response,

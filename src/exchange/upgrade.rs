@@ -110,6 +110,7 @@ impl Exchange {
             Ok(mutation) => {
                 let parts = Parts {
                     head: mutation,
+                    lent: head.lent_from(""),
                     body: Masked::default(),
                     response: Response::Upgrading(head.lending.guard.clone()),
                 };

@@ -125,6 +125,7 @@ fn opened(who: &str, prompt: &str) -> Event {
             policies: vec!["mask".into(), "allow".into()],
             ..Decision::default()
         },
+        lent: String::new(),
     }))
 }
 

@@ -108,6 +108,7 @@ fn the_value_of_the_moment_it_is_forwarded_is_lent_and_looked_for_to_the_end() {
     hand.gives(&[("", "file:a", Some(THIRD))]);
     bench.durable();
     assert_eq!(authorization(&bench), Some(&*format!("Bearer {SECOND}")));
+    assert_eq!(bench.opened().lent, "file:a");
     let fields = [
         ("content-type", "text/event-stream"),
         ("x-echo", &format!("a {SECOND} b")),

@@ -94,6 +94,14 @@ fn nothing_is_sent_behind_an_upgrade_before_it_was_made() {
     early.refusal(403, "upgrade_refused");
     assert_eq!(early.closed().outcome, "refused_response");
 
+    let mut earlier = Bench::new();
+    earlier.ledger = Ledger::Slow;
+    earlier.head(asks("alice", "sockets.example", &[]));
+    earlier
+        .body(b"POST /v1/other HTTP/1.1\r\n", false)
+        .durable();
+    assert!(earlier.seen.upstream_head.is_none());
+
     for status in [200, 403, 426] {
         let mut declined = Bench::new();
         declined.head(asks("alice", "sockets.example", &[]));

@@ -227,7 +227,7 @@ def websocket(words: str, path="/socket/v1/realtime", who=("alice", "finance"), 
                 assert read_frame(stream.read) == (8, b"\x03\xe8")
         rig.idle_soon()
         told = [record for record in rig.ledger.records[rig.mark:] if "opened" in record or "closed" in record]
-        assert told[0]["opened"]["request"]["unscanned"] == ["websocket"] and "body" not in told[0]["opened"]["request"]
+        assert told[0]["opened"]["request"]["unscanned"] == ["websocket"] and not told[0]["opened"]["request"].get("body")
         return Reply(101)
 
     return says(words)(call)

@@ -22,6 +22,7 @@ reach the model server, that what was opened on the record was closed once, and 
 
 What this showed that is worth knowing:
 
+- Allowed WebSockets work on 1.40.0 and 1.38.3. On 1.39.3 they hang: the caller gets no answer. Those that are refused are refused on all.
 - An HTTP/1.1 upgrade to `h2c` is taken off by Envoy: what is left is an ordinary request. WebSockets arrive only where a route allows them.
 - Envoy passes a `101` that nobody asked for, and what follows it: Countersign refuses it.
 - A WebSocket whose last frame is sent right before the model server hangs up may lose that frame: Envoy resets the stream, with what is on its way.
@@ -32,6 +33,8 @@ What this showed that is worth knowing:
   many; the shipped configuration has no `retry_policy`, and a caller's wish for retries is removed.
 - A service that was stopped takes a request up when it goes on, although Envoy has long answered 500: its record says `opened` and
   `cut_short`, and nothing of it reached the model server.
+- `completed` on record says that Envoy was given all of an answer, not that the caller has it: Envoy acknowledges nothing. A service that was
+  stopped in a stream and goes on may still write it, although the caller was cut off.
 - Modes of which Envoy's first message does not tell (headers or trailers skipped) cannot be told at the start. Skipped headers end in an error or
   in the guards; skipped trailers pass nothing that is governed, because trailers are refused in requests and removed from answers.
 - HTTP/3 was not tried, nor were compressed gRPC messages.
@@ -70,7 +73,8 @@ def page() -> str:
         out.append(f"## {group}\n\n| situation | request | model server | the caller gets | the model server sees | on record |\n|---|---|---|---|---|---|\n")
         for row in (row for row in ROWS if row.group == group):
             client = "(gone)" if row.client is GONE else row.client.words
-            newest = " (on the newest only, unless `--long`)" if row.long else ""
+            newest = "".join(f" (not on {version}: it hangs there)" for version in row.hangs)
+            newest += " (on the newest only, unless `--long`)" if row.long else ""
             cells = [row.name + newest, words(row.call), words(row.model), client, seen(row), ledger(row) + more(row)]
             out.append("| " + " | ".join(cells) + " |\n")
         out.append("\n")

@@ -20,6 +20,8 @@ def rig(request, oidc, tmp_path_factory):
 def test_row(rig, row, request):
     if row.long and rig.version != CURRENT and not request.config.getoption("--long"):
         pytest.skip("on the newest Envoy only, unless --long")
+    if rig.version in row.hangs:
+        pytest.skip("it is known to hang on this release")
     rig.begin(row.model)
     try:
         reply = row.call(rig)
