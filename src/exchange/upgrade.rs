@@ -141,10 +141,12 @@ impl Exchange {
     /// What the caller sends behind the head. Before the switch there may be none: an upstream that declines would take it
     /// for another request, which nobody decided on.
     pub(super) fn pass_request(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
-        if self.ending.is_some() {
+        // Some releases of Envoy send an empty piece first.
+        let early = !self.response.is_passed();
+        if self.ending.is_some() || (early && bytes.is_empty()) {
             return;
         }
-        if !self.response.is_passed() {
+        if early {
             return self.end(Ending::Refuse(Refusal::Upgrade), out);
         }
         let whole = pieces(bytes).map(|piece| Answer::RequestBody(piece, false));
