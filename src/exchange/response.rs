@@ -274,7 +274,7 @@ impl Exchange {
 
     /// The answer's head as it leaves: marked as seen by us, without what is ours alone to say, and without any field
     /// that repeats a credential of the connection.
-    pub(super) fn answer_head(&self, guard: &Guard, headers: &Headers) -> Mutation {
+    fn answer_head(&self, guard: &Guard, headers: &Headers) -> Mutation {
         let set = self.marks();
         let ours = |name: &str| {
             OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))

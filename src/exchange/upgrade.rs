@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Answer, Ending, Exchange, Output, PIECE, Refusal,
+    Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, SESSION_HEADER,
+    head::OUR_PREFIXES,
     headers::Headers,
     lending::Guard,
     request::{Body, Caller, Forward, Masked, Parts, Read, identity},
@@ -134,8 +135,16 @@ impl Exchange {
             return self.end(Ending::Refuse(not_made(self.answered)), out);
         }
         self.response = Response::Passed;
-        let head = self.answer_head(&guard, headers);
-        self.give_head(Some(head), out);
+        let ours = |name: &str| {
+            name != SESSION_HEADER && OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        let remove = headers
+            .iter()
+            .filter(|(name, value)| guard.finds(value) || ours(name))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        let set = self.marks();
+        self.give_head(Some(Mutation { set, remove }), out);
     }
 
     /// What the caller sends behind the head. Before the switch there may be none: an upstream that declines would take it
