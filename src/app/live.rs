@@ -536,6 +536,15 @@ impl Backing for Live {
         info!(session, connection, outcome, code, status, ms, "exchange");
     }
 
+    fn outdated(&self, version: &str) {
+        if self.metrics.outdated(version) {
+            warn!(
+                version,
+                "Envoy is older than the oldest this was tried with: upgrade it (docs/envoy-conformance.md)"
+            );
+        }
+    }
+
     fn misconfigured(&self, why: &'static str) {
         self.metrics.misconfigured(why);
         error!(

@@ -38,7 +38,7 @@ pub(super) struct Written {
 }
 
 /// What may follow from a policy.
-const EFFECTS: &str = "`allow`, `deny`, `mask` or `require_approval`";
+const EFFECTS: &str = "`allow`, `allow_upgrade`, `deny`, `mask` or `require_approval`";
 
 /// What policies may name.
 struct Words<'w> {
@@ -174,20 +174,28 @@ fn effect(
         raw::Then::Word(raw::ThenWord::Allow) => return Some(Effect::Allow),
         raw::Then::Full(full) => full,
     };
-    match (full.allow, full.deny, full.mask, full.require_approval) {
-        (Some(raw::Allow {}), None, None, None) => Some(Effect::Allow),
-        (None, Some(deny), None, None) => {
+    let raw::ThenFull {
+        allow,
+        allow_upgrade,
+        deny,
+        mask,
+        require_approval,
+    } = *full;
+    match (allow, allow_upgrade, deny, mask, require_approval) {
+        (Some(raw::Allow {}), None, None, None, None) => Some(Effect::Allow),
+        (None, Some(raw::Upgrade::Websocket), None, None, None) => Some(Effect::AllowUpgrade),
+        (None, None, Some(deny), None, None) => {
             approvals::one_line(&deny.reason, &at.key("deny").key("reason"), notes);
             Some(Effect::Deny(deny.reason.trim().to_owned()))
         }
-        (None, None, Some(mask), None) => {
+        (None, None, None, Some(mask), None) => {
             masking(mask, words, &at.key("mask"), notes).map(Effect::Mask)
         }
-        (None, None, None, Some(rule)) => {
+        (None, None, None, None, Some(rule)) => {
             let at = at.key("require_approval");
             approvals::rule(rule, name, &at, notes).map(Effect::RequireApproval)
         }
-        (None, None, None, None) => {
+        (None, None, None, None, None) => {
             notes.fault(at, format!("say what follows: {EFFECTS}"));
             None
         }

@@ -444,7 +444,7 @@ pub(super) struct Policy {
     pub(super) then: Then,
 }
 
-/// What follows: `allow`, or a mapping with one of `allow`, `deny`, `mask`, `require_approval`.
+/// What follows: `allow`, or a mapping with one of `allow`, `allow_upgrade`, `deny`, `mask`, `require_approval`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Then {
@@ -467,6 +467,9 @@ pub(super) enum ThenWord {
 pub(super) struct ThenFull {
     /// The call may go on. Ends the chain.
     pub(super) allow: Option<Allow>,
+    /// The connection may be switched to this protocol, behind which nothing is seen. Ends the chain of such a request, and
+    /// says nothing of any other.
+    pub(super) allow_upgrade: Option<Upgrade>,
     /// The call is refused. Ends the chain.
     pub(super) deny: Option<Deny>,
     /// What is found is masked, should the call be allowed further down.
@@ -479,6 +482,14 @@ pub(super) struct ThenFull {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Allow {}
+
+/// A protocol that a connection may be switched to.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Upgrade {
+    /// RFC 6455.
+    Websocket,
+}
 
 /// A refusal.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -836,7 +836,7 @@ fn what_is_wrong_with_a_file() {
             "then: allow",
             "then: { allow: {}, deny: { reason: x } }",
             &[
-                "25: policies[1].then: one policy has one effect: `allow`, `deny`, `mask` or `require_approval`; make it two policies",
+                "25: policies[1].then: one policy has one effect: `allow`, `allow_upgrade`, `deny`, `mask` or `require_approval`; make it two policies",
             ],
         ),
         (

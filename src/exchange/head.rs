@@ -11,6 +11,7 @@ use super::{
     headers::Headers,
     lending::Lending,
     rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
+    upgrade,
 };
 use crate::{
     audit::record,
@@ -97,6 +98,8 @@ pub(super) struct Head {
     headers: Headers,
     attributes: Attributes,
     query: Option<String>,
+    /// Whether it asks for a WebSocket, which some policy of the connection could allow.
+    pub(super) upgrade: bool,
 }
 
 /// Method, authority, path and query, each of which everyone reads the same way.
@@ -176,7 +179,9 @@ impl Head {
             path,
             query,
         } = target;
-        if method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol") {
+        let upgrade = method == "CONNECT" || headers.has("upgrade") || headers.has(":protocol");
+        if upgrade && !(connection.chain.may_upgrade() && upgrade::is_websocket(&method, &headers))
+        {
             return Err(Refusal::Upgrade);
         }
         let head = Self {
@@ -188,6 +193,7 @@ impl Head {
             headers,
             attributes,
             query,
+            upgrade,
         };
         let presented = head.presented().map_err(Refusal::BadToken)?;
         Ok((head, presented))
@@ -362,6 +368,12 @@ impl Head {
         remove.sort_unstable();
         remove.dedup();
         Ok(Mutation { set, remove })
+    }
+
+    /// Where the credential comes from that a request to `model` is lent; empty where none is.
+    pub(super) fn lent_from(&self, model: &str) -> String {
+        let choice = self.lending.choice(model);
+        choice.map_or_else(String::new, |choice| choice.name.clone())
     }
 
     /// What is recorded of it: credentials gone from the query, and masked what a detector knows.

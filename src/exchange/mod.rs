@@ -35,6 +35,7 @@ mod route;
 mod rules;
 mod sealing;
 mod trace;
+mod upgrade;
 mod view;
 
 #[cfg(any(test, fuzzing))]
@@ -355,6 +356,9 @@ impl Exchange {
     /// Outcome and code as they are put on record.
     fn outcome(&self) -> (&'static str, &'static str) {
         match &self.ending {
+            Some(Ending::Complete) | None if self.response.is_passed() => {
+                ("completed", upgrade::UNSEEN)
+            }
             Some(Ending::Complete) | None if self.answered >= 400 => ("upstream_error", ""),
             Some(Ending::Complete) | None if !self.response.is_whole() => {
                 ("cut_short", "no_terminal_event")
@@ -412,7 +416,9 @@ impl Exchange {
         if !self.response.head_is_out() {
             return self.tell(refusal, out);
         }
-        if let Some(connection) = self.journal.connection() {
+        // Behind an upgrade nobody reads our words for an event.
+        let connection = self.journal.connection();
+        if let Some(connection) = connection.filter(|_| !self.response.is_passed()) {
             let message = refusal.message();
             let shape = ErrorShape {
                 status: refusal.status(),

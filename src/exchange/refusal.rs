@@ -156,6 +156,7 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "no_policy_allows",
             Self::Denied(Denial::CannotEvaluate) => "policy_error",
             Self::Denied(Denial::NotApproved) => "approval_insufficient",
+            Self::Denied(Denial::Unseen) => "upgrade_unseen",
             Self::ApprovalRequired => "approval_required",
             Self::ApprovalDenied => "approval_denied",
             Self::ApprovalExpired => "approval_expired",
@@ -219,6 +220,9 @@ impl Refusal {
             Self::Denied(Denial::ByDefault) => "No policy allows this request.".into(),
             Self::Denied(Denial::CannotEvaluate) => {
                 "A policy could not be evaluated, so the request is denied.".into()
+            }
+            Self::Denied(Denial::Unseen) => {
+                "Policies ask for masking or an approval here, and nothing behind a protocol upgrade could be seen.".into()
             }
             Self::Denied(Denial::NotApproved) => {
                 "The policies ask for more approval than this request has.".into()

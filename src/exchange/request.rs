@@ -14,6 +14,7 @@ use super::{
     headers::Headers,
     response::Response,
     rules::{Connection, Secrets, Unscanned},
+    upgrade,
 };
 use crate::{
     audit::record,
@@ -44,6 +45,11 @@ pub(super) enum Request {
         /// Kept so that the caller's place is taken until the answer is over.
         _place: Place,
     },
+    /// Forwarded, to be switched to another protocol: what follows passes as it is.
+    Passed {
+        /// As above.
+        _place: Place,
+    },
 }
 
 /// The body so far.
@@ -53,6 +59,13 @@ pub(super) struct Body {
     whole: bool,
     /// What is wrong with it, told once it is known who sent it.
     fault: Option<Refusal>,
+}
+
+impl Body {
+    /// Whether nothing of it has come, not even its end.
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.whole && self.bytes.is_empty() && self.fault.is_none()
+    }
 }
 
 /// A known caller and what they call.
@@ -72,12 +85,12 @@ pub(super) struct Forward {
 
 /// What would go upstream.
 pub(super) struct Parts {
-    head: Mutation,
+    pub(super) head: Mutation,
     /// Where the credential that is lent comes from; empty where none is.
-    lent: String,
-    body: Masked,
+    pub(super) lent: String,
+    pub(super) body: Masked,
     /// How the answer will be treated.
-    response: Response,
+    pub(super) response: Response,
 }
 
 /// A request that policy has spoken on.
@@ -103,10 +116,10 @@ pub(super) enum Leave {
 /// What was read of a request, for its record.
 #[derive(Default)]
 pub(super) struct Read {
-    decision: record::Decision,
-    request: record::RequestRecord,
+    pub(super) decision: record::Decision,
+    pub(super) request: record::RequestRecord,
     /// The body as it was received, where it is to be sealed.
-    original: Option<Bytes>,
+    pub(super) original: Option<Bytes>,
 }
 
 /// Why a request is refused, and what was read of it.
@@ -174,6 +187,15 @@ impl Request {
         )
     }
 
+    /// Whether it was decided that it may be switched to another protocol.
+    fn is_upgrade(&self) -> bool {
+        match self {
+            Self::AwaitingOpened(forward) => forward.parts.response.is_upgrade(),
+            Self::Passed { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Bytes of the body held.
     pub(super) fn memory(&self) -> usize {
         match self {
@@ -182,7 +204,10 @@ impl Request {
             Self::AwaitingUse(using) => using.memory(),
             Self::AwaitingClaim(claiming) => claiming.memory(),
             Self::AwaitingOpened(forward) => forward.memory(),
-            Self::AwaitingHeaders | Self::Refused | Self::Forwarded { .. } => 0,
+            Self::AwaitingHeaders
+            | Self::Refused
+            | Self::Forwarded { .. }
+            | Self::Passed { .. } => 0,
         }
     }
 }
@@ -251,6 +276,7 @@ impl Exchange {
             return self.refuse(refusal, None, out);
         }
         match self.admit(head, principal) {
+            Ok(caller) if caller.head.upgrade => self.decide_upgrade(caller, body, out),
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
                 self.decide_when_whole(out);
@@ -268,14 +294,17 @@ impl Exchange {
                 Full::Principal => Refusal::TooManyStreams,
                 Full::Gateway => Refusal::Overloaded,
             })?;
-        let endpoint = head
-            .connection
-            .route
-            .endpoint(&head.method, &head.path)
-            .copied()
-            .ok_or(Refusal::EndpointNotAllowed)?;
+        let endpoint = match head.upgrade {
+            true => upgrade::ENDPOINT,
+            false => head
+                .connection
+                .route
+                .endpoint(&head.method, &head.path)
+                .copied()
+                .ok_or(Refusal::EndpointNotAllowed)?,
+        };
         grant::covers_endpoint(&principal, &head, &endpoint)?;
-        if head.query_names_model() {
+        if head.query_names_model() && !head.upgrade {
             let reason = "the model belongs in the body, not in the query".to_owned();
             return Err(Refusal::Shape(ShapeError {
                 code: "conflicting_model",
@@ -295,6 +324,9 @@ impl Exchange {
 
     pub(super) fn on_request_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
         let limit = self.rules.limits.request_body;
+        if self.request.is_upgrade() {
+            return self.pass_request(bytes, end, out);
+        }
         let body = match &mut self.request {
             Request::AwaitingIdentity(_, body) | Request::AwaitingBody(_, body) if !body.whole => {
                 body
@@ -586,6 +618,10 @@ impl Exchange {
             lent: _,
         } = parts;
         self.response = response;
+        if self.response.is_upgrade() {
+            self.request = Request::Passed { _place: place };
+            return begin_upstream(&permit, head, out);
+        }
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;
         send_upstream(&permit, head, body.bytes, out);
@@ -593,9 +629,14 @@ impl Exchange {
     }
 }
 
-/// Forwards. INVARIANT: asks for the permit, which only policy makes.
-fn send_upstream(_permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+/// Forwards a head. INVARIANT: asks for the permit, which only policy makes.
+fn begin_upstream(_permit: &Permit, head: Mutation, out: &mut Vec<Output>) {
     out.push(Output::Answer(Answer::RequestHeaders(head)));
+}
+
+/// Forwards.
+fn send_upstream(permit: &Permit, head: Mutation, mut body: Bytes, out: &mut Vec<Output>) {
+    begin_upstream(permit, head, out);
     while body.len() > PIECE {
         let piece = body.split_to(PIECE);
         out.push(Output::Answer(Answer::RequestBody(piece, false)));
@@ -620,6 +661,7 @@ fn call(head: &Head, endpoint: Endpoint, body: &dyn RequestBody, length: usize) 
         stream: body.stream(),
         tools: body.tools(),
         body_bytes: length as u64,
+        upgrade: false,
     }
 }
 
@@ -638,9 +680,8 @@ fn prepare(
     let masked = masked.map_err(|_| Refusal::Unmaskable)?;
     let response = Response::expected(head, endpoint, obligations, secrets)
         .map_err(|_| Refusal::Unmaskable)?;
-    let lent = head.lending.choice(body.model());
     Ok(Parts {
-        lent: lent.map_or_else(String::new, |choice| choice.name.clone()),
+        lent: head.lent_from(body.model()),
         head: mutation,
         body: masked,
         response,
@@ -663,7 +704,8 @@ fn unscannable(connection: &Connection, body: &mut dyn RequestBody) -> Option<&'
 }
 
 /// A request's body as it goes upstream, and what was masked in it.
-struct Masked {
+#[derive(Default)]
+pub(super) struct Masked {
     bytes: Bytes,
     operators: BTreeMap<String, String>,
     counts: BTreeMap<String, u64>,

@@ -16,6 +16,7 @@ use super::{
     lending::Guard,
     request::Request,
     rules::{Connection, Secrets},
+    upgrade,
 };
 use crate::{
     detect::{DetectorError, Entity},
@@ -35,6 +36,10 @@ pub(super) enum Response {
     Expected(Box<Expected>),
     /// The answer arrives.
     Flowing(Box<Flow>),
+    /// Forwarded, to be switched to another protocol; the answer's head is awaited.
+    Upgrading(Arc<Guard>),
+    /// Switched: what follows passes as it is.
+    Passed,
     /// The terminal event was released; the upstream has yet to end its body.
     Draining,
     Ended,
@@ -118,9 +123,9 @@ impl Response {
     /// Whether the answer's head was let out.
     pub(super) fn head_is_out(&self) -> bool {
         match self {
-            Self::AwaitingHeaders | Self::Expected(_) => false,
+            Self::AwaitingHeaders | Self::Expected(_) | Self::Upgrading(_) => false,
             Self::Flowing(flow) => flow.head.is_none(),
-            Self::Draining | Self::Ended => true,
+            Self::Passed | Self::Draining | Self::Ended => true,
         }
     }
 
@@ -129,7 +134,11 @@ impl Response {
         match self {
             Self::Expected(expected) => expected.filter.memory(),
             Self::Flowing(flow) => flow.memory(),
-            Self::AwaitingHeaders | Self::Draining | Self::Ended => 0,
+            Self::AwaitingHeaders
+            | Self::Upgrading(_)
+            | Self::Passed
+            | Self::Draining
+            | Self::Ended => 0,
         }
     }
 
@@ -139,6 +148,16 @@ impl Response {
             Self::Flowing(flow) => flow.head.is_none() && !flow.withheld.is_empty(),
             _ => false,
         }
+    }
+
+    /// Whether it would be, or was, switched to another protocol.
+    pub(super) fn is_upgrade(&self) -> bool {
+        matches!(self, Self::Upgrading(_) | Self::Passed)
+    }
+
+    /// Whether it was switched to another protocol.
+    pub(super) fn is_passed(&self) -> bool {
+        matches!(self, Self::Passed)
     }
 
     /// Whether an answer that is over said that it is whole.
@@ -182,6 +201,9 @@ impl Exchange {
     ) {
         let expected = match std::mem::replace(&mut self.response, Response::Ended) {
             Response::Expected(expected) if self.ending.is_none() => *expected,
+            Response::Upgrading(guard) if self.ending.is_none() => {
+                return self.on_switched(guard, headers, end, out);
+            }
             other => {
                 self.response = other;
                 return match self.response {
@@ -238,6 +260,10 @@ impl Exchange {
         headers: &Headers,
         end: bool,
     ) -> Result<Flow, (Box<Expected>, Refusal)> {
+        if self.answered < 200 {
+            // Envoy passes a 101 that nobody asked for, and what follows it.
+            return Err((Box::new(expected), upgrade::not_made(self.answered)));
+        }
         match expected.reader(headers, self.answered, end) {
             Ok(reader) => Ok(Flow {
                 dialect: expected.connection.dialect,
@@ -294,7 +320,7 @@ impl Exchange {
         }
     }
 
-    fn give_head(&mut self, head: Option<Mutation>, out: &mut Vec<Output>) {
+    pub(super) fn give_head(&mut self, head: Option<Mutation>, out: &mut Vec<Output>) {
         if let Some(head) = head {
             self.summary.status = self.answered;
             out.push(Output::Answer(Answer::ResponseHeaders(head)));
@@ -307,14 +333,16 @@ impl Exchange {
             // Nothing more of it counts, but its end must still be answered.
             Response::Flowing(flow) if settled => flow.note_end(end.then_some(End::Body)),
             Response::Flowing(_) => self.read_body(bytes.clone(), end.then_some(End::Body), out),
+            Response::Passed if settled => {}
+            Response::Passed => self.pass_answer(bytes, end, out),
             Response::Draining if end => {
                 out.push(Output::Answer(Answer::ResponseBody(Bytes::new(), true)));
                 self.finish(out);
             }
             Response::Draining | Response::Ended => {}
             // Envoy's own answer while a refusal is on its way.
-            Response::AwaitingHeaders | Response::Expected(_) if self.step.is_some() => {}
-            Response::AwaitingHeaders | Response::Expected(_) => self.protocol_error(out),
+            _ if self.step.is_some() => {}
+            _ => self.protocol_error(out),
         }
     }
 
@@ -339,8 +367,8 @@ impl Exchange {
                 self.finish(out);
             }
             Response::Ended => {}
-            Response::AwaitingHeaders | Response::Expected(_) if self.step.is_some() => {}
-            Response::AwaitingHeaders | Response::Expected(_) => self.protocol_error(out),
+            _ if self.step.is_some() => {}
+            _ => self.protocol_error(out),
         }
     }
 
@@ -486,6 +514,10 @@ impl Exchange {
 
     /// `closed` is durable: the terminal event and the end of the answer may leave.
     pub(super) fn release(&mut self, out: &mut Vec<Output>) {
+        if self.response.is_passed() {
+            send(Vec::new(), true, out);
+            return self.finish(out);
+        }
         let Response::Flowing(flow) = std::mem::replace(&mut self.response, Response::Ended) else {
             return self.abort("internal", "nothing_to_release", out);
         };

@@ -55,6 +55,28 @@ pub(super) fn check_modes(first: &ProcessingRequest) -> Result<(), &'static str>
     Ok(())
 }
 
+/// The oldest Envoy that the conformance suite runs against: the one before it crashed on an answer of ours.
+const OLDEST: [u32; 3] = [1, 38, 3];
+
+/// Envoy's version where it tells it and it is older than [`OLDEST`]. Only the stream's first message tells.
+pub(super) fn outdated(first: &ProcessingRequest) -> Option<String> {
+    let told = &first.attributes.get(ATTRIBUTES)?.fields;
+    let number = |name: &str| {
+        let name = format!("xds.node.user_agent_build_version.version.{name}");
+        match told.get(&name)?.kind.as_ref()? {
+            Kind::NumberValue(number) => Some(*number as u32),
+            _ => None,
+        }
+    };
+    let version = [
+        number("major_number")?,
+        number("minor_number")?,
+        number("patch")?,
+    ];
+    let [major, minor, patch] = version;
+    (version < OLDEST).then(|| format!("{major}.{minor}.{patch}"))
+}
+
 /// What Envoy's message says, or `None` for one that says nothing. The request's head takes along where the stream stands in
 /// Envoy's `trace`.
 pub(super) fn input(mut message: ProcessingRequest, trace: &mut String) -> Option<Input> {

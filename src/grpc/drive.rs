@@ -120,8 +120,7 @@ impl<B: Backing> Driver<B> {
             let input = tokio::select! {
                 message = inbound.next(), if !gone && self.exchange.takes_more() => match message {
                     Some(Ok(message)) => {
-                        if std::mem::take(&mut first) && let Err(why) = convert::check_modes(&message) {
-                            self.backing.misconfigured(why);
+                        if std::mem::take(&mut first) && let Err(why) = self.look_at_envoy(&message) {
                             self.otherwise = ("misconfigured", why);
                             return End::Failed(Status::failed_precondition(why));
                         }
@@ -141,6 +140,14 @@ impl<B: Backing> Driver<B> {
                 return end;
             }
         }
+    }
+
+    /// Whether Envoy is as it must be, by the stream's first message.
+    fn look_at_envoy(&self, first: &ProcessingRequest) -> Result<(), &'static str> {
+        if let Some(version) = convert::outdated(first) {
+            self.backing.outdated(&version);
+        }
+        convert::check_modes(first).inspect_err(|why| self.backing.misconfigured(why))
     }
 
     fn take(&mut self, input: Input) {

@@ -73,6 +73,8 @@ pub trait Backing: Send + Sync + 'static {
     fn ended(&self, session: &str, summary: &Summary, took: Duration);
     /// Envoy is not configured as it must be; `why` is a stable code.
     fn misconfigured(&self, why: &'static str);
+    /// Envoy is of this version, which is older than the oldest that was tried.
+    fn outdated(&self, version: &str);
 }
 
 /// The service.

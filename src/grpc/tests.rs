@@ -211,6 +211,11 @@ impl Backing for Fake {
         self.ended.lock().unwrap().push(summary.clone());
     }
 
+    fn outdated(&self, version: &str) {
+        let mut complaints = self.complaints.lock().unwrap();
+        complaints.push(if version == "1.38.2" { "outdated" } else { "?" });
+    }
+
     fn misconfigured(&self, why: &'static str) {
         self.complaints.lock().unwrap().push(why);
     }
@@ -474,6 +479,33 @@ async fn envoy_configured_wrong_is_refused_in_an_error() {
         assert_eq!(*stream.fake.complaints.lock().unwrap(), [why]);
         assert_eq!(stream.fake.came_to(), ("misconfigured", why));
         assert!(stream.fake.kinds().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_envoy_older_than_was_tried_is_noticed_and_served() {
+    for (version, complaint) in [
+        ([1, 38, 2], Some("outdated")),
+        ([1, 38, 3], None),
+        ([1, 40, 0], None),
+        ([2, 0, 0], None),
+    ] {
+        let stream = Stream::open(Fake::new(Ledger::Durable));
+        let mut message = first();
+        let told = message.attributes.values_mut().next().unwrap();
+        for (name, number) in ["major_number", "minor_number", "patch"]
+            .iter()
+            .zip(version)
+        {
+            let name = format!("xds.node.user_agent_build_version.version.{name}");
+            let kind = Some(Kind::NumberValue(number.into()));
+            told.fields.insert(name, Value { kind });
+        }
+        stream.say(message);
+        stream.say(said(Said::RequestTrailers(Default::default())));
+        stream.settled().await;
+        let complaints = stream.fake.complaints.lock().unwrap().clone();
+        assert_eq!(complaints.first().copied(), complaint, "{version:?}");
     }
 }
 

@@ -27,8 +27,11 @@ pub struct Policy {
 /// What follows where a policy's condition holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The call may go on under the obligations met so far. Ends the chain.
+    /// The call may go on under the obligations met so far. Ends the chain. Says nothing of an upgrade.
     Allow,
+    /// The connection may be switched to another protocol, where nothing is owed that would have to see behind it. Ends the
+    /// chain of an upgrade, and says nothing of any other call.
+    AllowUpgrade,
     /// The call is refused, with this reason for the caller. Ends the chain.
     Deny(String),
     /// The call owes masking, should it be allowed further down. Does not end the chain.
@@ -101,7 +104,8 @@ impl Chain {
     /// In order: a condition that does not hold is passed over; a mask adds its obligations unless the caller is
     /// exempt, and a required approval is added to what must be approved; allow and deny end the chain; its end denies.
     /// Where two masks oblige the same entity, the operator of the first in the chain stands. A condition that cannot be
-    /// evaluated denies at once.
+    /// evaluated denies at once. For an upgrade, [`Effect::AllowUpgrade`] counts and [`Effect::Allow`] is passed over; for all
+    /// else it is the other way round.
     #[must_use]
     pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
         let mut context = expression::context(&self.patterns);
@@ -125,7 +129,7 @@ impl Chain {
                     };
                 }
             };
-            if !holds {
+            if !holds || !policy.then.speaks_of(request.call.upgrade) {
                 continue;
             }
             let outcome = match &policy.then {
@@ -149,6 +153,12 @@ impl Chain {
                 Effect::Allow => match approval {
                     None => Outcome::Allow(Permit { obligations }),
                     Some(rule) => Outcome::Hold(Pending::new(obligations, rule)),
+                },
+                Effect::AllowUpgrade => match approval {
+                    None if obligations == Obligations::default() => {
+                        Outcome::Allow(Permit { obligations })
+                    }
+                    _ => Outcome::Deny(Denial::Unseen),
                 },
                 Effect::Deny(reason) => Outcome::Deny(Denial::ByPolicy(reason.clone())),
             };
@@ -182,8 +192,17 @@ impl Chain {
     pub fn needs_key(&self) -> bool {
         self.policies.iter().any(|policy| match &policy.then {
             Effect::Mask(masking) => masking.needs_key(),
-            Effect::Allow | Effect::Deny(_) | Effect::RequireApproval(_) => false,
+            Effect::Allow | Effect::AllowUpgrade | Effect::Deny(_) | Effect::RequireApproval(_) => {
+                false
+            }
         })
+    }
+
+    /// Whether any of its policies could let a connection be switched to another protocol.
+    #[must_use]
+    pub fn may_upgrade(&self) -> bool {
+        let mut policies = self.policies.iter();
+        policies.any(|policy| policy.then == Effect::AllowUpgrade)
     }
 
     /// The most that a request could owe: every approval it asks for, added up. `None` where it asks for none.
@@ -205,10 +224,21 @@ impl Chain {
     #[must_use]
     pub fn can_allow(&self) -> bool {
         let reached = self.ends_at().map_or(self.policies.len(), |last| last + 1);
-        self.policies
-            .iter()
-            .take(reached)
-            .any(|policy| policy.then == Effect::Allow && policy.when.constant() != Some(false))
+        self.policies.iter().take(reached).any(|policy| {
+            matches!(policy.then, Effect::Allow | Effect::AllowUpgrade)
+                && policy.when.constant() != Some(false)
+        })
+    }
+}
+
+impl Effect {
+    /// Whether it has a say where the connection would be switched to another protocol (`upgrade`), or where not.
+    fn speaks_of(&self, upgrade: bool) -> bool {
+        match self {
+            Self::Allow => !upgrade,
+            Self::AllowUpgrade => upgrade,
+            Self::Deny(_) | Self::Mask(_) | Self::RequireApproval(_) => true,
+        }
     }
 }
 

@@ -55,6 +55,7 @@ impl Written {
     fn effect(&mut self, effect: &Effect) {
         match effect {
             Effect::Allow => self.text("allow"),
+            Effect::AllowUpgrade => self.text("allow_upgrade"),
             Effect::Deny(reason) => {
                 self.text("deny");
                 self.text(reason);

@@ -100,6 +100,8 @@ pub struct Call {
     pub tools: bool,
     /// Length of the request body in bytes.
     pub body_bytes: u64,
+    /// Whether the connection would be switched to another protocol, behind which nothing is seen.
+    pub upgrade: bool,
 }
 
 /// What a chain decided, and why.
@@ -160,4 +162,6 @@ pub enum Denial {
     CannotEvaluate,
     /// The policies ask for more than what the request was approved under.
     NotApproved,
+    /// The policies ask for masking or an approval of what nobody sees: what is said behind an upgrade.
+    Unseen,
 }

@@ -71,6 +71,7 @@ impl Case {
             stream: true,
             tools: false,
             body_bytes: 120,
+            upgrade: false,
         };
         Self {
             principal: testing::principal(),
@@ -193,6 +194,7 @@ fn told(verdict: &Verdict) -> String {
             )
         }
         Outcome::Deny(Denial::NotApproved) => "deny: not approved".to_owned(),
+        Outcome::Deny(Denial::Unseen) => "deny: unseen".to_owned(),
         Outcome::Deny(Denial::ByPolicy(reason)) => format!("deny: {reason}"),
         Outcome::Deny(Denial::ByDefault) => "deny by default".to_owned(),
         Outcome::Deny(Denial::CannotEvaluate) => "deny: cannot evaluate".to_owned(),
@@ -205,6 +207,58 @@ fn told(verdict: &Verdict) -> String {
         told += &format!(" | {}", verdict.faults.join("; "));
     }
     told
+}
+
+#[test]
+fn an_upgrade_is_allowed_in_words_of_its_own_and_owes_nothing() {
+    let allow = ("allow", "true", Effect::Allow);
+    let upgrade = ("upgrade", "request.endpoint != 'x'", Effect::AllowUpgrade);
+    let masking = mask(&[("US_SSN", Operator::Replace)], &[], &["staff"]);
+    let masks = ("mask", "true", masking);
+    let call = Case::new();
+    let mut upgrades = call.clone();
+    upgrades.call.upgrade = true;
+    let staff = upgrades.clone().in_groups(&["staff"]);
+    let say = |case: &Case, policies: &[(&str, &str, Effect)]| {
+        told(&chain(policies).evaluate(&case.request()))
+    };
+    let (allow, upgrade, masks) = (&allow, &upgrade, &masks);
+    for (case, policies, expected) in [
+        (&upgrades, vec![allow.clone()], "deny by default | by "),
+        (&call, vec![upgrade.clone()], "deny by default | by "),
+        (
+            &upgrades,
+            vec![allow.clone(), upgrade.clone()],
+            "allow request[] response[] | by upgrade",
+        ),
+        (
+            &call,
+            vec![upgrade.clone(), allow.clone()],
+            "allow request[] response[] | by allow",
+        ),
+        (
+            &upgrades,
+            vec![masks.clone(), upgrade.clone()],
+            "deny: unseen | by mask,upgrade",
+        ),
+        (
+            &upgrades,
+            vec![upgrade.clone(), masks.clone()],
+            "allow request[] response[] | by upgrade",
+        ),
+        (
+            &staff,
+            vec![masks.clone(), upgrade.clone()],
+            "allow request[] response[] | by upgrade | exempt from mask",
+        ),
+        (
+            &upgrades,
+            vec![("deny", "true", deny("no")), upgrade.clone()],
+            "deny: no | by deny",
+        ),
+    ] {
+        assert_eq!(say(case, &policies), expected);
+    }
 }
 
 #[test]

@@ -275,7 +275,9 @@ fn looked_for(config: &Config, catalog: &Catalog) -> BTreeSet<Entity> {
             Effect::Mask(masking) => {
                 masking.request.contains_key(entity) || masking.response.contains_key(entity)
             }
-            Effect::Allow | Effect::Deny(_) | Effect::RequireApproval(_) => false,
+            Effect::Allow | Effect::AllowUpgrade | Effect::Deny(_) | Effect::RequireApproval(_) => {
+                false
+            }
         };
         masks || may_ask_for(policy.when.text(), entity)
     };

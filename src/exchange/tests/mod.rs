@@ -44,3 +44,4 @@ mod refusals;
 mod sealed;
 #[cfg(test)]
 mod stories;
+mod upgrades;

@@ -82,6 +82,11 @@ connections:
     endpoints: [chat_completions]
     policies: [ask-always, allow-staff]
     unscanned: allow
+  - name: sockets
+    match: { hosts: [sockets.example], path_prefix: /v1/ }
+    dialect: openai
+    endpoints: [chat_completions]
+    policies: [block-interns, sockets, allow-staff]
   - name: odd
     match: { hosts: [odd.example], path_prefix: /v1/ }
     dialect: openai
@@ -95,6 +100,9 @@ connections:
     lend_to: { routes: [model], clusters: [canary] }
     policies: [block-interns, mask-personal, allow-staff]
 policies:
+  - name: sockets
+    when: 'request.endpoint == "websocket"'
+    then: { allow_upgrade: websocket }
   - name: block-interns
     when: '"interns" in principal.groups'
     then: { deny: { reason: interns may not use this model } }
