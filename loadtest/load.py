@@ -237,6 +237,7 @@ def measure_curves(bench: Bench, report: dict):
     with contextlib.ExitStack() as stack:
         rows = [bench.noop(stack), bench.ours(stack, "spool")]
         sizes = [1 << 10, 1 << 14, 1 << 18] if quick else [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 20 << 20]
+        sizes = [size for size in sizes if size <= bench.options.largest]
         bench.say("body sizes")
         curves["body_bytes"] = {size: bench.turns(rows, bench.request(size=size, answer=f"json:{size}"), rounds=1 if quick else 2, warm=0.1,
                                                   connections=4 if size < 1 << 20 else 1, seconds=seconds) for size in sizes}
@@ -335,6 +336,7 @@ def main() -> int:
     options.add_argument("--seconds", type=float, help="length of one measurement (default 2)")
     options.add_argument("--connections", type=int, nargs="+", help="concurrent callers of the rows (default 1 16 64 256)")
     options.add_argument("--requests", type=int, help="requests after which memory is looked at (default 60,000)")
+    options.add_argument("--largest", type=int, default=20 << 20, help="largest body of the curve, in bytes (default 20 MiB)")
     options.add_argument("--no-kafka", dest="kafka", action="store_false", help="without a broker and its rows")
     options.add_argument("--only-rows", action="store_true", help="without curves, to compare two builds; writes no report")
     options.add_argument("--flame", action="store_true", help="also draw where the service's processor time goes; needs perf")

@@ -44,6 +44,7 @@ pub(super) async fn drive<B: Backing>(
         began,
         waiting: None,
         outputs: Vec::new(),
+        weight: Weight::default(),
         untold: false,
         otherwise: ("unfinished", ""),
     };
@@ -80,6 +81,7 @@ struct Driver<B: Backing> {
     /// written.
     waiting: Option<BoxFuture<'static, Input>>,
     outputs: Vec<Output>,
+    weight: Weight,
     /// Envoy did not take an answer in time.
     untold: bool,
     /// Outcome and code where the exchange came to none by itself.
@@ -152,12 +154,7 @@ impl<B: Backing> Driver<B> {
 
     fn take(&mut self, input: Input) {
         let elapsed = self.backing.monotonic().saturating_sub(self.began);
-        let large = match &input {
-            Input::RequestBody(bytes, _) | Input::ResponseBody(bytes, _) => bytes.len() >= LARGE,
-            // Its whole body is looked through again.
-            Input::Held(Held::Approved { .. }) => true,
-            _ => false,
-        };
+        let large = self.weight.takes(&input);
         let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
         if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             tokio::task::block_in_place(handle);
@@ -210,6 +207,33 @@ impl<B: Backing> Driver<B> {
     }
 }
 
+/// How much of a body has come, of the direction that is under way, in bytes.
+#[derive(Default)]
+struct Weight(usize);
+
+impl Weight {
+    /// Whether `input` may take long to look through. INVARIANT: what does never runs where streams are driven: Envoy's pings
+    /// would go unanswered there, and it would cut every stream of the connection.
+    fn takes(&mut self, input: &Input) -> bool {
+        match input {
+            // A body is looked through as a whole at its end, however small its last piece is.
+            Input::RequestBody(bytes, end) | Input::ResponseBody(bytes, end) => {
+                self.0 = self.0.saturating_add(bytes.len());
+                bytes.len() >= LARGE || *end && self.0 >= LARGE
+            }
+            Input::ResponseHeaders(..) => {
+                self.0 = 0;
+                false
+            }
+            // The body may have come while it was looked who sends it.
+            Input::Authenticated(_) | Input::ResponseTrailers(_) => self.0 >= LARGE,
+            // Its whole body is looked through again.
+            Input::Held(Held::Approved { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
 async fn wait(waiting: &mut Option<BoxFuture<'static, Input>>) -> Input {
     match waiting {
         Some(input) => input.await,
@@ -221,4 +245,50 @@ fn every(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::exchange::Headers;
+
+    fn body(length: usize, end: bool, of_answer: bool) -> Input {
+        let bytes = Bytes::from(vec![b' '; length]);
+        if of_answer {
+            Input::ResponseBody(bytes, end)
+        } else {
+            Input::RequestBody(bytes, end)
+        }
+    }
+
+    #[test]
+    fn what_comes_in_small_pieces_is_large_at_its_end() {
+        for of_answer in [false, true] {
+            let mut weight = Weight::default();
+            for _ in 0..16 {
+                assert!(!weight.takes(&body(LARGE / 16, false, of_answer)));
+            }
+            assert!(weight.takes(&body(0, true, of_answer)));
+        }
+        let mut weight = Weight::default();
+        assert!(weight.takes(&body(LARGE, false, true)));
+        assert!(weight.takes(&Input::ResponseTrailers(Headers::default())));
+    }
+
+    #[test]
+    fn a_large_prompt_makes_no_answer_large() {
+        let mut weight = Weight::default();
+        assert!(weight.takes(&body(LARGE, true, false)));
+        assert!(!weight.takes(&Input::ResponseHeaders(Headers::default(), false)));
+        assert!(!weight.takes(&body(100, true, true)));
+    }
+
+    #[test]
+    fn small_bodies_are_never_large() {
+        let mut weight = Weight::default();
+        assert!(!weight.takes(&body(2048, true, false)));
+        assert!(!weight.takes(&Input::RequestTrailers));
+    }
 }

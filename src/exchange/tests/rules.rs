@@ -171,9 +171,12 @@ fn connections() -> &'static [Arc<Connection>] {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let sources = Sources::new(Clock::system());
         let rules = snapshot::rules(&config, None, &sources).unwrap();
+        drop(inside);
+        // Whoever asks first may be a task itself, where no runtime may be waited for.
+        runtime.shutdown_background();
         std::fs::remove_dir_all(&dir).unwrap();
         rules.connections
     })
