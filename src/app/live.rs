@@ -121,8 +121,13 @@ impl Live {
     }
 
     /// Changed certificates of a listener were read, and are in force or not.
-    pub(super) fn certificates_read(&self, accepted: bool) {
-        self.metrics.certificates_read(accepted);
+    pub(super) fn certificates_read(&self, listener: &'static str, accepted: bool) {
+        self.metrics.certificates_read(listener, accepted);
+    }
+
+    /// So many connections of a listener were refused in their handshake.
+    pub(super) fn handshakes_refused(&self, listener: &'static str, count: u64) {
+        self.metrics.handshakes_refused(listener, count);
     }
 
     pub(super) fn clock(&self) -> &Clock {

@@ -1,10 +1,19 @@
-//! Mutual TLS of a listener, by files that are read again when they change.
+//! TLS of a listener, by files that are read again when they change.
 //!
 //! Promises: a handshake is by the files as they were when they were last good; connections that stand are never touched; no session is
-//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time.
-//! Never: serves without a client's certificate. Can miss: a certificate that was withdrawn, as revocation lists are not read.
+//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time, in all and for
+//! each address, so that one stranger keeps nobody else out.
+//! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
+//! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -16,16 +25,21 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        RootCertStore, ServerConfig,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::{NoServerSessionStorage, WebPkiClientVerifier},
+        DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+        SignatureScheme,
+        client::danger::HandshakeSignatureValid,
+        pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+        server::{
+            NoServerSessionStorage, WebPkiClientVerifier,
+            danger::{ClientCertVerified, ClientCertVerifier},
+        },
     },
     server::TlsStream,
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::live::Live;
 use crate::{audit::sha256_hex, config::TlsFiles};
 
 /// How long a handshake may take.
@@ -34,56 +48,100 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many handshakes may be under way; beyond that, connections wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
 
+/// How many of them may be of one address; beyond that, its connections are closed.
+const HANDSHAKES_PER_ADDRESS: usize = 64;
+
 /// How often the files are looked at. Contents are compared, as with the configuration.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Files of a listener, and what they were when they were last good.
+/// A listener's files, and what of them is in force.
 #[derive(Debug)]
 pub(super) struct Tls {
+    /// The listener's key in the configuration, as it is logged and counted.
+    listener: &'static str,
+    protocol: &'static [u8],
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
+    refused: Mutex<Refused>,
 }
 
-/// What the three files hold; never shown, as one of them is a key.
-struct Contents([Vec<u8>; 3]);
+/// Handshakes that failed since they were last told of. Strangers must not fill the log.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    last: String,
+}
+
+/// What the files held when they were looked at, or why they could not be read.
+type Seen = Result<Vec<String>, String>;
+
+/// What the files hold; never shown, as one of them is a key.
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
 
 impl Contents {
     fn read(files: &TlsFiles) -> anyhow::Result<Self> {
         let read = |path: &Path| {
             fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
         };
-        Ok(Self([
-            read(&files.cert)?,
-            read(&files.key)?,
-            read(&files.client_ca)?,
-        ]))
+        Ok(Self {
+            cert: read(&files.cert)?,
+            key: read(&files.key)?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        })
     }
 
-    fn digest(&self) -> [String; 3] {
-        self.0.each_ref().map(|bytes| sha256_hex(bytes))
+    fn digest(&self) -> Vec<String> {
+        let all = [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()];
+        all.into_iter()
+            .flatten()
+            .map(|bytes| sha256_hex(bytes))
+            .collect()
     }
 
-    fn config(&self, files: &TlsFiles) -> anyhow::Result<ServerConfig> {
-        let [cert, key, client_ca] = &self.0;
-        let mut roots = RootCertStore::empty();
-        for root in certificates(client_ca, &files.client_ca)? {
-            let added = roots.add(root);
-            added.with_context(|| told(&files.client_ca, "a certificate that cannot be used"))?;
-        }
-        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
-        let chain = certificates(cert, &files.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(key)
+    fn config(&self, files: &TlsFiles, protocol: &[u8]) -> anyhow::Result<ServerConfig> {
+        let builder = ServerConfig::builder();
+        let builder = match (&files.client_ca, &self.client_ca) {
+            (Some(path), Some(pem)) => {
+                builder.with_client_cert_verifier(verifier(pem, path, &files.client_names)?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let chain = certificates(&self.cert, &files.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| anyhow::anyhow!(told(&files.key, "no private key in PEM")))?;
-        let mut config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
+        let mut config = builder
             .with_single_cert(chain, key)
             .with_context(|| told(&files.key, "no key of the certificate"))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         // A session resumed is a certificate not looked at again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
     }
+}
+
+fn verifier(
+    pem: &[u8],
+    path: &Path,
+    names: &BTreeSet<String>,
+) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(pem, path)? {
+        let added = roots.add(root);
+        added.with_context(|| told(path, "a certificate that cannot be used"))?;
+    }
+    let by_authority = WebPkiClientVerifier::builder(roots.into()).build()?;
+    if names.is_empty() {
+        return Ok(by_authority);
+    }
+    Ok(Arc::new(Named {
+        by_authority,
+        names: names.clone(),
+    }))
 }
 
 fn told(path: &Path, what: &str) -> String {
@@ -97,35 +155,104 @@ fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'s
     Ok(read)
 }
 
+/// Takes a client certificate that the authorities signed and that has one of these names.
+#[derive(Debug)]
+struct Named {
+    by_authority: Arc<dyn ClientCertVerifier>,
+    names: BTreeSet<String>,
+}
+
+impl ClientCertVerifier for Named {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.by_authority.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .by_authority
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let certificate = webpki::EndEntityCert::try_from(end_entity)
+            .map_err(|_| Error::General("the client's certificate cannot be read".to_owned()))?;
+        let mut names = certificate
+            .valid_dns_names()
+            .chain(certificate.valid_uri_names());
+        if names.any(|name| self.names.contains(name)) {
+            return Ok(verified);
+        }
+        let none = "the client's certificate has none of the names in `client_names`";
+        Err(Error::General(none.to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
+}
+
 impl Tls {
-    /// Reads the files.
-    pub(super) fn open(files: &TlsFiles) -> anyhow::Result<(Arc<Self>, [String; 3])> {
+    /// Reads the files of the listener that the configuration calls so, for clients that speak `protocol` (RFC 7301).
+    pub(super) fn open(
+        listener: &'static str,
+        protocol: &'static [u8],
+        files: &TlsFiles,
+    ) -> anyhow::Result<(Arc<Self>, Seen)> {
         let contents = Contents::read(files)?;
-        let config = ArcSwap::from_pointee(contents.config(files)?);
-        let files = files.clone();
-        Ok((Arc::new(Self { files, config }), contents.digest()))
+        let config = ArcSwap::from_pointee(contents.config(files, protocol)?);
+        let tls = Self {
+            listener,
+            protocol,
+            files: files.clone(),
+            config,
+            refused: Mutex::default(),
+        };
+        Ok((Arc::new(tls), Ok(contents.digest())))
     }
 
     /// Reads the files again where they are not as `seen`: whether they are in force now, or nothing where nothing changed.
-    fn look(&self, seen: &mut [String; 3]) -> Option<anyhow::Result<()>> {
-        let contents = match Contents::read(&self.files) {
-            Ok(contents) => contents,
-            Err(error) => return Some(Err(error)),
+    fn look(&self, seen: &mut Seen) -> Option<Result<(), String>> {
+        let contents = Contents::read(&self.files).map_err(|error| format!("{error:#}"));
+        let now = match &contents {
+            Ok(contents) => Ok(contents.digest()),
+            Err(error) => Err(error.clone()),
         };
-        let digest = contents.digest();
-        if digest == *seen {
+        if now == *seen {
             return None;
         }
-        *seen = digest;
-        let fresh = contents.config(&self.files);
+        *seen = now;
+        let fresh = contents.and_then(|contents| {
+            let fresh = contents.config(&self.files, self.protocol);
+            fresh.map_err(|error| format!("{error:#}"))
+        });
         Some(fresh.map(|fresh| self.config.store(Arc::new(fresh))))
     }
 
-    /// Follows the files until `stop`; `told` hears of each change whether it is in force.
+    /// Follows the files until `stop`, and tells of connections that were refused.
     pub(super) async fn follow(
         self: Arc<Self>,
-        mut seen: [String; 3],
-        told: impl Fn(bool) + Send,
+        mut seen: Seen,
+        live: Arc<Live>,
         stop: CancellationToken,
     ) {
         let mut due = interval(LOOK_EVERY);
@@ -134,21 +261,43 @@ impl Tls {
                 _ = due.tick() => {}
                 () = stop.cancelled() => return,
             }
+            let listener = self.listener;
             match self.look(&mut seen) {
                 None => {}
                 Some(Ok(())) => {
-                    told(true);
-                    info!("changed certificates are in force for new connections");
+                    live.certificates_read(listener, true);
+                    info!(
+                        listener,
+                        "changed certificates are in force for new connections"
+                    );
                 }
                 Some(Err(error)) => {
-                    told(false);
+                    live.certificates_read(listener, false);
                     error!(
-                        error = format!("{error:#}"),
-                        "changed certificates cannot be used; the old ones stay"
+                        listener,
+                        error, "changed certificates cannot be used; the old ones stay"
                     );
                 }
             }
+            let Refused { count, last } = std::mem::take(&mut *self.refused());
+            if count > 0 {
+                live.handshakes_refused(listener, count);
+                warn!(
+                    listener,
+                    count, last, "connections were refused in their TLS handshake"
+                );
+            }
         }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, why: String) {
+        let mut refused = self.refused();
+        refused.count += 1;
+        refused.last = why;
     }
 
     /// Connections of `listener` whose handshake is done, until what is returned is dropped or `stop`.
@@ -156,10 +305,11 @@ impl Tls {
         self: Arc<Self>,
         listener: TcpListener,
         stop: CancellationToken,
-    ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    ) -> mpsc::Receiver<Connection> {
         let (done, incoming) = mpsc::channel(HANDSHAKES);
         tokio::spawn(async move {
             let under_way = Arc::new(Semaphore::new(HANDSHAKES));
+            let addresses = Addresses::default();
             loop {
                 let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else {
                     return;
@@ -169,8 +319,8 @@ impl Tls {
                     () = done.closed() => return,
                     () = stop.cancelled() => return,
                 };
-                let stream = match accepted {
-                    Ok((stream, _)) => stream,
+                let (stream, peer) = match accepted {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         warn!(%error, "a connection cannot be taken");
                         // Out of descriptors, most likely: not to be asked again at once.
@@ -178,21 +328,103 @@ impl Tls {
                         continue;
                     }
                 };
+                let Some(place) = addresses.enter(peer.ip()) else {
+                    self.refuse(format!(
+                        "{peer}: {HANDSHAKES_PER_ADDRESS} of this address are under way"
+                    ));
+                    continue;
+                };
                 let _ = stream.set_nodelay(true);
                 let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
-                let done = done.clone();
+                let (tls, done) = (Arc::clone(&self), done.clone());
                 tokio::spawn(async move {
-                    let _permit = permit;
+                    let _places = (permit, place);
                     match timeout(HANDSHAKE, handshake).await {
-                        Ok(Ok(stream)) => drop(done.send(Ok(stream)).await),
-                        Ok(Err(error)) => {
-                            warn!(%error, "a connection is refused: its TLS handshake failed")
-                        }
-                        Err(_) => warn!("a connection is refused: its TLS handshake took too long"),
+                        Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
+                        Ok(Err(error)) => tls.refuse(format!("{peer}: {error}")),
+                        Err(_) => tls.refuse(format!("{peer}: it took too long")),
                     }
                 });
             }
         });
-        ReceiverStream::new(incoming)
+        incoming
+    }
+}
+
+/// A connection whose handshake is done, and from where.
+pub(super) type Connection = (TlsStream<TcpStream>, SocketAddr);
+
+/// Handshakes under way by address; no more entries than handshakes.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// One of an address' handshakes, until it is dropped.
+struct Place(Addresses, IpAddr);
+
+impl Addresses {
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= HANDSHAKES_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Place(self.clone(), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Self(Addresses(counts), address) = self;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(address);
+            }
+        }
+    }
+}
+
+/// Connections with TLS, as the HTTP server takes them.
+pub(super) struct TlsListener {
+    pub(super) incoming: mpsc::Receiver<Connection>,
+    pub(super) address: SocketAddr,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> Connection {
+        match self.incoming.recv().await {
+            Some(connection) => connection,
+            // Stopping: there are no more.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_handshakes_and_no_more_until_one_is_over() {
+        let addresses = Addresses::default();
+        let (one, other): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let mut places: Vec<_> = (0..HANDSHAKES_PER_ADDRESS)
+            .map(|_| addresses.enter(one).unwrap())
+            .collect();
+        assert!(addresses.enter(one).is_none());
+        assert!(addresses.enter(other).is_some());
+        places.pop();
+        assert!(addresses.enter(one).is_some());
+        places.clear();
+        assert!(addresses.0.lock().unwrap().is_empty(), "nothing is kept");
     }
 }

@@ -274,6 +274,8 @@ pub struct Listen {
     pub ext_proc: ExtProc,
     /// API, health and metrics.
     pub http: SocketAddr,
+    /// The certificates of that; plain HTTP where there are none.
+    pub http_tls: Option<TlsFiles>,
 }
 
 /// How Envoy reaches the service.
@@ -287,15 +289,18 @@ pub enum ExtProc {
     Insecure(SocketAddr),
 }
 
-/// PEM files of a listener with mutual TLS.
+/// PEM files of a listener with TLS, and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The listener's certificate chain.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that sign client certificates.
-    pub client_ca: PathBuf,
+    /// The authorities that sign client certificates; with `None` no client is asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// Subject alternative names (DNS names and URIs, letter for letter) of which a client certificate must have one; any will do
+    /// where there are none.
+    pub client_names: BTreeSet<String>,
 }
 
 /// Bounds on memory and concurrency.

@@ -578,7 +578,7 @@ fn what_is_wrong_with_a_file() {
             "http: 127.0.0.1:8480",
             "http: 0.0.0.0:8480",
             &[
-                "3: listen.http: listens beyond loopback without TLS; use 127.0.0.1, or say `insecure: true`",
+                "3: listen.http: listens beyond loopback without TLS; use 127.0.0.1, give it `tls: { cert, key }`, or say `insecure: true`",
             ],
         ),
         (

@@ -58,7 +58,7 @@ pub(super) struct Seen {
     pub(super) head: Option<Mutation>,
     pub(super) answer: Vec<u8>,
     pub(super) answer_ended: bool,
-    pub(super) trailers_removed: Option<Vec<String>>,
+    pub(super) trailers: Option<Mutation>,
     pub(super) immediate: Option<Immediate>,
     pub(super) end: Option<End>,
 }
@@ -597,7 +597,7 @@ impl Bench {
                 assert!(seen.head.is_some(), "an answer's body without its head");
                 assert!(!came.answer_end_in_head, "a body to what has none");
                 assert!(!end || came.answer_end, "an end that did not come");
-                assert!(!seen.answer_ended && seen.trailers_removed.is_none());
+                assert!(!seen.answer_ended && seen.trailers.is_none());
                 assert!(bytes.len() <= PIECE);
                 seen.answer.extend_from_slice(&bytes);
                 seen.answer_ended = end;
@@ -609,11 +609,11 @@ impl Bench {
                     );
                 }
             }
-            Answer::ResponseTrailers(names) => {
+            Answer::ResponseTrailers(trailers) => {
                 assert_eq!(closed, 1, "the end left before `closed` was durable");
                 assert!(came.answer_trailers, "an answer to what did not come");
                 assert!(seen.head.is_some() && !seen.answer_ended);
-                seen.trailers_removed = Some(names);
+                seen.trailers = Some(trailers);
             }
             Answer::Immediate(immediate) => {
                 assert!(
@@ -629,8 +629,10 @@ impl Bench {
                 for hidden in [SSN, CARD, LENT, "token-of-"] {
                     assert!(!contains(&immediate.body, hidden), "{hidden} is told");
                 }
-                let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
-                assert_eq!(error["error"]["code"], immediate.code);
+                if immediate.grpc_status.is_none() {
+                    let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
+                    assert_eq!(error["error"]["code"], immediate.code);
+                }
                 seen.immediate = Some(immediate);
             }
         }
@@ -674,7 +676,7 @@ impl Bench {
             assert!(!self.exchange.wants_tick());
             assert!(!self.exchange.summary().outcome.is_empty());
             if end == End::Finished {
-                let over = seen.answer_ended || seen.trailers_removed.is_some() || self.bodiless();
+                let over = seen.answer_ended || seen.trailers.is_some() || self.bodiless();
                 assert!(
                     over || seen.immediate.is_some(),
                     "an early good end, upon {after}"

@@ -25,6 +25,8 @@ mod dialects;
 #[cfg(test)]
 mod grants;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod lending;

@@ -50,6 +50,11 @@ connections:
     dialect: gemini
     endpoints: [generate_content, stream_generate_content]
     policies: [mask-personal, mask-tickets, allow-staff]
+  - name: kserve
+    match: { hosts: [kserve.example] }
+    dialect: kserve
+    endpoints: [model_infer, model_stream_infer]
+    policies: [one-llama, mask-personal, allow-staff]
   - name: sealed
     match: { hosts: [sealed.example], path_prefix: /v1/ }
     dialect: openai
@@ -115,6 +120,9 @@ policies:
         request: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         response: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         exempt_groups: [fraud]
+  - name: one-llama
+    when: request.model != "llama" || !request.endpoint.startsWith("model_")
+    then: { deny: { reason: there is one llama } }
   - name: mask-tickets
     when: "true"
     then: { mask: { request: { detectors: [TICKET] } } }
