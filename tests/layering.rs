@@ -260,13 +260,14 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that `file` declares under `#[cfg(test)]` in files of their own.
+/// The modules that `file` declares under `#[cfg(test)]`, or also for cargo-fuzz, in files of their own.
 fn test_modules(file: &Path, text: &str) -> Vec<PathBuf> {
     let below = match file.file_stem().unwrap().to_str().unwrap() {
         "mod" | "lib" | "main" => file.parent().unwrap().to_owned(),
         _ => file.with_extension(""),
     };
-    text.split("#[cfg(test)]")
+    text.replace("#[cfg(any(test, fuzzing))]", "#[cfg(test)]")
+        .split("#[cfg(test)]")
         .skip(1)
         .filter_map(|rest| {
             let declaration = rest.trim_start().split([';', '{']).next()?;

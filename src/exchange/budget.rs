@@ -153,7 +153,7 @@ impl Admission {
     }
 
     /// Streams inside.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn inside(&self) -> usize {
         let inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
         inside.total

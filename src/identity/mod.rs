@@ -250,6 +250,7 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 }
 
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
