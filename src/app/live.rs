@@ -549,7 +549,7 @@ impl Backing for Live {
         self.metrics.misconfigured(why);
         error!(
             why,
-            "Envoy does not send all that must be governed: correct its ext_proc filter (docs/envoy.md); refusing"
+            "Envoy does not send all that must be governed: correct its ext_proc filter (docs/add-to-an-existing-envoy.md); refusing"
         );
     }
 }

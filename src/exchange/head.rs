@@ -72,7 +72,7 @@ const TRAVELS: [&str; 30] = [
 const TRAVELS_PREFIXES: [&str; 2] = ["x-envoy-", "x-stainless-"];
 
 /// Beginnings of fields by which a caller asks Envoy's router to send a request again. They should be gone before any filter
-/// sees them (docs/envoy.md); where they are not, one approval must not become two requests.
+/// sees them (docs/add-to-an-existing-envoy.md); where they are not, one approval must not become two requests.
 const RETRIES: [&str; 4] = [
     "x-envoy-retry-",
     "x-envoy-max-retries",
