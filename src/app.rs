@@ -79,7 +79,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
 
     // All of it before anything is said to be ready, and in good order where it cannot be had.
-    let (ext_proc, listener) = match bind(&config.listen).await {
+    let (ext_proc, listener) = match bind(&config.listen, &live).await {
         Ok(bound) => bound,
         Err(error) => {
             let ended = live.ledger().clone().shutdown(0).await;
@@ -338,12 +338,15 @@ fn report_opening(ledger: &Ledger) {
 /// Where Envoy's streams come in.
 enum ExtProcListener {
     Unix(UnixListener, SocketFile),
-    Tls(TcpListener, Arc<Tls>, [String; 3]),
+    Tls(TcpListener, Arc<Tls>),
     Tcp(TcpListener),
 }
 
 /// Everything that is listened on.
-async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, TcpListener)> {
+async fn bind(
+    listen: &config::Listen,
+    live: &Live,
+) -> anyhow::Result<(ExtProcListener, TcpListener)> {
     let ext_proc = match &listen.ext_proc {
         ExtProc::Unix(path, mode) => {
             let (listener, file) = socket::bind(path, *mode)
@@ -351,8 +354,8 @@ async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, TcpLi
             ExtProcListener::Unix(listener, file)
         }
         ExtProc::Tls(address, files) => {
-            let (tls, seen) = Tls::open(files).context("listen.ext_proc.tls")?;
-            ExtProcListener::Tls(bind_tcp(*address, "ext_proc").await?, tls, seen)
+            let tls = Tls::open(files, live.clock().now()).context("listen.ext_proc.tls")?;
+            ExtProcListener::Tls(bind_tcp(*address, "ext_proc").await?, tls)
         }
         ExtProc::Insecure(address) => {
             warn!(%address, "ext_proc is open to whoever reaches this port, lent credentials included");
@@ -385,13 +388,9 @@ async fn serve_ext_proc(
             let router = server.add_service(service);
             router.serve_with_incoming_shutdown(incoming, stop).await
         }
-        ExtProcListener::Tls(listener, tls, seen) => {
-            let following = tokio::spawn(tls.clone().follow(
-                seen,
-                move |accepted| live.certificates_read(accepted),
-                token.clone(),
-            ));
-            let incoming = tls.accept(listener, token);
+        ExtProcListener::Tls(listener, tls) => {
+            let following = tokio::spawn(tls.clone().follow(live.clone(), token.clone()));
+            let incoming = tls.accept(listener, live, token);
             let router = server.add_service(service);
             let served = router.serve_with_incoming_shutdown(incoming, stop).await;
             following.await.context("a task of the service failed")?;

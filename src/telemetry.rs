@@ -55,6 +55,7 @@ pub struct Metrics {
     reloads: Family<Labels, Counter>,
     /// Changed certificates of listeners, by result.
     certificates: Family<Labels, Counter>,
+    strangers: Family<Labels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -80,6 +81,7 @@ impl Default for Metrics {
             issuers: Family::default(),
             reloads: Family::default(),
             certificates: Family::default(),
+            strangers: Family::default(),
             registry: Registry::default(),
         };
         registry.register("streams", "Requests in flight", metrics.streams.clone());
@@ -124,6 +126,11 @@ impl Default for Metrics {
             "certificate_loads",
             "Changed certificates of listeners read, by result",
             metrics.certificates.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "Connections of which the TLS handshake was refused",
+            metrics.strangers.clone(),
         );
         Self {
             registry,
@@ -187,6 +194,13 @@ impl Metrics {
         let result = if accepted { "accepted" } else { "rejected" };
         self.certificates
             .get_or_create(&vec![("result", result.to_owned())])
+            .inc();
+    }
+
+    /// A connection was refused at its handshake.
+    pub fn connection_refused(&self, why: &'static str) {
+        self.strangers
+            .get_or_create(&vec![("why", why.to_owned())])
             .inc();
     }
 

@@ -125,6 +125,18 @@ impl Live {
         self.metrics.certificates_read(accepted);
     }
 
+    /// Until when the certificate that is in force is good.
+    pub(super) fn certificate_until(&self, until: Timestamp) {
+        let seconds = u64::try_from(until.as_second()).unwrap_or_default();
+        self.metrics
+            .set("certificate", "not_after_seconds", seconds);
+    }
+
+    /// A connection was not let in.
+    pub(super) fn connection_refused(&self, why: &'static str) {
+        self.metrics.connection_refused(why);
+    }
+
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }

@@ -94,6 +94,7 @@ fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<Ext
                     cert: notes.existing(&tls.cert, &at.key("cert")),
                     key: notes.existing(&tls.key, &at.key("key")),
                     client_ca: notes.existing(&tls.client_ca, &at.key("client_ca")),
+                    client_san: client_san(tls.client_san, &at.key("client_san"), notes),
                 },
             ))
         }
@@ -113,6 +114,23 @@ fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<Ext
             None
         }
     }
+}
+
+/// Names are compared whole, so one with `*` would never be anybody's.
+fn client_san(names: Option<Vec<String>>, at: &At, notes: &mut Notes<'_>) -> Vec<String> {
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        notes.fault(
+            at,
+            "names nobody; leave it out to let in all whom `client_ca` signed",
+        );
+    }
+    let names = names.unwrap_or_default();
+    let odd =
+        |name: &String| name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+    if names.iter().any(odd) {
+        notes.fault(at, "not a name; write a DNS name or a URI in full, as in `envoy.example.com` or `spiffe://example.com/envoy`");
+    }
+    names
 }
 
 fn http(address: &str, insecure: bool, at: &At, notes: &mut Notes<'_>) -> Option<SocketAddr> {

@@ -287,6 +287,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The authorities that sign client certificates.
     pub client_ca: PathBuf,
+    /// Names (DNS or URI) of which a client's certificate must have one; empty where all that the authorities sign may connect.
+    pub client_san: Vec<String>,
 }
 
 /// Bounds on memory and concurrency.

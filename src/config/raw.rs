@@ -159,6 +159,8 @@ pub(super) struct Tls {
     pub(super) key: String,
     /// PEM file: the authorities that sign client certificates.
     pub(super) client_ca: String,
+    /// DNS names or URIs (a SPIFFE ID) of which a client's certificate must have one. Default: all that `client_ca` signed.
+    pub(super) client_san: Option<Vec<String>>,
 }
 
 /// API, health and metrics: `IP:PORT`, or a mapping.

@@ -604,6 +604,20 @@ fn what_is_wrong_with_a_file() {
         ),
         (
             "unix:/run/c.sock",
+            "{ address: tcp:127.0.0.1:9000, tls: { cert: c, key: k, client_ca: a, client_san: [] } }",
+            &[
+                "2: listen.ext_proc.tls.client_san: names nobody; leave it out to let in all whom `client_ca` signed",
+            ],
+        ),
+        (
+            "unix:/run/c.sock",
+            "{ address: tcp:127.0.0.1:9000, tls: { cert: c, key: k, client_ca: a, client_san: [\"*.example.com\"] } }",
+            &[
+                "2: listen.ext_proc.tls.client_san: not a name; write a DNS name or a URI in full, as in `envoy.example.com` or `spiffe://example.com/envoy`",
+            ],
+        ),
+        (
+            "unix:/run/c.sock",
             "{ address: tcp:127.0.0.1:8480, insecure: true }",
             &["3: listen.http: the address is already that of `ext_proc`"],
         ),
