@@ -19,12 +19,20 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
-use self::{live::Live, socket::SocketFile, tidings::Tidings, tls::Tls};
+use self::{
+    live::Live,
+    socket::SocketFile,
+    tidings::Tidings,
+    tls::{Tls, TlsListener},
+};
 use crate::{
     config::{self, Config, ExtProc},
     grpc::Service,
@@ -79,7 +87,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
 
     // All of it before anything is said to be ready, and in good order where it cannot be had.
-    let (ext_proc, listener) = match bind(&config.listen, &live).await {
+    let (ext_proc, listening) = match bind(&config.listen).await {
         Ok(bound) => bound,
         Err(error) => {
             let ended = live.ledger().clone().shutdown(0).await;
@@ -97,11 +105,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         stop.clone(),
     ));
     let http_stop = CancellationToken::new();
-    let telling = tokio::spawn(http::serve(
-        listener,
-        live.clone(),
-        http_stop.clone().cancelled_owned(),
-    ));
+    let telling = tokio::spawn(serve_http(listening, live.clone(), http_stop.clone()));
     let erasing = tokio::spawn(erase::follow(
         live.clone(),
         config.audit.dir.clone(),
@@ -338,15 +342,18 @@ fn report_opening(ledger: &Ledger) {
 /// Where Envoy's streams come in.
 enum ExtProcListener {
     Unix(UnixListener, SocketFile),
-    Tls(TcpListener, Arc<Tls>),
+    Tls(TcpListener, Followed),
     Tcp(TcpListener),
 }
 
+/// A listener's certificates, and what of their files was seen.
+type Followed = (Arc<Tls>, Result<Vec<String>, String>);
+
+/// Where the API is asked.
+type HttpListener = (TcpListener, Option<Followed>);
+
 /// Everything that is listened on.
-async fn bind(
-    listen: &config::Listen,
-    live: &Live,
-) -> anyhow::Result<(ExtProcListener, TcpListener)> {
+async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, HttpListener)> {
     let ext_proc = match &listen.ext_proc {
         ExtProc::Unix(path, mode) => {
             let (listener, file) = socket::bind(path, *mode)
@@ -354,7 +361,7 @@ async fn bind(
             ExtProcListener::Unix(listener, file)
         }
         ExtProc::Tls(address, files) => {
-            let tls = Tls::open(files, live.clock().now()).context("listen.ext_proc.tls")?;
+            let tls = Tls::open("ext_proc", b"h2", files).context("listen.ext_proc.tls")?;
             ExtProcListener::Tls(bind_tcp(*address, "ext_proc").await?, tls)
         }
         ExtProc::Insecure(address) => {
@@ -362,7 +369,26 @@ async fn bind(
             ExtProcListener::Tcp(bind_tcp(*address, "ext_proc").await?)
         }
     };
-    Ok((ext_proc, bind_tcp(listen.http, "http").await?))
+    let files = listen.http_tls.as_ref();
+    let tls = files.map(|files| Tls::open("http", b"http/1.1", files));
+    let tls = tls.transpose().context("listen.http.tls")?;
+    Ok((ext_proc, (bind_tcp(listen.http, "http").await?, tls)))
+}
+
+async fn serve_http(
+    (listener, tls): HttpListener,
+    live: Arc<Live>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some((tls, seen)) = tls else {
+        return Ok(http::serve(listener, live, stop.cancelled_owned()).await?);
+    };
+    let following = tokio::spawn(tls.clone().follow(seen, live.clone(), stop.clone()));
+    let address = listener.local_addr()?;
+    let incoming = tls.accept(listener, stop.clone());
+    let listener = TlsListener { incoming, address };
+    http::serve(listener, live, stop.cancelled_owned()).await?;
+    following.await.context("a task of the service failed")
 }
 
 async fn bind_tcp(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
@@ -388,9 +414,10 @@ async fn serve_ext_proc(
             let router = server.add_service(service);
             router.serve_with_incoming_shutdown(incoming, stop).await
         }
-        ExtProcListener::Tls(listener, tls) => {
-            let following = tokio::spawn(tls.clone().follow(live.clone(), token.clone()));
-            let incoming = tls.accept(listener, live, token);
+        ExtProcListener::Tls(listener, (tls, seen)) => {
+            let following = tokio::spawn(tls.clone().follow(seen, live, token.clone()));
+            let incoming = ReceiverStream::new(tls.accept(listener, token))
+                .map(|(stream, _)| Ok::<_, std::io::Error>(stream));
             let router = server.add_service(service);
             let served = router.serve_with_incoming_shutdown(incoming, stop).await;
             following.await.context("a task of the service failed")?;

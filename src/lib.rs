@@ -8,7 +8,7 @@
 //! technologies   config  grpc  http  kafka  store  index  keys  runtime  telemetry      (app and cli know them all)
 //! ideas          exchange -> dialect, mask, policy, approval, identity, audit
 //!                policy -> identity, detect, mask, approval     approval -> identity     mask -> detect
-//!                dialect, identity, detect, audit -> nothing
+//!                dialect, identity, detect, audit, envoy_lint -> nothing
 //! ```
 
 pub mod app;
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod detect;
 pub mod dialect;
+pub mod envoy_lint;
 pub mod exchange;
 pub mod grant;
 pub mod grpc;

@@ -53,9 +53,10 @@ pub struct Metrics {
     issuers: Family<Labels, Gauge>,
     /// Configurations loaded, by result.
     reloads: Family<Labels, Counter>,
-    /// Changed certificates of listeners, by result.
+    /// Changed certificates of listeners, by listener and result.
     certificates: Family<Labels, Counter>,
-    strangers: Family<Labels, Counter>,
+    /// Connections refused in their TLS handshake, by listener.
+    handshakes: Family<Labels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -81,7 +82,7 @@ impl Default for Metrics {
             issuers: Family::default(),
             reloads: Family::default(),
             certificates: Family::default(),
-            strangers: Family::default(),
+            handshakes: Family::default(),
             registry: Registry::default(),
         };
         registry.register("streams", "Requests in flight", metrics.streams.clone());
@@ -124,13 +125,13 @@ impl Default for Metrics {
         );
         registry.register(
             "certificate_loads",
-            "Changed certificates of listeners read, by result",
+            "Changed certificates of listeners read, by listener and result",
             metrics.certificates.clone(),
         );
         registry.register(
-            "connections_refused",
-            "Connections of which the TLS handshake was refused",
-            metrics.strangers.clone(),
+            "handshakes_refused",
+            "Connections refused in their TLS handshake, by listener",
+            metrics.handshakes.clone(),
         );
         Self {
             registry,
@@ -190,18 +191,19 @@ impl Metrics {
     }
 
     /// Changed certificates of a listener were put into force (`accepted`) or cannot be used.
-    pub fn certificates_read(&self, accepted: bool) {
+    pub fn certificates_read(&self, listener: &'static str, accepted: bool) {
         let result = if accepted { "accepted" } else { "rejected" };
-        self.certificates
-            .get_or_create(&vec![("result", result.to_owned())])
-            .inc();
+        let labels = vec![
+            ("listener", listener.to_owned()),
+            ("result", result.to_owned()),
+        ];
+        self.certificates.get_or_create(&labels).inc();
     }
 
-    /// A connection was refused at its handshake.
-    pub fn connection_refused(&self, why: &'static str) {
-        self.strangers
-            .get_or_create(&vec![("why", why.to_owned())])
-            .inc();
+    /// So many connections of a listener were refused in their TLS handshake.
+    pub fn handshakes_refused(&self, listener: &'static str, count: u64) {
+        let labels = vec![("listener", listener.to_owned())];
+        self.handshakes.get_or_create(&labels).inc_by(count);
     }
 
     /// Sets the gauge `name` of `part`.

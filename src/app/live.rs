@@ -121,20 +121,13 @@ impl Live {
     }
 
     /// Changed certificates of a listener were read, and are in force or not.
-    pub(super) fn certificates_read(&self, accepted: bool) {
-        self.metrics.certificates_read(accepted);
+    pub(super) fn certificates_read(&self, listener: &'static str, accepted: bool) {
+        self.metrics.certificates_read(listener, accepted);
     }
 
-    /// Until when the certificate that is in force is good.
-    pub(super) fn certificate_until(&self, until: Timestamp) {
-        let seconds = u64::try_from(until.as_second()).unwrap_or_default();
-        self.metrics
-            .set("certificate", "not_after_seconds", seconds);
-    }
-
-    /// A connection was not let in.
-    pub(super) fn connection_refused(&self, why: &'static str) {
-        self.metrics.connection_refused(why);
+    /// So many connections of a listener were refused in their handshake.
+    pub(super) fn handshakes_refused(&self, listener: &'static str, count: u64) {
+        self.metrics.handshakes_refused(listener, count);
     }
 
     pub(super) fn clock(&self) -> &Clock {

@@ -1,35 +1,46 @@
-//! Mutual TLS of a listener, by files that are read again when they change.
+//! TLS of a listener, by files that are read again when they change.
 //!
 //! Promises: a handshake is by the files as they were when they were last good; connections that stand are never touched; no session is
-//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number, for each address too,
-//! and in time. Never: serves without a client's certificate; writes a line for every stranger. Can miss: a certificate that was
-//! withdrawn, as revocation lists are not read; many addresses together can still take all handshakes there are.
-
-mod files;
+//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time, in all and for
+//! each address, so that one stranger keeps nobody else out.
+//! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
+//! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
 use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv6Addr},
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use anyhow::Context;
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
     time::{interval, timeout},
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+        SignatureScheme,
+        client::danger::HandshakeSignatureValid,
+        pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+        server::{
+            NoServerSessionStorage, WebPkiClientVerifier,
+            danger::{ClientCertVerified, ClientCertVerifier},
+        },
+    },
+    server::TlsStream,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::files::{Contents, Validity};
 use super::live::Live;
-use crate::config::TlsFiles;
+use crate::{audit::sha256_hex, config::TlsFiles};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -37,112 +48,268 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How many handshakes may be under way; beyond that, connections wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
 
-/// How many of them may be of one address; beyond that, its connections are closed. An Envoy that starts makes one for each worker.
-const OF_ONE_ADDRESS: usize = 128;
+/// How many of them may be of one address; beyond that, its connections are closed.
+const HANDSHAKES_PER_ADDRESS: usize = 64;
 
 /// How often the files are looked at. Contents are compared, as with the configuration.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often refused connections are told of in the log; the metric counts all of them.
-const TELL_EVERY: Duration = Duration::from_secs(10);
-
-/// Files of a listener, and what they were when they were last good.
+/// A listener's files, and what of them is in force.
 #[derive(Debug)]
 pub(super) struct Tls {
+    /// The listener's key in the configuration, as it is logged and counted.
+    listener: &'static str,
+    protocol: &'static [u8],
     files: TlsFiles,
-    good: ArcSwap<Good>,
-    /// What became of each look: digests, or why they could not be read.
-    seen: Mutex<Result<[String; 3], String>>,
+    config: ArcSwap<ServerConfig>,
+    refused: Mutex<Refused>,
 }
 
-/// What is in force.
+/// Handshakes that failed since they were last told of. Strangers must not fill the log.
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    last: String,
+}
+
+/// What the files held when they were looked at, or why they could not be read.
+type Seen = Result<Vec<String>, String>;
+
+/// What the files hold; never shown, as one of them is a key.
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> anyhow::Result<Self> {
+        let read = |path: &Path| {
+            fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
+        };
+        Ok(Self {
+            cert: read(&files.cert)?,
+            key: read(&files.key)?,
+            client_ca: files.client_ca.as_deref().map(read).transpose()?,
+        })
+    }
+
+    fn digest(&self) -> Vec<String> {
+        let all = [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()];
+        all.into_iter()
+            .flatten()
+            .map(|bytes| sha256_hex(bytes))
+            .collect()
+    }
+
+    fn config(&self, files: &TlsFiles, protocol: &[u8]) -> anyhow::Result<ServerConfig> {
+        let builder = ServerConfig::builder();
+        let builder = match (&files.client_ca, &self.client_ca) {
+            (Some(path), Some(pem)) => {
+                builder.with_client_cert_verifier(verifier(pem, path, &files.client_names)?)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let chain = certificates(&self.cert, &files.cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| anyhow::anyhow!(told(&files.key, "no private key in PEM")))?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .with_context(|| told(&files.key, "no key of the certificate"))?;
+        config.alpn_protocols = vec![protocol.to_vec()];
+        // A session resumed is a certificate not looked at again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+fn verifier(
+    pem: &[u8],
+    path: &Path,
+    names: &BTreeSet<String>,
+) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(pem, path)? {
+        let added = roots.add(root);
+        added.with_context(|| told(path, "a certificate that cannot be used"))?;
+    }
+    let by_authority = WebPkiClientVerifier::builder(roots.into()).build()?;
+    if names.is_empty() {
+        return Ok(by_authority);
+    }
+    Ok(Arc::new(Named {
+        by_authority,
+        names: names.clone(),
+    }))
+}
+
+fn told(path: &Path, what: &str) -> String {
+    format!("`{}` holds {what}", path.display())
+}
+
+fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let read = read.map_err(|_| anyhow::anyhow!(told(path, "broken PEM")))?;
+    anyhow::ensure!(!read.is_empty(), told(path, "no certificate in PEM"));
+    Ok(read)
+}
+
+/// Takes a client certificate that the authorities signed and that has one of these names.
 #[derive(Debug)]
-struct Good {
-    config: Arc<ServerConfig>,
-    validity: Validity,
+struct Named {
+    by_authority: Arc<dyn ClientCertVerifier>,
+    names: BTreeSet<String>,
+}
+
+impl ClientCertVerifier for Named {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.by_authority.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self
+            .by_authority
+            .verify_client_cert(end_entity, intermediates, now)?;
+        let certificate = webpki::EndEntityCert::try_from(end_entity)
+            .map_err(|_| Error::General("the client's certificate cannot be read".to_owned()))?;
+        let mut names = certificate
+            .valid_dns_names()
+            .chain(certificate.valid_uri_names());
+        if names.any(|name| self.names.contains(name)) {
+            return Ok(verified);
+        }
+        let none = "the client's certificate has none of the names in `client_names`";
+        Err(Error::General(none.to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_authority.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
+    }
 }
 
 impl Tls {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// Where one of them cannot be used, or the certificate has expired.
-    pub(super) fn open(files: &TlsFiles, now: Timestamp) -> anyhow::Result<Arc<Self>> {
+    /// Reads the files of the listener that the configuration calls so, for clients that speak `protocol` (RFC 7301).
+    pub(super) fn open(
+        listener: &'static str,
+        protocol: &'static [u8],
+        files: &TlsFiles,
+    ) -> anyhow::Result<(Arc<Self>, Seen)> {
         let contents = Contents::read(files)?;
-        Ok(Arc::new(Self {
-            good: ArcSwap::from_pointee(Good::of(&contents, files, now)?),
-            seen: Mutex::new(Ok(contents.digest())),
+        let config = ArcSwap::from_pointee(contents.config(files, protocol)?);
+        let tls = Self {
+            listener,
+            protocol,
             files: files.clone(),
-        }))
+            config,
+            refused: Mutex::default(),
+        };
+        Ok((Arc::new(tls), Ok(contents.digest())))
     }
 
-    /// Reads the files again where they are not as they were: whether they are in force now, or nothing where nothing changed. A file
-    /// that is missing or broken is told once.
-    fn look(&self, now: Timestamp) -> Option<anyhow::Result<()>> {
-        let read = Contents::read(&self.files);
-        let fresh = match &read {
+    /// Reads the files again where they are not as `seen`: whether they are in force now, or nothing where nothing changed.
+    fn look(&self, seen: &mut Seen) -> Option<Result<(), String>> {
+        let contents = Contents::read(&self.files).map_err(|error| format!("{error:#}"));
+        let now = match &contents {
             Ok(contents) => Ok(contents.digest()),
-            Err(error) => Err(format!("{error:#}")),
+            Err(error) => Err(error.clone()),
         };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == fresh {
+        if now == *seen {
             return None;
         }
-        *seen = fresh;
-        let good = read.and_then(|contents| Good::of(&contents, &self.files, now));
-        Some(good.map(|good| self.good.store(Arc::new(good))))
+        *seen = now;
+        let fresh = contents.and_then(|contents| {
+            let fresh = contents.config(&self.files, self.protocol);
+            fresh.map_err(|error| format!("{error:#}"))
+        });
+        Some(fresh.map(|fresh| self.config.store(Arc::new(fresh))))
     }
 
-    /// Follows the files until `stop`.
-    pub(super) async fn follow(self: Arc<Self>, live: Arc<Live>, stop: CancellationToken) {
+    /// Follows the files until `stop`, and tells of connections that were refused.
+    pub(super) async fn follow(
+        self: Arc<Self>,
+        mut seen: Seen,
+        live: Arc<Live>,
+        stop: CancellationToken,
+    ) {
         let mut due = interval(LOOK_EVERY);
-        // The certificate of which it was said that it runs out, or that it has expired.
-        let mut told = (None, None);
         loop {
             tokio::select! {
                 _ = due.tick() => {}
                 () = stop.cancelled() => return,
             }
-            let now = live.clock().now();
-            match self.look(now) {
+            let listener = self.listener;
+            match self.look(&mut seen) {
                 None => {}
                 Some(Ok(())) => {
-                    live.certificates_read(true);
-                    info!("changed certificates are in force for new connections");
+                    live.certificates_read(listener, true);
+                    info!(
+                        listener,
+                        "changed certificates are in force for new connections"
+                    );
                 }
                 Some(Err(error)) => {
-                    live.certificates_read(false);
+                    live.certificates_read(listener, false);
                     error!(
-                        error = format!("{error:#}"),
-                        "changed certificates cannot be used; the old ones stay"
+                        listener,
+                        error, "changed certificates cannot be used; the old ones stay"
                     );
                 }
             }
-            let validity = self.good.load().validity;
-            live.certificate_until(validity.until);
-            let until = Some(validity.until);
-            if now >= validity.until && told.1 != until {
-                told = (until, until);
-                error!(at = %validity.until, "the certificate of ext_proc has expired: Envoy refuses it on new connections");
-            } else if validity.runs_out(now) && told.0 != until {
-                told.0 = until;
-                warn!(at = %validity.until, "the certificate of ext_proc expires soon; put a new one in its place");
+            let Refused { count, last } = std::mem::take(&mut *self.refused());
+            if count > 0 {
+                live.handshakes_refused(listener, count);
+                warn!(
+                    listener,
+                    count, last, "connections were refused in their TLS handshake"
+                );
             }
         }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, why: String) {
+        let mut refused = self.refused();
+        refused.count += 1;
+        refused.last = why;
     }
 
     /// Connections of `listener` whose handshake is done, until what is returned is dropped or `stop`.
     pub(super) fn accept(
         self: Arc<Self>,
         listener: TcpListener,
-        live: Arc<Live>,
         stop: CancellationToken,
-    ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    ) -> mpsc::Receiver<Connection> {
         let (done, incoming) = mpsc::channel(HANDSHAKES);
         tokio::spawn(async move {
-            let strangers = Arc::new(Strangers::new(live));
             let under_way = Arc::new(Semaphore::new(HANDSHAKES));
-            let places = Arc::new(Places::default());
+            let addresses = Addresses::default();
             loop {
                 let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else {
                     return;
@@ -152,8 +319,8 @@ impl Tls {
                     () = done.closed() => return,
                     () = stop.cancelled() => return,
                 };
-                let (stream, from) = match accepted {
-                    Ok((stream, from)) => (stream, from.ip()),
+                let (stream, peer) = match accepted {
+                    Ok(accepted) => accepted,
                     Err(error) => {
                         warn!(%error, "a connection cannot be taken");
                         // Out of descriptors, most likely: not to be asked again at once.
@@ -161,106 +328,84 @@ impl Tls {
                         continue;
                     }
                 };
-                let Some(place) = places.take(from) else {
-                    strangers.refused("too_many", from, "too many handshakes of its address");
+                let Some(place) = addresses.enter(peer.ip()) else {
+                    self.refuse(format!(
+                        "{peer}: {HANDSHAKES_PER_ADDRESS} of this address are under way"
+                    ));
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                let handshake = TlsAcceptor::from(self.good.load().config.clone()).accept(stream);
-                let (done, strangers) = (done.clone(), Arc::clone(&strangers));
+                let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
+                let (tls, done) = (Arc::clone(&self), done.clone());
                 tokio::spawn(async move {
-                    let _held = (permit, place);
+                    let _places = (permit, place);
                     match timeout(HANDSHAKE, handshake).await {
-                        Ok(Ok(stream)) => drop(done.send(Ok(stream)).await),
-                        Ok(Err(error)) => {
-                            strangers.refused("handshake", from, &error.to_string());
-                        }
-                        Err(_) => strangers.refused("slow", from, "its handshake took too long"),
+                        Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
+                        Ok(Err(error)) => tls.refuse(format!("{peer}: {error}")),
+                        Err(_) => tls.refuse(format!("{peer}: it took too long")),
                     }
                 });
             }
         });
-        ReceiverStream::new(incoming)
+        incoming
     }
 }
 
-impl Good {
-    fn of(contents: &Contents, files: &TlsFiles, now: Timestamp) -> anyhow::Result<Self> {
-        let (config, validity) = contents.config(files, now)?;
-        let config = Arc::new(config);
-        Ok(Self { config, validity })
-    }
-}
+/// A connection whose handshake is done, and from where.
+pub(super) type Connection = (TlsStream<TcpStream>, SocketAddr);
 
-/// Handshakes under way by address. Bounded: there are at most [`HANDSHAKES`].
-#[derive(Debug, Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
+/// Handshakes under way by address; no more entries than handshakes.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
 
-/// One of them, until dropped.
-#[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
-    of: IpAddr,
-}
+/// One of an address' handshakes, until it is dropped.
+struct Place(Addresses, IpAddr);
 
-impl Places {
-    fn take(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
-        let of = counted_as(from);
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let n = taken.entry(of).or_default();
-        if *n == OF_ONE_ADDRESS {
+impl Addresses {
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= HANDSHAKES_PER_ADDRESS {
             return None;
         }
-        *n += 1;
-        let places = Arc::clone(self);
-        Some(Place { places, of })
+        *count += 1;
+        Some(Place(self.clone(), address))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n) = taken.get_mut(&self.of) {
-            *n -= 1;
-            if *n == 0 {
-                taken.remove(&self.of);
+        let Self(Addresses(counts), address) = self;
+        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(address);
             }
         }
     }
 }
 
-/// Who has one address of IPv6 has 2^64 of them, as a rule.
-fn counted_as(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
+/// Connections with TLS, as the HTTP server takes them.
+pub(super) struct TlsListener {
+    pub(super) incoming: mpsc::Receiver<Connection>,
+    pub(super) address: SocketAddr,
 }
 
-/// Who was not let in.
-#[derive(Debug)]
-struct Strangers {
-    live: Arc<Live>,
-    /// When it was last told, and how many were refused since.
-    untold: Mutex<(Option<Instant>, u64)>,
-}
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
 
-impl Strangers {
-    fn new(live: Arc<Live>) -> Self {
-        let untold = Mutex::default();
-        Self { live, untold }
-    }
-
-    fn refused(&self, why: &'static str, from: IpAddr, error: &str) {
-        self.live.connection_refused(why);
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, others) = &mut *untold;
-        if last.is_some_and(|last| last.elapsed() < TELL_EVERY) {
-            *others += 1;
-            return;
+    async fn accept(&mut self) -> Connection {
+        match self.incoming.recv().await {
+            Some(connection) => connection,
+            // Stopping: there are no more.
+            None => std::future::pending().await,
         }
-        warn!(%from, error, others = *others, "a connection to ext_proc is refused; `others` were refused since this was last said");
-        *untold = (Some(Instant::now()), 0);
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
     }
 }
 
@@ -269,18 +414,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_does_not_take_every_place_and_gives_back_what_it_took() {
-        let places = Arc::new(Places::default());
-        let one: IpAddr = "2001:db8::1".parse().unwrap();
-        let same: IpAddr = "2001:db8::2".parse().unwrap();
-        let taken: Vec<_> = (0..OF_ONE_ADDRESS)
-            .map(|n| places.take(if n % 2 == 0 { one } else { same }).unwrap())
+    fn an_address_has_so_many_handshakes_and_no_more_until_one_is_over() {
+        let addresses = Addresses::default();
+        let (one, other): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
+        let mut places: Vec<_> = (0..HANDSHAKES_PER_ADDRESS)
+            .map(|_| addresses.enter(one).unwrap())
             .collect();
-        assert!(places.take(one).is_none() && places.take(same).is_none());
-        let mapped = places.take("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-        assert_eq!(mapped.of.to_string(), "192.0.2.1");
-        drop((taken, mapped));
-        assert!(places.0.lock().unwrap().is_empty());
-        assert!(places.take(one).is_some());
+        assert!(addresses.enter(one).is_none());
+        assert!(addresses.enter(other).is_some());
+        places.pop();
+        assert!(addresses.enter(one).is_some());
+        places.clear();
+        assert!(addresses.0.lock().unwrap().is_empty(), "nothing is kept");
     }
 }

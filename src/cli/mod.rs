@@ -17,6 +17,7 @@ pub mod detect;
 pub mod erase;
 pub mod index;
 pub mod keygen;
+pub mod lint_envoy;
 pub mod mask;
 pub mod proof;
 pub mod replay;
@@ -64,6 +65,7 @@ enum Command {
     Unseal(unseal::UnsealArgs),
     Erase(erase::EraseArgs),
     Keygen(keygen::KeygenArgs),
+    LintEnvoy(lint_envoy::LintEnvoyArgs),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
     /// Print a completion script for a shell.
@@ -127,6 +129,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Unseal(args) => unseal::run(&args),
         Command::Erase(args) => erase::run(&args),
         Command::Keygen(args) => keygen::run(args),
+        Command::LintEnvoy(args) => lint_envoy::run(&args),
         Command::Schema => {
             writeln!(io::stdout(), "{:#}", config::json_schema())?;
             Ok(ExitCode::SUCCESS)

@@ -32,7 +32,7 @@ pub const ALERTS_TOPIC: &str = "countersign.alerts.v1";
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest that a request is held.
-const LONGEST_HOLD: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(600);
 /// Most that any part of the score weighs.
 const MAX_WEIGHT: u32 = 1_000_000;
 /// Longest name of a group in a token, in bytes.

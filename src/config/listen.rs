@@ -31,18 +31,31 @@ pub(super) fn listen(raw: raw::Listen, at: &At, notes: &mut Notes<'_>) -> Option
         }
         Some(raw::ExtProc::Full(full)) => ext_proc(full, &at.key("ext_proc"), notes),
     };
-    let http = match raw.http {
-        None => Some(SocketAddr::from(([127, 0, 0, 1], 8480))),
-        Some(raw::Http::Address(address)) => http(&address, false, &at.key("http"), notes),
-        Some(raw::Http::Full(full)) => http(&full.address, full.insecure, &at.key("http"), notes),
+    let full = match raw.http {
+        None => plain("127.0.0.1:8480".to_owned()),
+        Some(raw::Http::Address(address)) => plain(address),
+        Some(raw::Http::Full(full)) => full,
     };
-    let (ext_proc, http) = (ext_proc?, http?);
+    let http = http(full, &at.key("http"), notes);
+    let (ext_proc, (http, http_tls)) = (ext_proc?, http?);
     if let ExtProc::Tls(address, _) | ExtProc::Insecure(address) = &ext_proc
         && overlap(*address, http)
     {
         notes.fault(&at.key("http"), "the address is already that of `ext_proc`");
     }
-    Some(Listen { ext_proc, http })
+    Some(Listen {
+        ext_proc,
+        http,
+        http_tls,
+    })
+}
+
+fn plain(address: String) -> raw::HttpFull {
+    raw::HttpFull {
+        address,
+        tls: None,
+        insecure: false,
+    }
 }
 
 /// Port 0 is whatever is free, so it never collides.
@@ -88,15 +101,10 @@ fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<Ext
     match (tls, insecure) {
         (Some(tls), false) => {
             let at = at.key("tls");
-            Some(ExtProc::Tls(
-                address,
-                TlsFiles {
-                    cert: notes.existing(&tls.cert, &at.key("cert")),
-                    key: notes.existing(&tls.key, &at.key("key")),
-                    client_ca: notes.existing(&tls.client_ca, &at.key("client_ca")),
-                    client_san: client_san(tls.client_san, &at.key("client_san"), notes),
-                },
-            ))
+            if tls.client_ca.is_none() {
+                notes.fault(&at, "`client_ca` is missing: whoever reaches this port with a valid token could read the lent credentials");
+            }
+            Some(ExtProc::Tls(address, files(tls, &at, notes)))
         }
         (Some(_), true) => {
             notes.fault(at, "`tls` and `insecure: true` contradict each other");
@@ -116,27 +124,48 @@ fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<Ext
     }
 }
 
-/// Names are compared whole, so one with `*` would never be anybody's.
-fn client_san(names: Option<Vec<String>>, at: &At, notes: &mut Notes<'_>) -> Vec<String> {
-    if names.as_ref().is_some_and(Vec::is_empty) {
+fn files(tls: raw::Tls, at: &At, notes: &mut Notes<'_>) -> TlsFiles {
+    let names = tls.client_names.unwrap_or_default();
+    let named = at.key("client_names");
+    if !names.is_empty() && tls.client_ca.is_none() {
         notes.fault(
-            at,
-            "names nobody; leave it out to let in all whom `client_ca` signed",
+            &named,
+            "without `client_ca` no client is asked for a certificate",
         );
     }
-    let names = names.unwrap_or_default();
-    let odd =
-        |name: &String| name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
-    if names.iter().any(odd) {
-        notes.fault(at, "not a name; write a DNS name or a URI in full, as in `envoy.example.com` or `spiffe://example.com/envoy`");
+    for (i, name) in names.iter().enumerate() {
+        let good = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !good || name.contains('*') {
+            notes.fault(
+                &named.index(i),
+                "write a DNS name or a URI in full, as in `envoy.example.org` or `spiffe://example.org/envoy`",
+            );
+        }
     }
-    names
+    TlsFiles {
+        cert: notes.existing(&tls.cert, &at.key("cert")),
+        key: notes.existing(&tls.key, &at.key("key")),
+        client_ca: tls
+            .client_ca
+            .map(|path| notes.existing(&path, &at.key("client_ca"))),
+        client_names: names.into_iter().collect(),
+    }
 }
 
-fn http(address: &str, insecure: bool, at: &At, notes: &mut Notes<'_>) -> Option<SocketAddr> {
-    let address = socket_address(address, at, notes)?;
+fn http(
+    raw: raw::HttpFull,
+    at: &At,
+    notes: &mut Notes<'_>,
+) -> Option<(SocketAddr, Option<TlsFiles>)> {
+    let address = socket_address(&raw.address, at, notes)?;
+    if let Some(tls) = raw.tls {
+        if raw.insecure {
+            notes.fault(at, "`tls` and `insecure: true` contradict each other");
+        }
+        return Some((address, Some(files(tls, &at.key("tls"), notes))));
+    }
     if !address.ip().is_loopback() {
-        if insecure {
+        if raw.insecure {
             notes.warn(
                 at,
                 "insecure: the API, without TLS, is reachable from other machines",
@@ -144,11 +173,11 @@ fn http(address: &str, insecure: bool, at: &At, notes: &mut Notes<'_>) -> Option
         } else {
             notes.fault(
                 at,
-                "listens beyond loopback without TLS; use 127.0.0.1, or say `insecure: true`",
+                "listens beyond loopback without TLS; use 127.0.0.1, give it `tls: { cert, key }`, or say `insecure: true`",
             );
         }
     }
-    Some(address)
+    Some((address, None))
 }
 
 fn socket_address(text: &str, at: &At, notes: &mut Notes<'_>) -> Option<SocketAddr> {

@@ -44,6 +44,7 @@ use std::{
 use jiff::tz::TimeZone;
 use url::Url;
 
+pub(crate) use approvals::LONGEST_HOLD;
 pub use approvals::{ALERTS_TOPIC, CONTROL_TOPIC};
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
@@ -65,6 +66,14 @@ use crate::{
     },
     policy::{Chain, ModelPattern, Risk},
 };
+
+/// Any YAML document read with the strictness of ours, up to [`MAX_BYTES`]: no aliases, no key written twice.
+///
+/// # Errors
+/// Every fault of the text.
+pub fn yaml(text: &str) -> Result<serde_json::Value, Vec<Fault>> {
+    tree::read(text).map(|top| top.value())
+}
 
 /// What the configuration may refer to: the program's own dialects and detectors.
 #[derive(Clone, Copy)]
@@ -265,6 +274,8 @@ pub struct Listen {
     pub ext_proc: ExtProc,
     /// API, health and metrics.
     pub http: SocketAddr,
+    /// The certificates of that; plain HTTP where there are none.
+    pub http_tls: Option<TlsFiles>,
 }
 
 /// How Envoy reaches the service.
@@ -278,17 +289,18 @@ pub enum ExtProc {
     Insecure(SocketAddr),
 }
 
-/// PEM files of a listener with mutual TLS.
+/// PEM files of a listener with TLS, and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The listener's certificate chain.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities that sign client certificates.
-    pub client_ca: PathBuf,
-    /// Names (DNS or URI) of which a client's certificate must have one; empty where all that the authorities sign may connect.
-    pub client_san: Vec<String>,
+    /// The authorities that sign client certificates; with `None` no client is asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// Subject alternative names (DNS names and URIs, letter for letter) of which a client certificate must have one; any will do
+    /// where there are none.
+    pub client_names: BTreeSet<String>,
 }
 
 /// Bounds on memory and concurrency.

@@ -131,7 +131,7 @@ pub(super) struct ExtProcFull {
     pub(super) address: String,
     /// Mode of the Unix socket: `"0600"` for its owner alone, `"0660"` for its group too. Default: `"0600"`.
     pub(super) mode: Option<SocketMode>,
-    /// Certificates of the TCP listener; Envoy must show one that `client_ca` signed.
+    /// Certificates of the TCP listener, `client_ca` among them; Envoy must show one that it signed.
     pub(super) tls: Option<Tls>,
     /// Accept TCP without mutual TLS: whoever reaches the port can read lent credentials. Default: false.
     #[serde(default)]
@@ -149,7 +149,7 @@ pub(super) enum SocketMode {
     Group,
 }
 
-/// Certificates of a listener with mutual TLS.
+/// Certificates of a listener with TLS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tls {
@@ -157,10 +157,12 @@ pub(super) struct Tls {
     pub(super) cert: String,
     /// PEM file: its private key.
     pub(super) key: String,
-    /// PEM file: the authorities that sign client certificates.
-    pub(super) client_ca: String,
-    /// DNS names or URIs (a SPIFFE ID) of which a client's certificate must have one. Default: all that `client_ca` signed.
-    pub(super) client_san: Option<Vec<String>>,
+    /// PEM file: the authorities that sign client certificates. `ext_proc` cannot do without; on `http`, no certificate is asked for
+    /// where there is none.
+    pub(super) client_ca: Option<String>,
+    /// Subject alternative names, DNS names or URIs such as `spiffe://example.org/envoy`, of which a client certificate must have one.
+    /// Default: any certificate that `client_ca` signed will do.
+    pub(super) client_names: Option<Vec<String>>,
 }
 
 /// API, health and metrics: `IP:PORT`, or a mapping.
@@ -179,6 +181,8 @@ pub(super) enum Http {
 pub(super) struct HttpFull {
     /// `IP:PORT`.
     pub(super) address: String,
+    /// Its certificates. Default: plain HTTP.
+    pub(super) tls: Option<Tls>,
     /// Listen beyond loopback, without TLS. Default: false.
     #[serde(default)]
     pub(super) insecure: bool,

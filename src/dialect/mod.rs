@@ -23,6 +23,7 @@ mod elements;
 mod framing;
 mod gemini;
 mod generic;
+mod grpc;
 mod json;
 mod json_path;
 mod lines;
@@ -54,6 +55,7 @@ pub fn all() -> &'static [&'static dyn Dialect] {
         &anthropic::Anthropic,
         &gemini::Gemini,
         &ollama::Ollama,
+        &grpc::Kserve,
         &generic::Json,
         &generic::Text,
     ]
@@ -102,6 +104,28 @@ pub trait Dialect: Send + Sync + fmt::Debug {
 
     /// The same error as an event in a stream that has already begun, framing included.
     fn error_event(&self, error: &ErrorShape<'_>) -> Bytes;
+
+    /// Whether answers end in trailers that tell how it went.
+    fn is_told_in_trailers(&self) -> bool {
+        false
+    }
+
+    /// What becomes of a field behind an answer's body, or of its head where an answer has no body. Nothing is told there
+    /// in most dialects, and then nothing in it is worth the risk of passing it unread.
+    fn trailer(&self, _name: &str, _value: &[u8], _filter: &mut dyn TextFilter) -> Trailer {
+        Trailer::Dropped
+    }
+}
+
+/// What becomes of a trailer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trailer {
+    /// It does not leave.
+    Dropped,
+    /// It leaves as it came.
+    Kept,
+    /// It leaves with this value.
+    Changed(String),
 }
 
 /// One endpoint of a dialect.
@@ -176,6 +200,10 @@ pub trait RequestBody: Send + fmt::Debug {
     /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
     /// too it is put into the first part and the others become empty.
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes;
+    /// The same for people to read: on record, and where somebody must approve it.
+    fn shown(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> String {
+        String::from_utf8_lossy(&self.rewrite(mask)).into_owned()
+    }
 }
 
 /// One text of a request.
@@ -269,6 +297,15 @@ pub trait TextFilter {
     /// A part of a text that is also read by itself: masked as a text of its own. It is not what leaves: the text it
     /// is part of is pushed behind it, with what came back in the part's place.
     fn part(&mut self, text: &str) -> String;
+    /// A text that is whole by itself, and that a client may string together with those that came before it in the same
+    /// channel: what may leave of it, `None` where there is something to mask that is whole only when they are strung
+    /// together. What is recorded of the channel goes on from text to text.
+    fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
+        let mut out = String::with_capacity(text.len());
+        self.push(channel, text, &mut out);
+        self.finish(channel, &mut out);
+        Some(out)
+    }
     /// A text that was pushed before, repeated whole: what came of it then, and not to be shown or counted again.
     fn again(&mut self, channel: &Channel, text: &str) -> String;
     /// A word of the protocol, such as an id: what must take its place, if anything. Always the same for the same word.
@@ -374,6 +411,24 @@ pub struct ErrorShape<'a> {
 #[must_use]
 pub fn plain_error(error: &ErrorShape<'_>) -> (&'static str, Bytes) {
     openai::OpenAi.error(error)
+}
+
+/// Whether a request or an answer of that content type is gRPC's.
+#[must_use]
+pub fn is_grpc(content_type: &str) -> bool {
+    grpc::is_grpc(content_type)
+}
+
+/// An error as gRPC has it, whatever the dialect: its status code, and what it says.
+#[must_use]
+pub fn grpc_error(error: &ErrorShape<'_>) -> (u8, Bytes) {
+    (grpc::status(error.status), grpc::sentence(error))
+}
+
+/// The HTTP status that stands in records for a `grpc-status`; `None` where that is OK.
+#[must_use]
+pub fn http_status(grpc_status: &str) -> Option<u16> {
+    grpc::http_status(grpc_status)
 }
 
 /// A body that is not what its dialect says it should be. Never carries any of the body.

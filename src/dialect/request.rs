@@ -72,15 +72,19 @@ pub(super) fn model(document: &Document<'_>) -> Result<String, ShapeError> {
     let Some(model) = document.string(value) else {
         return Err(invalid("`model` is not a string"));
     };
-    if model.is_empty()
-        || model.chars().count() > MAX_MODEL_CHARS
-        || model.chars().any(char::is_control)
-    {
+    if !valid_model(&model) {
         return Err(invalid(
             "`model` is empty, too long, or has control characters",
         ));
     }
     Ok(model.into_owned())
+}
+
+/// Whether a model may have that name.
+pub(super) fn valid_model(name: &str) -> bool {
+    !name.is_empty()
+        && name.chars().count() <= MAX_MODEL_CHARS
+        && !name.chars().any(char::is_control)
 }
 
 /// The member `stream`, and what its absence means.

@@ -9,14 +9,18 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::Mutation;
 use crate::{
     detect::Entity,
-    dialect::{Channel, TextFilter},
+    dialect::{Channel, Dialect, TextFilter, Trailer},
     mask::{self, Masker, Operator, Plan, Restorer, Vault},
 };
 
 /// Most text channels one answer may have; an answer with more is refused.
 const CHANNELS: usize = 1024;
+
+/// How much is remembered of the messages before, in bytes: how far back a value may begin.
+const TAIL: usize = 1024;
 
 /// How an answer's text is treated.
 pub(super) struct Treatment {
@@ -39,6 +43,8 @@ pub(super) struct Filter {
     vault: Option<Arc<Vault>>,
     operators: BTreeMap<Entity, Operator>,
     lanes: BTreeMap<Channel, Lane>,
+    /// The ends of what channels of whole messages said, as the masks left it.
+    tails: BTreeMap<Channel, String>,
     /// The keys the next text stands under.
     label: String,
     /// What is read now stands in a field that is shown by its name only.
@@ -131,6 +137,7 @@ impl Filter {
             vault: vault.filter(|vault| !vault.is_empty()),
             operators,
             lanes: BTreeMap::new(),
+            tails: BTreeMap::new(),
             label: String::new(),
             unshown: false,
             masked: BTreeMap::new(),
@@ -158,7 +165,42 @@ impl Filter {
         let records = matches!(self.shown.how, Record::Masked(_));
         let maskers = usize::from(self.plan.is_some()) + usize::from(records);
         let vault = self.vault.as_ref().map_or(0, |vault| vault.memory());
-        lanes * maskers * Masker::BUFFER_BYTES + vault + self.shown.bytes
+        let tails = self.tails.len() * TAIL;
+        lanes * maskers * Masker::BUFFER_BYTES + tails + vault + self.shown.bytes
+    }
+
+    /// `text` as the traffic's masks leave it, by itself and behind what its channel said before; `None` where they find
+    /// something that begins in what has left.
+    fn message_masked(&mut self, channel: &Channel, label: &str, text: &str) -> Option<String> {
+        let Some(plan) = &self.plan else {
+            return Some(text.to_owned());
+        };
+        if !self.tails.contains_key(channel) && self.tails.len() >= CHANNELS {
+            self.overflowed = true;
+            return None;
+        }
+        let (mut masked, counts) = mask::mask_under(plan, label, text);
+        add(&mut self.masked, &counts);
+        let tail = self.tails.entry(channel.clone()).or_default();
+        if !tail.is_empty() {
+            let (before, counted) = mask::mask_under(plan, label, tail);
+            let behind = |text: &str| mask::mask_under(plan, label, &format!("{tail}{text}"));
+            // What begins in the tail ends, and what the tail tells the meaning of begins, in the beginning of a long text.
+            let beginning = &masked[..masked.floor_char_boundary(4 * TAIL)];
+            if behind(beginning).0.strip_prefix(&before) != Some(beginning) {
+                let (joined, found) = behind(&masked);
+                masked = joined.strip_prefix(&before)?.to_owned();
+                let new = found.into_iter().map(|(entity, n)| {
+                    let known = counted.get(&entity).copied().unwrap_or_default();
+                    (entity, n.saturating_sub(known))
+                });
+                add(&mut self.masked, &new.filter(|(_, n)| *n > 0).collect());
+            }
+        }
+        tail.push_str(&masked);
+        let old = tail.floor_char_boundary(tail.len().saturating_sub(TAIL));
+        tail.drain(..old);
+        Some(masked)
     }
 
     /// Whether what is read now is recorded.
@@ -177,6 +219,23 @@ impl Filter {
             self.shown.push(&release);
         }
         std::mem::take(&mut self.shown.fresh)
+    }
+
+    /// What becomes of `trailers` in `dialect`.
+    pub(super) fn trailers<'h>(
+        &mut self,
+        dialect: &dyn Dialect,
+        trailers: impl Iterator<Item = (&'h str, &'h [u8])>,
+    ) -> Mutation {
+        let mut mutation = Mutation::default();
+        for (name, value) in trailers {
+            match dialect.trailer(name, value, self) {
+                Trailer::Kept => {}
+                Trailer::Dropped => mutation.remove.push(name.to_owned()),
+                Trailer::Changed(value) => mutation.set.push((name.to_owned(), value.into())),
+            }
+        }
+        mutation
     }
 
     /// Takes the recordable text that left since the last call.
@@ -277,6 +336,20 @@ impl TextFilter for Filter {
             self.released.push(channel, &lane.label, &released, true);
         }
         out.push_str(&restored.unwrap_or(released));
+    }
+
+    fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
+        let label = std::mem::take(&mut self.label);
+        let masked = self.message_masked(channel, &label, text)?;
+        let vault = self.vault.clone();
+        let restorer = vault.map(|vault| Restorer::new(vault, !channel.is_prose()));
+        let mut shown = String::new();
+        let left = restorer.map(|restorer| restored_to_the_end(restorer, &masked, &mut shown));
+        if self.shows() {
+            let shown = if left.is_some() { &shown } else { &masked };
+            self.released.push(channel, &label, shown, false);
+        }
+        Some(left.unwrap_or(masked))
     }
 
     fn label(&mut self, _: &Channel, label: &str) {

@@ -23,8 +23,9 @@ const PROOF_HEADER: &str = "dpop";
 
 /// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
 /// must arrive as plain text to be read.
-const DROPPED_HEADERS: [&str; 5] = [
+const DROPPED_HEADERS: [&str; 6] = [
     "accept-encoding",
+    "grpc-accept-encoding",
     "cookie",
     "proxy-authorization",
     "prefer",
@@ -33,7 +34,7 @@ const DROPPED_HEADERS: [&str; 5] = [
 
 /// Fields that tell how a request travels and by which try, and nothing of what is asked for. Method, authority and path stand
 /// for themselves.
-const TRAVELS: [&str; 29] = [
+const TRAVELS: [&str; 30] = [
     ":method",
     ":authority",
     ":path",
@@ -49,6 +50,7 @@ const TRAVELS: [&str; 29] = [
     "x-forwarded-proto",
     "x-forwarded-port",
     "user-agent",
+    "grpc-timeout",
     "x-request-id",
     "idempotency-key",
     "traceparent",

@@ -53,10 +53,12 @@ impl Headers {
         self.one(name).ok().flatten().unwrap_or_default()
     }
 
-    /// Whether the body that follows is sent as it is: no content encoding, or `identity` (RFC 9110, section 8.4).
+    /// Whether the body that follows is sent as it is: no content encoding, or `identity` (RFC 9110, section 8.4), and the
+    /// same of the encoding of gRPC's messages.
     #[must_use]
     pub fn is_unencoded(&self) -> bool {
-        matches!(self.one("content-encoding"), Ok(None | Some("identity")))
+        let plain = |name| matches!(self.one(name), Ok(None | Some("identity")));
+        plain("content-encoding") && plain("grpc-encoding")
     }
 
     /// Whether the field is there at all.

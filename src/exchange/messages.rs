@@ -166,8 +166,8 @@ pub enum Answer {
     ResponseHeaders(Mutation),
     /// The next piece of the answer's body, and whether it is the last.
     ResponseBody(Bytes, bool),
-    /// The answer's trailers, without those named.
-    ResponseTrailers(Vec<String>),
+    /// The answer's trailers, changed so.
+    ResponseTrailers(Mutation),
     /// Answer the caller in the model's stead.
     Immediate(Immediate),
 }
@@ -187,8 +187,10 @@ pub struct Immediate {
     pub status: u16,
     /// Fields to set.
     pub headers: Vec<(String, SecretString)>,
-    /// The body.
+    /// The body; of gRPC's answers the message.
     pub body: Bytes,
+    /// The status code of gRPC's, to a caller who speaks that.
+    pub grpc_status: Option<u8>,
     /// Stable code, for Envoy's access log.
     pub code: &'static str,
 }
@@ -298,8 +300,8 @@ impl fmt::Debug for Answer {
             Self::RequestBody(bytes, end) => body(f, "RequestBody", bytes, *end),
             Self::ResponseHeaders(head) => f.debug_tuple("ResponseHeaders").field(head).finish(),
             Self::ResponseBody(bytes, end) => body(f, "ResponseBody", bytes, *end),
-            Self::ResponseTrailers(names) => {
-                f.debug_tuple("ResponseTrailers").field(names).finish()
+            Self::ResponseTrailers(trailers) => {
+                f.debug_tuple("ResponseTrailers").field(trailers).finish()
             }
             Self::Immediate(immediate) => f.debug_tuple("Immediate").field(immediate).finish(),
         }

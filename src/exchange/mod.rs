@@ -35,7 +35,7 @@ mod rules;
 mod sealing;
 mod view;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -43,6 +43,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use secrecy::SecretString;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::tests::script::play;
 pub use self::{
     approval::of_record,
     budget::{Admission, Budget},
@@ -63,7 +66,7 @@ pub use self::{
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};
 use crate::{
     audit::{Durability, record::Entry, seal::Seed},
-    dialect::ErrorShape,
+    dialect::{self, ErrorShape},
 };
 
 /// How often [`Input::Tick`] is due while an answer streams: the longest a delivered piece waits to be recorded.
@@ -86,6 +89,8 @@ pub struct Exchange {
     elapsed: Duration,
     /// The status of the upstream's answer, 0 where none came.
     answered: u16,
+    /// Whether the caller speaks gRPC, by the content type.
+    grpc: bool,
     /// What the record under way is for. INVARIANT: one at a time, so that the order asked for is the order written.
     step: Option<Step>,
     /// How the exchange ends, once that is known.
@@ -152,6 +157,7 @@ impl Exchange {
             summary: Summary::default(),
             elapsed: Duration::ZERO,
             answered: 0,
+            grpc: false,
             step: None,
             ending: None,
             ticket: None,
@@ -213,6 +219,7 @@ impl Exchange {
     fn act(&mut self, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::RequestHeaders(headers, attributes, end) => {
+                self.grpc = dialect::is_grpc(headers.text("content-type"));
                 self.on_request_headers(headers, attributes, end, out)
             }
             Input::RequestBody(bytes, end) => self.on_request_body(&bytes, end, out),
@@ -388,10 +395,10 @@ impl Exchange {
                 code: refusal.code(),
                 message: &message,
             };
-            out.push(Output::Answer(Answer::ResponseBody(
-                connection.dialect.error_event(&shape),
-                false,
-            )));
+            let event = connection.dialect.error_event(&shape);
+            if !event.is_empty() {
+                out.push(Output::Answer(Answer::ResponseBody(event, false)));
+            }
         }
         self.abort("refused_response", refusal.code(), out);
     }
@@ -405,13 +412,20 @@ impl Exchange {
             code: refusal.code(),
             message: &message,
         };
-        let (content_type, body) = match self.journal.connection() {
-            Some(connection) => connection.dialect.error(&shape),
-            None => crate::dialect::plain_error(&shape),
-        };
         let mut headers = self.marks();
         headers.extend(self.ticket_headers(refusal));
-        headers.push(("content-type".into(), content_type.to_owned().into()));
+        // Envoy makes a gRPC answer of it, content type and all.
+        let (grpc_status, body) = if self.grpc {
+            let (status, body) = dialect::grpc_error(&shape);
+            (Some(status), body)
+        } else {
+            let (content_type, body) = match self.journal.connection() {
+                Some(connection) => connection.dialect.error(&shape),
+                None => dialect::plain_error(&shape),
+            };
+            headers.push(("content-type".into(), content_type.to_owned().into()));
+            (None, body)
+        };
         headers.extend(
             refusal
                 .challenge()
@@ -428,6 +442,7 @@ impl Exchange {
             status,
             headers,
             body,
+            grpc_status,
             code: refusal.code(),
         };
         out.push(Output::Answer(Answer::Immediate(immediate)));
@@ -453,15 +468,15 @@ impl Exchange {
     }
 
     /// Brings the share to what is held now, with what was just said and whoever carries it out still has. What grows
-    /// asks for its share before it does, where it can still be refused.
+    /// asks for its share before it does, where it can still be refused; an answer, after each slice that is read of it.
     fn count_memory(&mut self, said: &[Output]) {
         let leaving: usize = said.iter().map(Output::bytes).sum();
-        let held = self.request.memory()
-            + self.response.memory()
-            + self.journal.memory()
-            + self.recording
-            + leaving;
-        let _ = self.share.set(held);
+        let _ = self.share.set(self.held() + leaving);
+    }
+
+    /// Bytes held.
+    fn held(&self) -> usize {
+        self.request.memory() + self.response.memory() + self.journal.memory() + self.recording
     }
 
     fn conclude(&mut self, outcome: &'static str, code: &'static str) {

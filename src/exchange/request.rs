@@ -705,10 +705,10 @@ fn shown(
         } else {
             Some(plan)
         };
-        let shown = body.rewrite(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
+        let shown = body.shown(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
-        mask::mask(plan, &String::from_utf8_lossy(&shown)).0
+        mask::mask(plan, &shown).0
     } else {
         String::new()
     };

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     detect::{DetectorError, Entity},
-    dialect::{Endpoint, ResponseBody, ResponseFacts, ShapeError},
+    dialect::{self, Dialect, Endpoint, ResponseBody, ResponseFacts, ShapeError},
     mask::Operator,
     policy::Obligations,
 };
@@ -50,6 +50,7 @@ pub(super) struct Expected {
 
 /// An answer on its way through.
 pub(super) struct Flow {
+    dialect: &'static dyn Dialect,
     /// `None` for an answer without a body.
     reader: Option<Box<dyn ResponseBody>>,
     filter: Filter,
@@ -76,8 +77,8 @@ enum End {
     Head,
     /// With its body.
     Body,
-    /// With trailers of these names.
-    Trailers(Vec<String>),
+    /// With trailers, which leave changed so.
+    Trailers(Mutation),
 }
 
 impl Response {
@@ -192,6 +193,9 @@ impl Exchange {
             }
         };
         self.answered = headers.text(":status").parse().unwrap_or(0);
+        if expected.connection.dialect.is_told_in_trailers() && headers.has("grpc-status") {
+            self.note_grpc_status(headers);
+        }
         match self.read_answer(expected, headers, end) {
             Ok(flow) => {
                 self.response = Response::Flowing(Box::new(flow));
@@ -229,14 +233,15 @@ impl Exchange {
 
     fn read_answer(
         &self,
-        expected: Expected,
+        mut expected: Expected,
         headers: &Headers,
         end: bool,
     ) -> Result<Flow, (Box<Expected>, Refusal)> {
         match expected.reader(headers, self.answered, end) {
             Ok(reader) => Ok(Flow {
+                dialect: expected.connection.dialect,
                 reader,
-                head: Some(self.answer_head(&expected.guard, headers)),
+                head: Some(self.answer_head(&mut expected, headers)),
                 filter: expected.filter,
                 withheld: VecDeque::new(),
                 terminal: Piece::default(),
@@ -248,17 +253,26 @@ impl Exchange {
 
     /// The answer's head as it leaves: marked as seen by us, without what is ours alone to say, and without any field
     /// that repeats a credential of the connection.
-    fn answer_head(&self, guard: &Guard, headers: &Headers) -> Mutation {
-        let set = self.marks();
+    fn answer_head(&self, expected: &mut Expected, headers: &Headers) -> Mutation {
+        let (guard, dialect) = (&expected.guard, expected.connection.dialect);
+        let mut set = self.marks();
         let ours = |name: &str| {
             OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
                 && !set.iter().any(|(set, _)| set == name)
         };
-        let remove = headers
+        let mut remove: Vec<String> = headers
             .iter()
             .filter(|(name, value)| guard.finds(value) || ours(name))
             .map(|(name, _)| name.to_owned())
             .collect();
+        // What would stand in trailers stands here where an answer has nothing else.
+        if dialect.is_told_in_trailers() {
+            let told = |name: &str| name.starts_with("grpc-") || name.ends_with("-bin");
+            let told = headers.iter().filter(|(name, _)| told(name));
+            let trailers = expected.filter.trailers(dialect, told);
+            set.extend(trailers.set);
+            remove.extend(trailers.remove);
+        }
         Mutation { set, remove }
     }
 
@@ -268,6 +282,8 @@ impl Exchange {
         };
         if end {
             flow.end = Some(End::Head);
+            // What is said in the head of an answer that has nothing else.
+            flow.terminal.text = flow.filter.take_released();
             return self.end(Ending::Complete, out);
         }
         let reader = flow.reader.as_ref();
@@ -302,19 +318,35 @@ impl Exchange {
     }
 
     pub(super) fn on_response_trailers(&mut self, trailers: &Headers, out: &mut Vec<Output>) {
-        // Nothing in a dialect's answer is told in trailers, so nothing in them is worth the risk of passing it unread.
-        let names: Vec<_> = trailers.names().map(str::to_owned).collect();
+        let none = || Mutation {
+            remove: trailers.names().map(str::to_owned).collect(),
+            ..Mutation::default()
+        };
         let settled = self.ending.is_some();
         match &mut self.response {
-            Response::Flowing(flow) if settled => flow.note_end(Some(End::Trailers(names))),
-            Response::Flowing(_) => self.read_body(Bytes::new(), Some(End::Trailers(names)), out),
+            Response::Flowing(flow) if settled => flow.note_end(Some(End::Trailers(none()))),
+            Response::Flowing(flow) => {
+                let dialect = flow.dialect;
+                let passing = flow.filter.trailers(dialect, trailers.iter());
+                if dialect.is_told_in_trailers() {
+                    self.note_grpc_status(trailers);
+                }
+                self.read_body(Bytes::new(), Some(End::Trailers(passing)), out);
+            }
             Response::Draining => {
-                out.push(Output::Answer(Answer::ResponseTrailers(names)));
+                out.push(Output::Answer(Answer::ResponseTrailers(none())));
                 self.finish(out);
             }
             Response::Ended => {}
             Response::AwaitingHeaders | Response::Expected(_) if self.step.is_some() => {}
             Response::AwaitingHeaders | Response::Expected(_) => self.protocol_error(out),
+        }
+    }
+
+    /// An answer that went wrong says so in its trailers only.
+    fn note_grpc_status(&mut self, fields: &Headers) {
+        if let Some(status) = dialect::http_status(fields.text("grpc-status")) {
+            self.answered = status;
         }
     }
 
@@ -467,11 +499,11 @@ impl Exchange {
                 send(last, true, out);
                 self.finish(out);
             }
-            Some(End::Trailers(names)) => {
+            Some(End::Trailers(trailers)) => {
                 if !last.is_empty() {
                     send(last, false, out);
                 }
-                out.push(Output::Answer(Answer::ResponseTrailers(names)));
+                out.push(Output::Answer(Answer::ResponseTrailers(trailers)));
                 self.finish(out);
             }
             None => {
@@ -529,9 +561,15 @@ impl Flow {
             passed.terminal.extend_from_slice(&rest.terminal);
         }
         let terminal = !passed.terminal.is_empty();
+        if passed.now.is_empty() && !terminal && !end {
+            // Its text waits for the bytes that it leaves with.
+            return Ok(false);
+        }
         let mut text = self.filter.take_released();
         self.terminal.bytes.extend_from_slice(&passed.terminal);
-        if passed.now.is_empty() && terminal {
+        // What trailers say leaves with the end too.
+        let last = terminal || (end && self.terminal.text.len() == 0);
+        if passed.now.is_empty() && last {
             self.terminal.text = std::mem::take(&mut text);
         }
         if !passed.now.is_empty() {

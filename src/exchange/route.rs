@@ -49,6 +49,11 @@ impl HostPattern {
         Ok(Self { name, port })
     }
 
+    /// Whether it matches under one port only.
+    pub(crate) fn names_a_port(&self) -> bool {
+        self.port.is_some()
+    }
+
     fn matches(&self, host: &str, port: Option<u16>) -> bool {
         let name = match &self.name {
             Name::Any => true,

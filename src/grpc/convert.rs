@@ -8,8 +8,8 @@ use envoy_types::pb::{
         },
         extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
         service::ext_proc::v3::{
-            BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse,
-            HttpHeaders, ImmediateResponse, ProcessingRequest, ProcessingResponse,
+            BodyMutation, BodyResponse, CommonResponse, GrpcStatus, HeaderMutation,
+            HeadersResponse, HttpHeaders, ImmediateResponse, ProcessingRequest, ProcessingResponse,
             StreamedBodyResponse, TrailersResponse, body_mutation::Mutation as Body,
             processing_request::Request, processing_response::Response,
         },
@@ -153,12 +153,14 @@ pub(super) fn message(answer: Answer) -> ProcessingResponse {
             ..said(Response::ResponseHeaders(head(mutation)))
         },
         Answer::ResponseBody(bytes, end) => said(Response::ResponseBody(piece(bytes, end))),
-        Answer::ResponseTrailers(names) => said(Response::ResponseTrailers(TrailersResponse {
-            header_mutation: Some(HeaderMutation {
-                set_headers: Vec::new(),
-                remove_headers: names,
-            }),
-        })),
+        Answer::ResponseTrailers(Mutation { set, remove }) => {
+            said(Response::ResponseTrailers(TrailersResponse {
+                header_mutation: Some(HeaderMutation {
+                    set_headers: set_all(set),
+                    remove_headers: remove,
+                }),
+            }))
+        }
         Answer::Immediate(immediate) => {
             said(Response::ImmediateResponse(immediate_response(immediate)))
         }
@@ -231,8 +233,10 @@ fn immediate_response(immediate: Immediate) -> ImmediateResponse {
             remove_headers: Vec::new(),
         }),
         body: immediate.body.into(),
+        grpc_status: immediate.grpc_status.map(|status| GrpcStatus {
+            status: status.into(),
+        }),
         details: format!("countersign_{}", immediate.code),
-        ..ImmediateResponse::default()
     }
 }
 

@@ -29,7 +29,6 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
-use tokio::net::TcpListener;
 
 pub use self::openapi::document;
 use self::{
@@ -115,11 +114,15 @@ pub trait Backing: Probe {
 ///
 /// # Errors
 /// What the listener says when it fails.
-pub async fn serve(
-    listener: TcpListener,
+pub async fn serve<L>(
+    listener: L,
     backing: Arc<dyn Backing>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) -> std::io::Result<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     axum::serve(listener, router(backing))
         .with_graceful_shutdown(shutdown)
         .await

@@ -340,7 +340,7 @@ impl Told {
 
 impl Api {
     pub(crate) async fn of(world: Arc<World>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(serve(listener, world.clone(), async {

@@ -58,9 +58,47 @@ pub(super) struct Seen {
     pub(super) head: Option<Mutation>,
     pub(super) answer: Vec<u8>,
     pub(super) answer_ended: bool,
-    pub(super) trailers_removed: Option<Vec<String>>,
+    pub(super) trailers: Option<Mutation>,
     pub(super) immediate: Option<Immediate>,
     pub(super) end: Option<End>,
+}
+
+/// What came of Envoy's so far: nothing may be answered before.
+#[derive(Default)]
+struct Came {
+    request_head: bool,
+    request_end: bool,
+    request_trailers: bool,
+    answer_head: bool,
+    /// There is no body.
+    answer_end_in_head: bool,
+    answer_end: bool,
+    answer_trailers: bool,
+}
+
+impl Came {
+    fn note(&mut self, input: &Input) {
+        match input {
+            // A second head is none.
+            Input::RequestHeaders(_, _, end) if !self.request_head => {
+                self.request_head = true;
+                self.request_end |= end;
+            }
+            Input::RequestBody(_, end) => self.request_end |= end,
+            Input::RequestTrailers => self.request_trailers = true,
+            Input::ResponseHeaders(_, end) if !self.answer_head => {
+                self.answer_head = true;
+                self.answer_end_in_head |= end;
+                self.answer_end |= end;
+            }
+            Input::ResponseBody(_, end) => self.answer_end |= end,
+            Input::ResponseTrailers(_) => {
+                self.answer_trailers = true;
+                self.answer_end = true;
+            }
+            _ => {}
+        }
+    }
 }
 
 pub(super) struct Bench {
@@ -84,11 +122,15 @@ pub(super) struct Bench {
     asking: Option<Box<Asked>>,
     claiming: Option<Claimed>,
     using: Option<Use>,
-    /// Whether the control log takes its time to take uses.
+    /// Whether the control log takes its time, until [`Bench::controlled`].
     pub(super) slow_control: bool,
     /// What it waits for, with which token, and how long.
     pub(super) holding: Option<(Id, String, Duration)>,
     asked: Vec<Event>,
+    /// What came of Envoy's so far.
+    came: Came,
+    /// What all of its rules may hold, in bytes.
+    memory: usize,
     /// Bytes of bodies in what was said last.
     said_bytes: usize,
     /// May not appear in an answer's body; never in a record.
@@ -136,6 +178,7 @@ impl Office {
         match self.append(&approval::Event::Asked(asked)) {
             Fate::Counts(approval) | Fate::Joins(approval) => Ok(approval),
             Fate::Ignored(Ignored::TooManyPending) => Err(NotAsked::TooMany),
+            Fate::Ignored(_) => Err(NotAsked::Unavailable("approvals_unavailable")),
             other => panic!("{other:?}"),
         }
     }
@@ -148,6 +191,7 @@ impl Office {
             Fate::Used(number) => Ok(number),
             Fate::Ignored(Ignored::Revoked) => Err(NotUsed::Revoked),
             Fate::Ignored(Ignored::UsedUp | Ignored::Late) => Err(NotUsed::Over),
+            Fate::Ignored(_) => Err(NotUsed::Unavailable),
             other => panic!("{other:?}"),
         }
     }
@@ -159,6 +203,7 @@ impl Office {
         match self.append(&approval::Event::Claimed(claimed)) {
             Fate::Counts(approval) => Ok(approval),
             Fate::Ignored(Ignored::Over(state)) => Err(NotClaimed::Over(state)),
+            Fate::Ignored(_) => Err(NotClaimed::Unavailable("approvals_unavailable")),
             other => panic!("{other:?}"),
         }
     }
@@ -210,6 +255,7 @@ impl Bench {
         };
         Self {
             alone: true,
+            memory,
             ..Self::under(super::rules::rules(limits, memory, places))
         }
     }
@@ -242,6 +288,8 @@ impl Bench {
             slow_control: false,
             holding: None,
             asked: Vec::new(),
+            came: Came::default(),
+            memory: usize::MAX,
             said_bytes: 0,
             hidden: vec![SSN, CARD],
             seen: Seen::default(),
@@ -272,17 +320,19 @@ impl Bench {
         let (id, token, _) = self.holding.take().expect("nothing is waited for");
         let held = {
             let office = self.office.lock().unwrap();
-            let approval = office.register.approval(&id).unwrap().clone();
-            match approval.state_at(office.now) {
-                _ if !office.reachable => Held::Unavailable("approvals_unavailable"),
-                State::Pending => Held::Pending(approval),
-                State::Approved => Held::Approved {
-                    approval,
-                    rules,
-                    principal: principal(&token),
-                    now: office.now,
+            match office.register.approval(&id).cloned() {
+                Some(approval) if office.reachable => match approval.state_at(office.now) {
+                    State::Pending => Held::Pending(approval),
+                    State::Approved => Held::Approved {
+                        approval,
+                        rules,
+                        principal: principal(&token),
+                        now: office.now,
+                    },
+                    state => Held::Over(approval, state),
                 },
-                state => Held::Over(approval, state),
+                // What is long over is forgotten.
+                _ => Held::Unavailable("approvals_unavailable"),
             }
         };
         self.handle(Input::Held(held))
@@ -375,6 +425,7 @@ impl Bench {
     pub(super) fn handle(&mut self, input: Input) -> &mut Self {
         self.now += Duration::from_millis(1);
         let said = format!("{input:?}");
+        self.came.note(&input);
         let mut out = Vec::new();
         self.exchange.handle(self.now, input, &mut out);
         if self.seen.end.is_none() {
@@ -387,19 +438,8 @@ impl Bench {
         if !self.slow_authenticator && self.is_authenticating() && self.seen.end.is_none() {
             self.authenticated();
         }
-        if let Some(asked) = self.asking.take() {
-            let asked = self.office.lock().unwrap().ask(asked);
-            self.handle(Input::Asked(asked));
-        }
-        if !self.slow_control
-            && let Some(wanted) = self.using.take()
-        {
-            let used = self.office.lock().unwrap().take_use(wanted);
-            self.handle(Input::Used(used));
-        }
-        if let Some(claimed) = self.claiming.take() {
-            let claimed = self.office.lock().unwrap().claim(claimed);
-            self.handle(Input::Claimed(claimed));
+        if !self.slow_control {
+            self.controlled();
         }
         if self.is_recording() {
             match self.ledger {
@@ -409,6 +449,41 @@ impl Bench {
             }
         }
         self
+    }
+
+    /// The control log says what came of what it was asked.
+    pub(super) fn controlled(&mut self) -> &mut Self {
+        let office = self.office.clone();
+        if let Some(asked) = self.asking.take() {
+            let asked = office.lock().unwrap().ask(asked);
+            self.handle(Input::Asked(asked));
+        }
+        if let Some(wanted) = self.using.take() {
+            let used = office.lock().unwrap().take_use(wanted);
+            self.handle(Input::Used(used));
+        }
+        if let Some(claimed) = self.claiming.take() {
+            let claimed = office.lock().unwrap().claim(claimed);
+            self.handle(Input::Claimed(claimed));
+        }
+        self
+    }
+
+    /// What `input` answers was asked of somebody who will not answer again.
+    pub(super) fn forget_asked(&mut self, input: &Input) {
+        match input {
+            Input::Authenticated(_) => self.authenticating = None,
+            Input::Asked(_) => self.asking = None,
+            Input::Used(_) => self.using = None,
+            Input::Claimed(_) => self.claiming = None,
+            Input::Held(_) => self.holding = None,
+            _ => {}
+        }
+    }
+
+    /// Whether a request's head came.
+    pub(super) fn has_begun(&self) -> bool {
+        self.came.request_head
     }
 
     fn take(&mut self, output: Output, after: &str) {
@@ -479,13 +554,23 @@ impl Bench {
             matches!(event, Event::Closed(_))
         });
         let asked_to_close = count(&self.asked, |event| matches!(event, Event::Closed(_)));
-        let seen = &mut self.seen;
+        let (seen, came) = (&mut self.seen, &self.came);
         assert!(
             seen.immediate.is_none(),
             "{answer:?} after an answer of our own"
         );
+        for (name, value) in fields(&answer) {
+            let value = value.expose_secret();
+            let lent = matches!(answer, Answer::RequestHeaders(_)) && value.contains(LENT);
+            let told = [SSN, CARD, LENT, "token-of-"]
+                .iter()
+                .any(|hidden| value.contains(hidden));
+            assert!(lent || !told, "{name} tells a secret");
+        }
         match answer {
             Answer::RequestHeaders(head) => {
+                assert!(came.request_head, "an answer to what did not come");
+                assert!(!came.request_trailers, "trailers that nobody read");
                 assert_eq!(
                     (opened, closed),
                     (1, 0),
@@ -495,6 +580,7 @@ impl Bench {
             }
             Answer::RequestBody(bytes, end) => {
                 assert!(seen.upstream_head.is_some(), "a body without a head");
+                assert!(!end || came.request_end, "an end that did not come");
                 assert!(
                     !std::mem::replace(&mut seen.upstream_ended, end),
                     "more after the end"
@@ -504,11 +590,14 @@ impl Bench {
             }
             Answer::ResponseHeaders(head) => {
                 assert!(seen.upstream_ended, "an answer to what was not forwarded");
+                assert!(came.answer_head, "an answer to what did not come");
                 assert!(seen.head.replace(head).is_none(), "two heads of an answer");
             }
             Answer::ResponseBody(bytes, end) => {
                 assert!(seen.head.is_some(), "an answer's body without its head");
-                assert!(!seen.answer_ended && seen.trailers_removed.is_none());
+                assert!(!came.answer_end_in_head, "a body to what has none");
+                assert!(!end || came.answer_end, "an end that did not come");
+                assert!(!seen.answer_ended && seen.trailers.is_none());
                 assert!(bytes.len() <= PIECE);
                 seen.answer.extend_from_slice(&bytes);
                 seen.answer_ended = end;
@@ -520,10 +609,11 @@ impl Bench {
                     );
                 }
             }
-            Answer::ResponseTrailers(names) => {
+            Answer::ResponseTrailers(trailers) => {
                 assert_eq!(closed, 1, "the end left before `closed` was durable");
+                assert!(came.answer_trailers, "an answer to what did not come");
                 assert!(seen.head.is_some() && !seen.answer_ended);
-                seen.trailers_removed = Some(names);
+                seen.trailers = Some(trailers);
             }
             Answer::Immediate(immediate) => {
                 assert!(
@@ -536,8 +626,13 @@ impl Bench {
                 );
                 assert!((400..600).contains(&immediate.status) || immediate.status == 202);
                 assert!(!immediate.code.is_empty());
-                let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
-                assert_eq!(error["error"]["code"], immediate.code);
+                for hidden in [SSN, CARD, LENT, "token-of-"] {
+                    assert!(!contains(&immediate.body, hidden), "{hidden} is told");
+                }
+                if immediate.grpc_status.is_none() {
+                    let error: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
+                    assert_eq!(error["error"]["code"], immediate.code);
+                }
                 seen.immediate = Some(immediate);
             }
         }
@@ -562,6 +657,10 @@ impl Bench {
             );
         }
         assert!(!contains(&seen.upstream, "token-of-"));
+        let held = self.exchange.held();
+        // An answer is read by a slice before its share is asked for.
+        let bound = self.memory.saturating_add(RECORD_EACH);
+        assert!(held <= bound, "{held} bytes held, upon {after}");
         let debug = format!("{:?}", self.exchange);
         for secret in [LENT, "token-of-", SSN, CARD] {
             assert!(!debug.contains(secret), "a secret in Debug");
@@ -577,10 +676,14 @@ impl Bench {
             assert!(!self.exchange.wants_tick());
             assert!(!self.exchange.summary().outcome.is_empty());
             if end == End::Finished {
-                let over = seen.answer_ended || seen.trailers_removed.is_some() || self.bodiless();
+                let over = seen.answer_ended || seen.trailers.is_some() || self.bodiless();
                 assert!(
                     over || seen.immediate.is_some(),
                     "an early good end, upon {after}"
+                );
+                assert!(
+                    self.came.answer_end || seen.immediate.is_some(),
+                    "a good end that did not come, upon {after}"
                 );
             }
         } else {
@@ -703,6 +806,15 @@ impl Bench {
         assert_eq!(self.exchange.summary().status, status);
         assert_eq!(self.exchange.summary().code, code);
         immediate
+    }
+}
+
+/// The fields that an answer sets.
+fn fields(answer: &Answer) -> &[(String, SecretString)] {
+    match answer {
+        Answer::RequestHeaders(head) | Answer::ResponseHeaders(head) => &head.set,
+        Answer::Immediate(immediate) => &immediate.headers,
+        _ => &[],
     }
 }
 

@@ -50,6 +50,11 @@ connections:
     dialect: gemini
     endpoints: [generate_content, stream_generate_content]
     policies: [mask-personal, mask-tickets, allow-staff]
+  - name: kserve
+    match: { hosts: [kserve.example] }
+    dialect: kserve
+    endpoints: [model_infer, model_stream_infer]
+    policies: [one-llama, mask-personal, allow-staff]
   - name: sealed
     match: { hosts: [sealed.example], path_prefix: /v1/ }
     dialect: openai
@@ -115,6 +120,9 @@ policies:
         request: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         response: { detectors: [US_SSN, CREDIT_CARD, EMAIL_ADDRESS, IP_ADDRESS, PHONE_NUMBER, IBAN_CODE, AWS_ACCESS_KEY], operator: replace }
         exempt_groups: [fraud]
+  - name: one-llama
+    when: request.model != "llama" || !request.endpoint.startsWith("model_")
+    then: { deny: { reason: there is one llama } }
   - name: mask-tickets
     when: "true"
     then: { mask: { request: { detectors: [TICKET] } } }
@@ -137,12 +145,13 @@ pub(crate) fn auditor() -> AuditorSecret {
 fn connections() -> &'static [Arc<Connection>] {
     static CONNECTIONS: OnceLock<Vec<Arc<Connection>>> = OnceLock::new();
     CONNECTIONS.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let secret = dir.path().join("upstream.key");
+        let dir = std::env::temp_dir().join(format!("countersign-rules-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let secret = dir.join("upstream.key");
         std::fs::write(&secret, LENT).unwrap();
-        let key = dir.path().join("masking.key");
+        let key = dir.join("masking.key");
         std::fs::write(&key, "k".repeat(32)).unwrap();
-        let auditor = dir.path().join("auditor.key.pub");
+        let auditor = dir.join("auditor.key.pub");
         std::fs::write(&auditor, self::auditor().public().to_string()).unwrap();
         let text = CONFIG
             .replace("AUDITOR", auditor.to_str().unwrap())
@@ -156,9 +165,9 @@ fn connections() -> &'static [Arc<Connection>] {
             .unwrap();
         let _inside = runtime.enter();
         let sources = Sources::new(Clock::system());
-        snapshot::rules(&config, None, &sources)
-            .unwrap()
-            .connections
+        let rules = snapshot::rules(&config, None, &sources).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        rules.connections
     })
 }
 

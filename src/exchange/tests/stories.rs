@@ -476,7 +476,11 @@ fn an_answers_trailers_are_emptied_and_answered() {
         let trailers: Headers = [("x-note", "secret")].into_iter().collect();
         bench.handle(Input::ResponseTrailers(trailers));
         assert_eq!(
-            bench.seen.trailers_removed.as_deref(),
+            bench
+                .seen
+                .trailers
+                .as_ref()
+                .map(|trailers| &trailers.remove[..]),
             Some(&["x-note".to_owned()][..])
         );
         assert_eq!(bench.seen.end, Some(End::Finished));

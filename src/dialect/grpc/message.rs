@@ -1,0 +1,409 @@
+//! One message, read by its descriptor: where its texts are, and the same message with others in their places.
+//!
+//! Promises: every string, and every element of a tensor of strings, is a text or a word of the protocol; what is neither
+//! and may hold text is named. All else leaves byte for byte as it came. A field that the descriptor does not have, or has
+//! once and the message twice, is refused: what upstream makes of it is not known.
+
+use std::ops::Range;
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+use super::{
+    super::{ShapeError, json::quoted, texts::is_token},
+    kserve,
+    wire::{self, Field, WireType, invalid},
+};
+
+/// Most fields that one message is looked into for; more is `too_many_fields`. A packed list is one field.
+const MAX_PARTS: usize = 65_536;
+/// How deep messages may stand in each other.
+const MAX_DEPTH: usize = 16;
+
+/// A field that was found, or an element of one.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) number: u32,
+    form: Form,
+    prefix: Range<usize>,
+    pub(super) body: Range<usize>,
+    /// Where it stands: names of fields and places in lists.
+    pub(super) path: String,
+    /// What is known of its meaning: a tensor's name, a parameter's key.
+    pub(super) label: String,
+    pub(super) what: What,
+}
+
+/// How a length is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// There is none.
+    None,
+    Varint,
+    /// Of an element of a BYTES tensor.
+    LittleEndian,
+}
+
+/// What a field is.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A message, or the elements of a tensor.
+    Inner(Vec<Part>),
+    Text,
+    /// A word of the protocol.
+    Word,
+    /// May hold text that cannot be read; why.
+    Unscanned(&'static str),
+    /// Holds no text: shown as this JSON.
+    Value(String),
+    /// Bytes that mean nothing before the message is known whole.
+    Raw,
+}
+
+/// Reads the message at `range` of `bytes`.
+///
+/// # Errors
+/// `invalid_protobuf`, `invalid_utf8`, `unknown_field`, `duplicate_field`, `too_many_fields`, and what
+/// [`kserve::settle`] refuses.
+pub(super) fn read(
+    bytes: &[u8],
+    range: Range<usize>,
+    descriptor: &MessageDescriptor,
+) -> Result<Vec<Part>, ShapeError> {
+    let mut reader = Reader::new(bytes);
+    let mut parts = reader.message(range, descriptor, "", 0)?;
+    kserve::settle(&mut parts, descriptor.full_name(), &mut reader)?;
+    Ok(parts)
+}
+
+/// What is read.
+pub(super) struct Reader<'b> {
+    bytes: &'b [u8],
+    parts: usize,
+}
+
+impl<'b> Reader<'b> {
+    pub(super) fn new(bytes: &'b [u8]) -> Self {
+        Self { bytes, parts: 0 }
+    }
+
+    fn message(
+        &mut self,
+        range: Range<usize>,
+        descriptor: &MessageDescriptor,
+        path: &str,
+        depth: usize,
+    ) -> Result<Vec<Part>, ShapeError> {
+        if depth > MAX_DEPTH {
+            return Err(invalid(
+                "messages stand too deep in each other",
+                range.start,
+            ));
+        }
+        let mut parts: Vec<Part> = Vec::new();
+        let (mut once, mut places) = (Vec::new(), Vec::new());
+        let mut at = range.start;
+        while at < range.end {
+            let field = wire::field(self.bytes, at, range.end)?;
+            let known = descriptor.get_field(field.number).ok_or_else(|| {
+                let reason = "a message has a field that the dialect does not know";
+                ShapeError::at("unknown_field", reason, at)
+            })?;
+            if !known.is_list() && !known.is_map() {
+                // Of one-of-several, the first stands for all of them.
+                let same = known.containing_oneof();
+                let same = same.and_then(|several| several.fields().next());
+                let number = same.map_or(field.number, |first| first.number());
+                if once.contains(&number) {
+                    let reason = "a field stands twice that may stand once";
+                    return Err(ShapeError::at("duplicate_field", reason, at));
+                }
+                once.push(number);
+            }
+            let path = place(path, &known, &mut places);
+            self.count(field.body.start)?;
+            at = field.body.end;
+            let what = self.what(&field, &known, &path, depth)?;
+            parts.push(Part {
+                number: field.number,
+                form: match field.wire {
+                    WireType::Length => Form::Varint,
+                    _ => Form::None,
+                },
+                prefix: field.prefix,
+                body: field.body,
+                path,
+                label: String::new(),
+                what,
+            });
+        }
+        if descriptor.is_map_entry() {
+            let key = self.string(&parts, 1);
+            let value = parts.iter_mut().find(|part| part.number == 2);
+            value.into_iter().for_each(|part| part.name(key));
+        }
+        Ok(parts)
+    }
+
+    fn count(&mut self, at: usize) -> Result<(), ShapeError> {
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            let reason = "a message has more fields than are followed";
+            return Err(ShapeError::at("too_many_fields", reason, at));
+        }
+        Ok(())
+    }
+
+    fn what(
+        &mut self,
+        field: &Field,
+        known: &FieldDescriptor,
+        path: &str,
+        depth: usize,
+    ) -> Result<What, ShapeError> {
+        let body = field.body.clone();
+        let kind = known.kind();
+        if let Some(wire) = scalar(&kind) {
+            if field.wire == wire {
+                return Ok(What::Value(self.shown(&kind, body)));
+            }
+            if known.is_list() && field.wire == WireType::Length {
+                return self.packed(wire, body);
+            }
+        } else if field.wire == WireType::Length {
+            return match kind {
+                Kind::Message(inner) => {
+                    let parts = self.message(body, &inner, path, depth + 1)?;
+                    Ok(What::Inner(parts))
+                }
+                Kind::String => {
+                    let text = self.text(&body).ok_or_else(|| {
+                        let reason = "a string is not UTF-8";
+                        ShapeError::at("invalid_utf8", reason, body.start)
+                    })?;
+                    let word = kserve::is_word(known.full_name());
+                    Ok(match word && (text.is_empty() || is_token(text)) {
+                        true => What::Word,
+                        false => What::Text,
+                    })
+                }
+                _ if kserve::is_element(known.full_name()) => Ok(self.element(&body)),
+                _ if kserve::is_raw(known.full_name()) => Ok(What::Raw),
+                _ => Ok(What::Unscanned(BYTES)),
+            };
+        }
+        Err(invalid(
+            "a field is of another type than it must be",
+            body.start,
+        ))
+    }
+
+    /// What bytes are that should be a text.
+    fn element(&self, body: &Range<usize>) -> What {
+        match self.text(body) {
+            Some(_) => What::Text,
+            None => What::Unscanned(BYTES),
+        }
+    }
+
+    /// A list of numbers in one field.
+    fn packed(&self, wire: WireType, body: Range<usize>) -> Result<What, ShapeError> {
+        let length = body.len();
+        let whole = match wire {
+            WireType::Fixed32 => length.is_multiple_of(4),
+            WireType::Fixed64 => length.is_multiple_of(8),
+            _ => {
+                let mut at = body.start;
+                while at < body.end {
+                    at = wire::varint(self.bytes, at, body.end, false)?.1;
+                }
+                true
+            }
+        };
+        match whole {
+            true => Ok(What::Value(numbers(length))),
+            false => Err(invalid("a list of numbers is cut off", body.start)),
+        }
+    }
+
+    /// A number as JSON.
+    fn shown(&self, kind: &Kind, body: Range<usize>) -> String {
+        let bytes = self.bytes.get(body.clone()).unwrap_or_default();
+        let number = || wire::varint(bytes, 0, bytes.len(), false).map_or(0, |(value, _)| value);
+        let json = match kind {
+            Kind::Double => <[u8; 8]>::try_from(bytes)
+                .map(f64::from_le_bytes)
+                .map(|n| n.to_string()),
+            Kind::Float => <[u8; 4]>::try_from(bytes)
+                .map(f32::from_le_bytes)
+                .map(|n| n.to_string()),
+            Kind::Bool => Ok((number() != 0).to_string()),
+            Kind::Int32 | Kind::Int64 => Ok((number().cast_signed()).to_string()),
+            Kind::Uint32 | Kind::Uint64 => Ok(number().to_string()),
+            _ => Ok(numbers(bytes.len())),
+        };
+        match json {
+            // JSON has no infinity and no `NaN`.
+            Ok(json) if !json.contains(['i', 'N']) => json,
+            _ => numbers(bytes.len()),
+        }
+    }
+
+    /// The elements of a BYTES tensor, each behind its length.
+    ///
+    /// # Errors
+    /// `invalid_tensor`, `too_many_fields`.
+    pub(super) fn elements(&mut self, tensor: &Part) -> Result<Vec<Part>, ShapeError> {
+        let wrong = |at| ShapeError::at("invalid_tensor", "an element of a tensor is cut off", at);
+        let mut elements = Vec::new();
+        let mut at = tensor.body.start;
+        while at < tensor.body.end {
+            self.count(at)?;
+            let start = at + 4;
+            let length = self.bytes.get(at..start).ok_or_else(|| wrong(at))?;
+            let length = length
+                .iter()
+                .rfold(0, |sum, byte| sum << 8 | usize::from(*byte));
+            let body = start..start.saturating_add(length);
+            if body.end > tensor.body.end {
+                return Err(wrong(at));
+            }
+            let what = self.element(&body);
+            elements.push(Part {
+                number: 0,
+                form: Form::LittleEndian,
+                prefix: at..start,
+                body: body.clone(),
+                path: format!("{}.{}", tensor.path, elements.len()),
+                label: tensor.label.clone(),
+                what,
+            });
+            at = body.end;
+        }
+        Ok(elements)
+    }
+
+    fn text(&self, body: &Range<usize>) -> Option<&'b str> {
+        std::str::from_utf8(self.bytes.get(body.clone())?).ok()
+    }
+
+    /// The string field of that number; empty where there is none.
+    pub(super) fn string(&self, parts: &[Part], number: u32) -> &'b str {
+        let part = parts.iter().find(|part| part.number == number);
+        part.map(|part| self.own(part)).unwrap_or_default()
+    }
+
+    /// The text of `part`; empty where it is none.
+    pub(super) fn own(&self, part: &Part) -> &'b str {
+        self.text(&part.body).unwrap_or_default()
+    }
+}
+
+/// Of bytes that are no text.
+const BYTES: &str = "bytes";
+
+/// What is shown of numbers.
+pub(super) fn numbers(length: usize) -> String {
+    quoted(&format!("({length} bytes)"))
+}
+
+fn scalar(kind: &Kind) -> Option<WireType> {
+    match kind {
+        Kind::Message(_) | Kind::String | Kind::Bytes => None,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Some(WireType::Fixed64),
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Some(WireType::Fixed32),
+        _ => Some(WireType::Varint),
+    }
+}
+
+/// The path of a field in the message at `path`, with its place where there may be several.
+fn place(path: &str, known: &FieldDescriptor, places: &mut Vec<(u32, usize)>) -> String {
+    let dot = if path.is_empty() { "" } else { "." };
+    let mut own = format!("{path}{dot}{}", known.name());
+    if known.is_list() || known.is_map() {
+        let before = places
+            .iter_mut()
+            .find(|(number, _)| *number == known.number());
+        let place = match before {
+            Some((_, place)) => {
+                *place += 1;
+                *place
+            }
+            None => {
+                places.push((known.number(), 0));
+                0
+            }
+        };
+        own.push_str(&format!(".{place}"));
+    }
+    own
+}
+
+impl Part {
+    /// The fields in it.
+    pub(super) fn inner(&self) -> &[Part] {
+        match &self.what {
+            What::Inner(parts) => parts,
+            _ => &[],
+        }
+    }
+
+    /// Notes what it and all in it that has no name yet is called.
+    pub(super) fn name(&mut self, label: &str) {
+        if self.label.is_empty() {
+            label.clone_into(&mut self.label);
+        }
+        if let What::Inner(parts) = &mut self.what {
+            parts.iter_mut().for_each(|part| part.name(label));
+        }
+    }
+
+    /// Hands every field in it that holds no others to `see`.
+    pub(super) fn each<'p>(&'p self, see: &mut dyn FnMut(&'p Part)) {
+        match &self.what {
+            What::Inner(parts) => parts.iter().for_each(|part| part.each(see)),
+            _ => see(self),
+        }
+    }
+}
+
+/// Appends to `out` the message at `range` with each text and word replaced by what `edit` returns for it, where that is
+/// `Some`.
+pub(super) fn write(
+    bytes: &[u8],
+    range: Range<usize>,
+    parts: &[Part],
+    edit: &mut dyn FnMut(&Part, &str) -> Option<String>,
+    out: &mut Vec<u8>,
+) {
+    let slice = |range: Range<usize>| bytes.get(range).unwrap_or_default();
+    let mut at = range.start;
+    for part in parts {
+        let body = match &part.what {
+            What::Inner(parts) => {
+                let mut inner = Vec::with_capacity(part.body.len());
+                write(bytes, part.body.clone(), parts, edit, &mut inner);
+                inner
+            }
+            What::Text | What::Word => {
+                let text = std::str::from_utf8(slice(part.body.clone())).unwrap_or_default();
+                match edit(part, text) {
+                    Some(text) => text.into_bytes(),
+                    None => continue,
+                }
+            }
+            What::Unscanned(_) | What::Value(_) | What::Raw => continue,
+        };
+        out.extend_from_slice(slice(at..part.prefix.start));
+        match part.form {
+            Form::LittleEndian => {
+                let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+                out.extend_from_slice(&length.to_le_bytes());
+            }
+            // INVARIANT: texts and messages have a length.
+            Form::Varint | Form::None => wire::put_varint(body.len() as u64, out),
+        }
+        out.extend_from_slice(&body);
+        at = part.body.end;
+    }
+    out.extend_from_slice(slice(at..range.end));
+}

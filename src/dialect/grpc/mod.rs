@@ -1,0 +1,113 @@
+//! gRPC: messages behind a length each, then trailers that say how it went. One service is known, `kserve`.
+//!
+//! ```text
+//! request  -> frames -> messages by their descriptor -> texts masked, the rest as received
+//! answer   -> frames -> the same, message by message
+//! trailers -> how it went, as it came; what is said of it, masked
+//! ```
+//!
+//! Promises: methods, fields, datatypes and encodings that are not known are refused. Policy decides on all messages of a
+//! request, which all name one model. Each message of an answer is masked whole, whichever way the bytes were cut.
+//!
+//! Never decodes a compressed message; never lets the first message of a request go before the last has come, so a caller
+//! who waits for an answer before saying more waits in vain.
+//!
+//! Can miss: a value spread over several elements of a tensor; text in a tensor of numbers (bytes as UINT8, ids of tokens).
+//! Of a value spread over several messages of an answer all but the end leaves: the message with that does not.
+
+mod answer;
+mod kserve;
+mod message;
+mod request;
+mod trailers;
+mod wire;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod tests;
+
+use bytes::Bytes;
+
+pub(super) use self::trailers::{http_status, sentence, status};
+use self::{answer::Answer, request::Request};
+use super::{
+    Dialect, Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, TextFilter, Trailer,
+    media_type::{is, unsupported},
+    unknown_endpoint,
+    whole::Empty,
+};
+
+/// The dialect `kserve`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kserve;
+
+/// Whether that is a content type of gRPC's, of any codec.
+pub(super) fn is_grpc(content_type: &str) -> bool {
+    let essence = content_type.split([';', '+']).next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/grpc")
+}
+
+/// Whether messages are protobuf's.
+fn is_protobuf(content_type: &str) -> bool {
+    is(content_type, "application/grpc") || is(content_type, "application/grpc+proto")
+}
+
+impl Dialect for Kserve {
+    fn name(&self) -> &'static str {
+        "kserve"
+    }
+
+    fn endpoints(&self) -> &'static [Endpoint] {
+        kserve::ENDPOINTS
+    }
+
+    fn read_request(
+        &self,
+        endpoint: &Endpoint,
+        _: &str,
+        content_type: Option<&str>,
+        body: Bytes,
+    ) -> Result<Box<dyn RequestBody>, ShapeError> {
+        let method = kserve::method(endpoint).ok_or_else(unknown_endpoint)?;
+        match content_type {
+            Some(kind) if is_protobuf(kind) => Ok(Box::new(Request::read(body, &method)?)),
+            _ => Err(unsupported(
+                "the request's content type is not application/grpc",
+            )),
+        }
+    }
+
+    fn read_response(
+        &self,
+        endpoint: &Endpoint,
+        status: u16,
+        content_type: Option<&str>,
+    ) -> Result<Box<dyn ResponseBody>, ShapeError> {
+        let method = kserve::method(endpoint).ok_or_else(unknown_endpoint)?;
+        match content_type {
+            None => Ok(Box::new(Empty::default())),
+            Some(kind) if status == 200 && is_protobuf(kind) => Ok(Box::new(Answer::new(method))),
+            Some(_) => Err(unsupported(
+                "the answer is not one of application/grpc with status 200",
+            )),
+        }
+    }
+
+    /// Of who does not speak gRPC: who does is told in trailers, by [`status`].
+    fn error(&self, error: &ErrorShape<'_>) -> (&'static str, Bytes) {
+        ("text/plain; charset=utf-8", trailers::sentence(error))
+    }
+
+    /// Nothing: without its trailers an answer is an error to every client.
+    fn error_event(&self, _: &ErrorShape<'_>) -> Bytes {
+        Bytes::new()
+    }
+
+    fn trailer(&self, name: &str, value: &[u8], filter: &mut dyn TextFilter) -> Trailer {
+        trailers::trailer(name, value, filter)
+    }
+
+    fn is_told_in_trailers(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,173 @@
+//! What clusters must be: the service's, and those that governed requests reach.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::{
+    Found,
+    connection::checks_certificates,
+    routes::{self, Reached},
+    shape::{Parts, Spot, any, at, field, is_set, seconds, text, whole},
+};
+
+/// The longest that a frozen service may go unnoticed, in seconds.
+const NOTICED_WITHIN: u64 = 60;
+
+/// What limits whose certificates are taken to one name.
+const NAMES: [&str; 5] = [
+    "match_typed_subject_alt_names",
+    "match_subject_alt_names",
+    "verify_certificate_hash",
+    "verify_certificate_spki",
+    "validation_context_sds_secret_config",
+];
+
+/// What does so from the name that is called.
+const OWN_NAME: [&str; 2] = ["auto_san_validation", "auto_sni_san_validation"];
+
+/// Holds the cluster that Countersign is against what it must be.
+pub(super) fn service(parts: &Parts<'_>, service: &str, found: &mut Found) {
+    let Some(spot) = parts.cluster(service) else {
+        found.warning("service_unseen", "", format!("the cluster `{service}` was not found; give the answer of `/config_dump`, or its name by `--service`"));
+        return;
+    };
+    let prompt = |value: &Value| {
+        let limit = |key: &str| at(value, &format!("connection_keepalive.{key}")).and_then(seconds);
+        limit("interval")
+            .zip(limit("timeout"))
+            .is_some_and(|(every, within)| (every + within).as_secs() <= NOTICED_WITHIN)
+    };
+    if !any(spot.value, &prompt) {
+        found.warning("keepalive", &spot.path, "a frozen service hangs callers for minutes; set `connection_keepalive: { interval: 1s, timeout: 1s }`");
+    }
+    let thresholds = at(spot.value, "circuit_breakers.thresholds").and_then(Value::as_array);
+    let most = thresholds
+        .into_iter()
+        .flatten()
+        .filter(|one| text(one, "priority").is_none_or(|priority| priority == "DEFAULT"));
+    if !most
+        .filter_map(|one| field(one, "max_requests").and_then(whole))
+        .any(|most| most > 1024)
+    {
+        found.warning(
+            "max_requests",
+            &spot.path,
+            "every request in flight is one stream here, and 1024 are few; raise `max_requests`",
+        );
+    }
+    if !is_tls(spot) && !is_local(spot) {
+        found.error("service_plain", &spot.path, "who stands between can read every prompt and answer in Countersign's stead; use a Unix socket, or TLS with a client certificate");
+    }
+    tls(spot, found);
+}
+
+/// Holds the clusters that governed requests reach against what they must be.
+pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, found: &mut Found) {
+    for name in reached.clusters() {
+        let Some(spot) = parts.cluster(name) else {
+            found.warning("cluster_unseen", "", format!("routes lead to the cluster `{name}`, which was not found and not looked at; give the answer of `/config_dump`"));
+            continue;
+        };
+        chosen_by_caller(spot, found);
+        tls(spot, found);
+        spot.each(&mut |below| {
+            routes::behind_our_back(&below, found);
+            if let Some(filters) = below.key("http_filters").filter(|set| {
+                any(set.value, &|one| {
+                    one.get("@type").is_some() && !super::shape::is_type(one, "UpstreamCodec")
+                })
+            }) {
+                found.error(
+                    "filter_behind",
+                    &filters.path,
+                    "filters before the upstream can change what was decided on; remove it",
+                );
+            }
+        });
+    }
+}
+
+/// Clusters whose hosts the request names get the credential to wherever the caller likes.
+fn chosen_by_caller(spot: &Spot<'_>, found: &mut Found) {
+    let kind = text(spot.value, "cluster_type.name").unwrap_or_default();
+    let original =
+        text(spot.value, "type") == Some("ORIGINAL_DST") || kind == "envoy.cluster.original_dst";
+    if original || kind.contains("dynamic_forward_proxy") {
+        found.error(
+            "cluster_dynamic",
+            &spot.path,
+            "the caller chooses the host that gets the request and its credential; name the hosts",
+        );
+    } else if !kind.is_empty() && !kind.starts_with("envoy.cluster.") {
+        found.warning(
+            "cluster_unknown",
+            &spot.path,
+            "it cannot be told which hosts this cluster has; use a type that names them",
+        );
+    }
+}
+
+fn is_tls(spot: &Spot<'_>) -> bool {
+    any(spot.value, &|value| {
+        super::shape::is_type(value, "UpstreamTlsContext")
+    })
+}
+
+/// Whether all endpoints are known, and on this host.
+fn is_local(spot: &Spot<'_>) -> bool {
+    let (mut any, mut all) = (false, true);
+    spot.each(&mut |below| {
+        if let Some(address) = below
+            .key("address")
+            .filter(|address| address.value.is_object())
+        {
+            any = true;
+            all &= is_loopback(address.value);
+        }
+    });
+    any && all
+}
+
+/// Whether this address is a Unix socket or one that only this host reaches.
+pub(super) fn is_loopback(address: &Value) -> bool {
+    let host = text(address, "socket_address.address");
+    let loopback =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    field(address, "pipe").is_some() || host.is_some_and(loopback)
+}
+
+/// Whether the host at the other end is who it should be.
+fn tls(cluster: &Spot<'_>, found: &mut Found) {
+    let own_name = OWN_NAME.iter().any(|key| {
+        any(cluster.value, &|value| {
+            field(value, key).is_some_and(is_set)
+        })
+    });
+    cluster.each(&mut |spot| {
+        if !spot.is_type("UpstreamTlsContext") {
+            return;
+        }
+        let has = |key: &str| any(spot.value, &|value| field(value, key).is_some_and(is_set));
+        if !any(spot.value, &checks_certificates) {
+            found.error("upstream_ca", &spot.path, "any certificate is taken, so anybody between can answer and read the credential; add a `validation_context` with `trusted_ca`");
+        } else if !own_name && !NAMES.iter().any(|key| has(key)) {
+            found.error("upstream_name", &spot.path, "the certificate of any host is taken; add `match_typed_subject_alt_names`");
+        }
+        let untrusted = |value: &Value| text(value, "trust_chain_verification").is_some_and(|how| how != "VERIFY_TRUST_CHAIN");
+        if any(spot.value, &untrusted) {
+            found.error("upstream_untrusted", &spot.path, "certificates that do not hold are taken; remove `trust_chain_verification`");
+        }
+        for key in ["allow_expired_certificate", "allow_renegotiation"] {
+            if has(key) {
+                found.error("upstream_untrusted", &spot.path, format!("what TLS checks is weakened; remove `{key}`"));
+            }
+        }
+        let old = |value: &Value| {
+            ["tls_minimum_protocol_version", "tls_maximum_protocol_version"].iter().any(|key| matches!(text(value, key), Some("TLSv1_0" | "TLSv1_1")))
+        };
+        if any(spot.value, &old) {
+            found.error("upstream_tls_version", &spot.path, "TLS older than 1.2 is spoken; remove the limit");
+        }
+    });
+}
