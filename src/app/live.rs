@@ -125,6 +125,13 @@ impl Live {
         self.metrics.certificates_read(listener, accepted);
     }
 
+    /// Until when the certificate of a listener is good.
+    pub(super) fn certificate_until(&self, listener: &'static str, until: Timestamp) {
+        let seconds = u64::try_from(until.as_second()).unwrap_or_default();
+        let part = format!("certificate_{listener}");
+        self.metrics.set(&part, "not_after_seconds", seconds);
+    }
+
     /// So many connections of a listener were refused in their handshake.
     pub(super) fn handshakes_refused(&self, listener: &'static str, count: u64) {
         self.metrics.handshakes_refused(listener, count);
