@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_server::ExternalProcessorServer;
+use jiff::Timestamp;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
@@ -93,7 +94,7 @@ pub async fn serve(path: &Path) -> anyhow::Result<()> {
         .map_err(|code| anyhow::anyhow!("the audit log does not take a record: {code}"))?;
 
     // All of it before anything is said to be ready, and in good order where it cannot be had.
-    let (ext_proc, listening) = match bind(&config.listen).await {
+    let (ext_proc, listening) = match bind(&config.listen, live.clock().now()).await {
         Ok(bound) => bound,
         Err(error) => {
             let ended = live.ledger().clone().shutdown(0).await;
@@ -386,7 +387,10 @@ type Followed = (Arc<Tls>, Result<Vec<String>, String>);
 type HttpListener = (TcpListener, Option<Followed>);
 
 /// Everything that is listened on.
-async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, HttpListener)> {
+async fn bind(
+    listen: &config::Listen,
+    now: Timestamp,
+) -> anyhow::Result<(ExtProcListener, HttpListener)> {
     let ext_proc = match &listen.ext_proc {
         ExtProc::Unix(path, mode) => {
             let (listener, file) = socket::bind(path, *mode)
@@ -394,7 +398,7 @@ async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, HttpL
             ExtProcListener::Unix(listener, file)
         }
         ExtProc::Tls(address, files) => {
-            let tls = Tls::open("ext_proc", b"h2", files).context("listen.ext_proc.tls")?;
+            let tls = Tls::open("ext_proc", b"h2", files, now).context("listen.ext_proc.tls")?;
             ExtProcListener::Tls(bind_tcp(*address, "ext_proc").await?, tls)
         }
         ExtProc::Insecure(address) => {
@@ -403,7 +407,7 @@ async fn bind(listen: &config::Listen) -> anyhow::Result<(ExtProcListener, HttpL
         }
     };
     let files = listen.http_tls.as_ref();
-    let tls = files.map(|files| Tls::open("http", b"http/1.1", files));
+    let tls = files.map(|files| Tls::open("http", b"http/1.1", files, now));
     let tls = tls.transpose().context("listen.http.tls")?;
     Ok((ext_proc, (bind_tcp(listen.http, "http").await?, tls)))
 }

@@ -134,6 +134,11 @@ impl Live {
         self.metrics.certificates_read(listener, accepted);
     }
 
+    /// Until when the certificate of a listener is good.
+    pub(super) fn certificate_until(&self, listener: &'static str, until: Timestamp) {
+        self.metrics.certificate_until(listener, until.as_second());
+    }
+
     /// So many connections of a listener were refused in their handshake.
     pub(super) fn handshakes_refused(&self, listener: &'static str, count: u64) {
         self.metrics.handshakes_refused(listener, count);

@@ -6,10 +6,13 @@
 //! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
 //! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
+mod validity;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    net::{IpAddr, SocketAddr},
+    fs::File,
+    io::{self, Read},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,6 +20,7 @@ use std::{
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc},
@@ -39,6 +43,7 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::validity::Validity;
 use super::live::Live;
 use crate::{audit::sha256_hex, config::TlsFiles};
 
@@ -51,6 +56,9 @@ const HANDSHAKES: usize = 256;
 /// How many of them may be of one address; beyond that, its connections are closed.
 const HANDSHAKES_PER_ADDRESS: usize = 64;
 
+/// The longest file that is read, in bytes: some hundred certificates.
+const LONGEST: u64 = 1 << 20;
+
 /// How often the files are looked at. Contents are compared, as with the configuration.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,8 +69,15 @@ pub(super) struct Tls {
     listener: &'static str,
     protocol: &'static [u8],
     files: TlsFiles,
-    config: ArcSwap<ServerConfig>,
+    good: ArcSwap<Good>,
     refused: Mutex<Refused>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Good {
+    config: Arc<ServerConfig>,
+    validity: Validity,
 }
 
 /// Handshakes that failed since they were last told of. Strangers must not fill the log.
@@ -84,9 +99,6 @@ struct Contents {
 
 impl Contents {
     fn read(files: &TlsFiles) -> anyhow::Result<Self> {
-        let read = |path: &Path| {
-            fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
-        };
         Ok(Self {
             cert: read(&files.cert)?,
             key: read(&files.key)?,
@@ -102,7 +114,7 @@ impl Contents {
             .collect()
     }
 
-    fn config(&self, files: &TlsFiles, protocol: &[u8]) -> anyhow::Result<ServerConfig> {
+    fn good(&self, files: &TlsFiles, protocol: &[u8], now: Timestamp) -> anyhow::Result<Good> {
         let builder = ServerConfig::builder();
         let builder = match (&files.client_ca, &self.client_ca) {
             (Some(path), Some(pem)) => {
@@ -111,6 +123,16 @@ impl Contents {
             _ => builder.with_no_client_auth(),
         };
         let chain = certificates(&self.cert, &files.cert)?;
+        let validity = chain.first().and_then(|own| Validity::of(own));
+        let validity =
+            validity.with_context(|| told(&files.cert, "a certificate that cannot be read"))?;
+        anyhow::ensure!(
+            now < validity.until,
+            told(
+                &files.cert,
+                &format!("a certificate that expired at {}", validity.until)
+            )
+        );
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|_| anyhow::anyhow!(told(&files.key, "no private key in PEM")))?;
         let mut config = builder
@@ -120,7 +142,8 @@ impl Contents {
         // A session resumed is a certificate not looked at again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(config)
+        let config = Arc::new(config);
+        Ok(Good { config, validity })
     }
 }
 
@@ -142,6 +165,16 @@ fn verifier(
         by_authority,
         names: names.clone(),
     }))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let cannot = || format!("cannot read `{}`", path.display());
+    let file = File::open(path).with_context(cannot)?;
+    let mut bytes = Vec::new();
+    let read = file.take(LONGEST + 1).read_to_end(&mut bytes);
+    read.with_context(cannot)?;
+    anyhow::ensure!(bytes.len() as u64 <= LONGEST, told(path, "over 1 MiB"));
+    Ok(bytes)
 }
 
 fn told(path: &Path, what: &str) -> String {
@@ -217,35 +250,36 @@ impl Tls {
         listener: &'static str,
         protocol: &'static [u8],
         files: &TlsFiles,
+        now: Timestamp,
     ) -> anyhow::Result<(Arc<Self>, Seen)> {
         let contents = Contents::read(files)?;
-        let config = ArcSwap::from_pointee(contents.config(files, protocol)?);
+        let good = ArcSwap::from_pointee(contents.good(files, protocol, now)?);
         let tls = Self {
             listener,
             protocol,
             files: files.clone(),
-            config,
+            good,
             refused: Mutex::default(),
         };
         Ok((Arc::new(tls), Ok(contents.digest())))
     }
 
     /// Reads the files again where they are not as `seen`: whether they are in force now, or nothing where nothing changed.
-    fn look(&self, seen: &mut Seen) -> Option<Result<(), String>> {
+    fn look(&self, seen: &mut Seen, now: Timestamp) -> Option<Result<(), String>> {
         let contents = Contents::read(&self.files).map_err(|error| format!("{error:#}"));
-        let now = match &contents {
+        let held = match &contents {
             Ok(contents) => Ok(contents.digest()),
             Err(error) => Err(error.clone()),
         };
-        if now == *seen {
+        if held == *seen {
             return None;
         }
-        *seen = now;
+        *seen = held;
         let fresh = contents.and_then(|contents| {
-            let fresh = contents.config(&self.files, self.protocol);
+            let fresh = contents.good(&self.files, self.protocol, now);
             fresh.map_err(|error| format!("{error:#}"))
         });
-        Some(fresh.map(|fresh| self.config.store(Arc::new(fresh))))
+        Some(fresh.map(|fresh| self.good.store(Arc::new(fresh))))
     }
 
     /// Follows the files until `stop`, and tells of connections that were refused.
@@ -256,13 +290,16 @@ impl Tls {
         stop: CancellationToken,
     ) {
         let mut due = interval(LOOK_EVERY);
+        // The certificate of which it was said that it runs out, and that it has expired.
+        let mut told = (None, None);
         loop {
             tokio::select! {
                 _ = due.tick() => {}
                 () = stop.cancelled() => return,
             }
             let listener = self.listener;
-            match self.look(&mut seen) {
+            let now = live.clock().now();
+            match self.look(&mut seen, now) {
                 None => {}
                 Some(Ok(())) => {
                     live.certificates_read(listener, true);
@@ -278,6 +315,16 @@ impl Tls {
                         error, "changed certificates cannot be used; the old ones stay"
                     );
                 }
+            }
+            let validity = self.good.load().validity;
+            live.certificate_until(listener, validity.until);
+            let until = Some(validity.until);
+            if now >= validity.until && told.1 != until {
+                told = (until, until);
+                error!(listener, at = %validity.until, "the certificate has expired: clients refuse it on new connections");
+            } else if validity.runs_out(now) && told.0 != until {
+                told.0 = until;
+                warn!(listener, at = %validity.until, "the certificate expires soon; put a new one in its place");
             }
             let Refused { count, last } = std::mem::take(&mut *self.refused());
             if count > 0 {
@@ -335,7 +382,7 @@ impl Tls {
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                let handshake = TlsAcceptor::from(self.config.load_full()).accept(stream);
+                let handshake = TlsAcceptor::from(self.good.load().config.clone()).accept(stream);
                 let (tls, done) = (Arc::clone(&self), done.clone());
                 tokio::spawn(async move {
                     let _places = (permit, place);
@@ -363,6 +410,7 @@ struct Place(Addresses, IpAddr);
 
 impl Addresses {
     fn enter(&self, address: IpAddr) -> Option<Place> {
+        let address = counted_as(address);
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
         if *count >= HANDSHAKES_PER_ADDRESS {
@@ -383,6 +431,14 @@ impl Drop for Place {
                 counts.remove(address);
             }
         }
+    }
+}
+
+/// Who has one address of IPv6 has 2^64 of them, as a rule.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -426,5 +482,18 @@ mod tests {
         assert!(addresses.enter(one).is_some());
         places.clear();
         assert!(addresses.0.lock().unwrap().is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        for (address, counted) in [
+            ("2001:db8::1", "2001:db8::"),
+            ("2001:db8::ffff:0:0:2", "2001:db8::"),
+            ("2001:db8:0:1::1", "2001:db8:0:1::"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+        ] {
+            let counted: IpAddr = counted.parse().unwrap();
+            assert_eq!(counted_as(address.parse().unwrap()), counted, "{address}");
+        }
     }
 }

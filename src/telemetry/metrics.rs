@@ -49,6 +49,8 @@ pub struct Metrics {
     reloads: Bounded,
     /// Changed certificates of listeners, by listener and result.
     certificates: Bounded,
+    /// Until when the certificate of each listener is good.
+    not_after: Family<Labels, Gauge>,
     /// Connections refused in their TLS handshake, by listener.
     handshakes: Bounded,
     held: Arc<Held>,
@@ -117,6 +119,13 @@ impl Default for Metrics {
             Unit::Seconds,
             seconds.clone(),
         );
+        let not_after = Family::<Labels, Gauge>::default();
+        all.register_with_unit(
+            "certificate_not_after",
+            "Until when a listener's certificate is good, in Unix time [s]",
+            Unit::Seconds,
+            not_after.clone(),
+        );
         let phases = Family::new_with_constructor(bucketed as fn() -> Histogram);
         all.register_with_unit(
             "phase",
@@ -138,6 +147,7 @@ impl Default for Metrics {
             phases,
             reloads,
             certificates,
+            not_after,
             handshakes,
             held: Arc::new(Held {
                 since: Mutex::default(),
@@ -236,6 +246,12 @@ impl Metrics {
             ("result", result.to_owned()),
         ];
         self.certificates.add(labels, 1);
+    }
+
+    /// Until when a listener's certificate is good, in seconds of Unix time.
+    pub fn certificate_until(&self, listener: &'static str, seconds: i64) {
+        let labels = vec![("listener", listener.to_owned())];
+        self.not_after.get_or_create(&labels).set(seconds);
     }
 
     /// So many connections of a listener were refused in their TLS handshake.

@@ -7,10 +7,12 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 from stack import Gateway, config, free_port, wait_until
 from stack.caller import call
+from stack.countersign import Countersign, run
 from stack.envoy import Envoy, cluster, loopback, point
 from stack.proofs import Authority
 from stack.upstream import chat
@@ -45,10 +47,10 @@ def by_tls(port: int, authority: Authority, identity, name: str = TRUSTED["serve
 class Mesh:
     """A gateway whose two parts know one another by certificates, in files that can be changed."""
 
-    def __init__(self, oidc, upstream, work, **changed):
+    def __init__(self, oidc, upstream, work, seconds=3600, **changed):
         self.oidc, self.upstream, self.work = oidc, upstream, work
         self.authority, self.port = Authority(work, "authority"), free_port()
-        self.server = self.authority.issue("server", dns=TRUSTED["server"], server=True)
+        self.server = self.authority.issue("server", dns=TRUSTED["server"], server=True, seconds=seconds)
         self.client = self.authority.issue("envoy", uri=ENVOY)
         self.files = {name: str(work / f"in-use-{name}.pem") for name in ("cert", "key", "client_ca")}
         self.install(cert=self.server.certificate, key=self.server.key, client_ca=self.authority.file)
@@ -130,7 +132,7 @@ def test_a_stranger_is_refused_and_nothing_is_served_ungoverned(mesh, upstream, 
     identity = {
         "nobody": lambda: None,
         "of another authority": lambda: Authority(tmp_path, "strange").issue("envoy", uri=ENVOY),
-        "expired": lambda: authority.issue("late", uri=ENVOY, expired=True),
+        "expired": lambda: authority.issue("late", uri=ENVOY, seconds=-60),
         "a server": lambda: authority.issue("turned", uri=ENVOY, server=True),
         "of another name": lambda: authority.issue("neighbour", uri=f"{ENVOY}/other", dns="spiffe.example.org"),
     }[who]()
@@ -145,15 +147,10 @@ def test_a_stranger_is_refused_and_nothing_is_served_ungoverned(mesh, upstream, 
     assert call(made.gateway.envoy.url, tokens()).status == 200
 
 
-@pytest.mark.parametrize("what", ["expired", "another name", "another authority"])
+@pytest.mark.parametrize("what", ["another name", "another authority"])
 def test_a_service_that_envoy_does_not_know_gets_no_request(mesh, upstream, tokens, tmp_path, what):
     made = mesh()
-    if what == "expired":
-        late = made.authority.issue("late", dns=TRUSTED["server"], server=True, expired=True)
-        made.install(key=late.key, cert=late.certificate)
-        wait_until("it is in use", lambda: late.digest.hex() in shown(made))
-        other = made.envoy(made.client)
-    elif what == "another name":
+    if what == "another name":
         other = made.envoy(made.client, name="someone-else.example.org")
     else:
         other = made.envoy(made.client, Authority(tmp_path, "strange"))
@@ -162,13 +159,40 @@ def test_a_service_that_envoy_does_not_know_gets_no_request(mesh, upstream, toke
     assert upstream.requests == []
 
 
-def shown(made: Mesh) -> str:
-    """What the service shows now, whoever would believe it."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.load_cert_chain(made.client.certificate, made.client.key)
-    with socket.create_connection(("127.0.0.1", made.port), 10) as plain, context.wrap_socket(plain) as connection:
-        return hashlib.sha256(connection.getpeercert(binary_form=True)).hexdigest()
+def test_a_certificate_that_expires_is_told_of_and_then_refused_by_envoy(mesh, upstream, tokens):
+    made = mesh(seconds=20)
+    service = made.countersign
+    left = service.metrics()['countersign_certificate_not_after_seconds{listener="ext_proc"}'] - time.time()
+    assert left <= 20
+    wait_until("it is told", lambda: "expires soon" in service.log_text())
+    wait_until("it has expired", lambda: "the certificate has expired" in service.log_text(), 40)
+    with made.envoy(made.client) as other:
+        assert call(other.url, tokens()).status == 500
+    assert upstream.requests == []
+    assert service.log_text().count("expires soon") == 1 and service.log_text().count("the certificate has expired") == 1
+    service.stop()
+    done = run("serve", "--config", service.file)
+    assert done.returncode != 0 and "holds a certificate that expired at" in done.stderr, done
+
+
+def test_a_network_address_takes_tls_or_a_word_of_consent(tmp_path, oidc):
+    listen = {"ext_proc": f"tcp:127.0.0.1:{free_port()}", "http": "127.0.0.1:0"}
+    service = Countersign(tmp_path, config(oidc.issuer, tmp_path, listen=listen))
+    done = run("serve", "--config", service.file)
+    assert done.returncode != 0 and "a `tcp:` address needs `tls: { cert, key, client_ca }`, or `insecure: true`" in done.stderr, done
+
+
+def test_a_socket_is_of_the_mode_that_is_said_and_a_stale_one_is_no_obstacle(tmp_path, oidc):
+    service = Countersign(tmp_path, config(oidc.issuer, tmp_path))
+    service.config["listen"]["ext_proc"] = {"address": f"unix:{service.socket}", "mode": "0660"}
+    service.write()
+    with service:
+        service.kill()
+        assert service.socket.is_socket(), "nobody took it away"
+        service.start()
+        assert service.socket.stat().st_mode & 0o777 == 0o660
+        service.stop()
+        assert not service.socket.exists()
 
 
 def test_certificates_change_while_requests_flow(mesh, upstream, tokens, tmp_path):
@@ -221,13 +245,15 @@ def looks(made: Mesh) -> float:
     return sum(value for name, value in made.countersign.metrics().items() if name.startswith("countersign_config_loads_total"))
 
 
-@pytest.mark.parametrize("what", ["missing", "broken", "empty"])
+@pytest.mark.parametrize("what", ["missing", "broken", "empty", "expired"])
 def test_files_that_cannot_be_used_leave_the_old_in_force_and_it_is_said_once(mesh, tokens, what):
     made = mesh()
     before = made.presented(made.client)
     target = made.work / made.files["client_ca"]
     if what == "missing":
         target.unlink()
+    elif what == "expired":
+        made.install(cert=made.authority.issue("late", dns=TRUSTED["server"], server=True, seconds=-60).certificate)
     else:
         target.write_text("" if what == "empty" else "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     wait_until("it noticed", lambda: made.loads("rejected") == 1)
@@ -239,7 +265,7 @@ def test_files_that_cannot_be_used_leave_the_old_in_force_and_it_is_said_once(me
     assert made.loads("rejected") == 1
     assert made.countersign.log_text().count("the old ones stay") == 1
     assert made.presented(made.client) == before and call(made.gateway.envoy.url, tokens()).status == 200
-    made.install(client_ca=made.authority.file)
+    made.install(client_ca=made.authority.file, cert=made.server.certificate)
     if what != "broken":
         wait_until("the good file is read again", lambda: made.loads("accepted") >= 1)
 

@@ -44,6 +44,7 @@ fn counted() -> Metrics {
     metrics.reloaded(true);
     metrics.outdated("1.37.0");
     metrics.certificates_read("ext_proc", true);
+    metrics.certificate_until("ext_proc", 1);
     metrics.handshakes_refused("ext_proc", 1);
     metrics.granted("issued");
     metrics.used("taken");
