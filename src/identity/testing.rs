@@ -56,6 +56,7 @@ pub(crate) static RSA: LazyLock<Signer> = LazyLock::new(|| {
         include_bytes!("../../tests/data/jwt/rsa.pk8"),
     )
 });
+#[cfg(feature = "saml")]
 pub(crate) static RSA_OTHER: LazyLock<Signer> = LazyLock::new(|| {
     rsa(
         "rsa-1",
@@ -123,6 +124,7 @@ impl Signer {
     }
 
     /// The public key in the form that its kind has outside of JOSE.
+    #[cfg(feature = "saml")]
     pub(crate) fn public_der(&self) -> Vec<u8> {
         match &self.key {
             Private::Rsa(key) => key.public_key().as_ref().to_vec(),
