@@ -347,8 +347,14 @@ fn first_time(chain: &ChainDir, first: u64) -> io::Result<Option<Timestamp>> {
             let position = Position::read(&stored.bytes);
             Ok(position.and_then(|position| position.time.parse().ok()))
         }
-        _ => Ok(None),
+        Step::End(_) => Ok(None),
+        Step::Damaged(_) => Err(damaged(chain, first)),
     }
+}
+
+fn damaged(chain: &ChainDir, seq: u64) -> io::Error {
+    let message = format!("chain {} is damaged at record {seq}: it stays", chain.chain);
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 /// Records in a chain that is no longer written. One that is damaged stays: what is behind the damage is in no record of
@@ -360,9 +366,7 @@ fn end_of(chain: &ChainDir) -> io::Result<u64> {
             Step::Record(_) => {}
             Step::End(tail) if tail.torn == 0 => return Ok(reader.next_seq()),
             Step::End(_) | Step::Damaged(_) => {
-                let (chain, seq) = (chain.chain, reader.next_seq());
-                let message = format!("chain {chain} is damaged at record {seq}: it stays");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                return Err(damaged(chain, reader.next_seq()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What goes from the disk by a rule, and what stays.
 
 use super::*;
+use crate::store::frame::{FRAME_HEADER, SEGMENT_HEADER};
 
 fn retention(age: Option<u64>, size: Option<u64>) -> Option<Retention> {
     Some(Retention {
@@ -80,16 +81,19 @@ async fn a_damaged_chain_stays_with_what_is_behind_the_damage() {
     }
     let chain = store::layout::chains(dir.path()).unwrap().remove(0);
     let (_, last) = chain.segments().unwrap().pop().unwrap();
-    let mut bytes = std::fs::read(&last).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&last, &bytes).unwrap();
+    let whole = std::fs::read(&last).unwrap();
     options.retention = retention(Some(0), None);
-    let ledger = Ledger::open(options).unwrap();
-    let told = ledger.prune().unwrap_err().to_string();
-    assert!(told.contains("damaged at record"), "{told}");
-    assert_eq!(std::fs::read(&last).unwrap(), bytes);
-    ledger.shutdown(0).await.unwrap();
+    // Its last record, and the first one, by whose time it is judged.
+    for at in [whole.len() - 5, SEGMENT_HEADER + FRAME_HEADER + 5] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&last, &bytes).unwrap();
+        let ledger = Ledger::open(options.clone()).unwrap();
+        let told = ledger.prune().unwrap_err().to_string();
+        assert!(told.contains("damaged at record"), "{told}");
+        assert_eq!(std::fs::read(&last).unwrap(), bytes);
+        ledger.shutdown(0).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
