@@ -125,8 +125,14 @@ fn ext_proc(raw: raw::ExtProcFull, at: &At, notes: &mut Notes<'_>) -> Option<Ext
 }
 
 fn files(tls: raw::Tls, at: &At, notes: &mut Notes<'_>) -> TlsFiles {
-    let names = tls.client_names.unwrap_or_default();
     let named = at.key("client_names");
+    if tls.client_names.as_ref().is_some_and(Vec::is_empty) {
+        notes.fault(
+            &named,
+            "lists nobody; leave it out if any certificate that `client_ca` signed will do",
+        );
+    }
+    let names = tls.client_names.unwrap_or_default();
     if !names.is_empty() && tls.client_ca.is_none() {
         notes.fault(
             &named,

@@ -605,6 +605,28 @@ fn what_is_wrong_with_a_file() {
         ),
         (
             "unix:/run/c.sock",
+            "{ address: tcp:127.0.0.1:9000, tls: { cert: a, key: b } }",
+            &[
+                "2: listen.ext_proc.tls: `client_ca` is missing: whoever reaches this port with a valid token could read the lent credentials",
+            ],
+        ),
+        (
+            "unix:/run/c.sock",
+            "{ address: tcp:127.0.0.1:9000, tls: { cert: a, key: b, client_ca: c, client_names: [] } }",
+            &[
+                "2: listen.ext_proc.tls.client_names: lists nobody; leave it out if any certificate that `client_ca` signed will do",
+            ],
+        ),
+        (
+            "http: 127.0.0.1:8480",
+            "http: { address: 0.0.0.0:8480, tls: { cert: a, key: b, client_names: [\"*.example.org\"] } }",
+            &[
+                "3: listen.http.tls.client_names: without `client_ca` no client is asked for a certificate",
+                "3: listen.http.tls.client_names[0]: write a DNS name or a URI in full, as in `envoy.example.org` or `spiffe://example.org/envoy`",
+            ],
+        ),
+        (
+            "unix:/run/c.sock",
             "{ address: tcp:127.0.0.1:8480, insecure: true }",
             &["3: listen.http: the address is already that of `ext_proc`"],
         ),
