@@ -134,7 +134,7 @@ fn front(text: &str, bytes: usize) -> &str {
 }
 
 /// The last bytes of a text, in whole characters: of a key's words the last says the most.
-fn back(text: &str, bytes: usize) -> &str {
+pub(super) fn back(text: &str, bytes: usize) -> &str {
     let mut start = text.len().saturating_sub(bytes);
     while !text.is_char_boundary(start) {
         start += 1;

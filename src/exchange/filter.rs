@@ -176,8 +176,9 @@ impl Filter {
             return Some(text.to_owned());
         };
         if !self.tails.contains_key(channel) && self.tails.len() >= CHANNELS {
+            // Nothing of it leaves: what was read is refused for that.
             self.overflowed = true;
-            return None;
+            return Some(mask::mask_under(plan, label, text).0);
         }
         let (mut masked, counts) = mask::mask_under(plan, label, text);
         add(&mut self.masked, &counts);

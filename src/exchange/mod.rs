@@ -195,6 +195,12 @@ impl Exchange {
         &self.summary
     }
 
+    /// Bytes of the answer that are held back.
+    #[must_use]
+    pub fn answer_held(&self) -> usize {
+        self.response.held()
+    }
+
     /// Whether more of Envoy's messages may be taken in. Not while what may leave waits for what left to be on record:
     /// then Envoy's flow control holds the upstream back, rather than our memory filling.
     #[must_use]

@@ -568,7 +568,7 @@ impl Exchange {
         })
     }
 
-    fn note_verdict(&mut self, verdict: &policy::Verdict) {
+    pub(super) fn note_verdict(&mut self, verdict: &policy::Verdict) {
         let summary = &mut self.summary;
         summary.faults.clone_from(&verdict.faults);
         summary.policies.clone_from(&verdict.decided_by);
@@ -620,7 +620,8 @@ impl Exchange {
         self.response = response;
         if self.response.is_upgrade() {
             self.request = Request::Passed { _place: place };
-            return begin_upstream(&permit, head, out);
+            begin_upstream(&permit, head, out);
+            return self.enter(Phase::Upstream);
         }
         self.request = Request::Forwarded { _place: place };
         self.summary.masked_request = body.counts;

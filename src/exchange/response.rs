@@ -129,6 +129,14 @@ impl Response {
         }
     }
 
+    /// Bytes of the answer held back.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Flowing(flow) => flow.held(),
+            _ => 0,
+        }
+    }
+
     /// Bytes in memory.
     pub(super) fn memory(&self) -> usize {
         match self {
@@ -216,7 +224,8 @@ impl Exchange {
         };
         self.leave();
         self.answered = headers.text(":status").parse().unwrap_or(0);
-        if expected.connection.dialect.is_told_in_trailers() && headers.has("grpc-status") {
+        let in_trailers = expected.connection.dialect.is_told_in_trailers();
+        if in_trailers && self.answered == 200 && (end || headers.has("grpc-status")) {
             self.note_grpc_status(headers);
         }
         match self.read_answer(expected, headers, end) {
@@ -329,6 +338,14 @@ impl Exchange {
 
     pub(super) fn on_response_body(&mut self, bytes: &Bytes, end: bool, out: &mut Vec<Output>) {
         let settled = self.ending.is_some();
+        if let Response::Flowing(flow) = &self.response
+            && end
+            && flow.dialect.is_told_in_trailers()
+            && self.answered == 200
+        {
+            // Without its trailers an answer is an error to every client.
+            self.note_grpc_status(&Headers::default());
+        }
         match &mut self.response {
             // Nothing more of it counts, but its end must still be answered.
             Response::Flowing(flow) if settled => flow.note_end(end.then_some(End::Body)),

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Answer, Ending, Exchange, Mutation, Output, PIECE, Refusal, SESSION_HEADER,
+    Answer, Ending, Exchange, Mutation, Output, PIECE, Phase, Refusal, SESSION_HEADER,
     head::OUR_PREFIXES,
     headers::Headers,
     lending::Guard,
@@ -78,6 +78,7 @@ impl Exchange {
             ..Call::default()
         };
         let findings = BTreeMap::new();
+        self.enter(Phase::Decide);
         let verdict = connection.chain.evaluate(&policy::Request {
             principal: &principal,
             call: &call,
@@ -87,7 +88,8 @@ impl Exchange {
             risk: self.rules.risk.score(&call, &findings),
             time: Some(self.rules.local_time(self.now)),
         });
-        self.summary.faults.clone_from(&verdict.faults);
+        self.note_verdict(&verdict);
+        self.leave();
         let read = Box::new(Read {
             decision: record::Decision {
                 policies: verdict.decided_by,
@@ -129,6 +131,7 @@ impl Exchange {
         end: bool,
         out: &mut Vec<Output>,
     ) {
+        self.leave();
         self.answered = headers.text(":status").parse().unwrap_or(0);
         if self.answered != 101 || end {
             self.response = Response::Upgrading(guard);

@@ -154,7 +154,8 @@ impl<B: Backing> Driver<B> {
 
     fn take(&mut self, input: Input) {
         let elapsed = self.backing.monotonic().saturating_sub(self.began);
-        let large = self.weight.takes(&input);
+        // Of messages one may become whole with any piece.
+        let large = self.weight.takes(&input) || self.exchange.answer_held() >= LARGE;
         let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
         if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
             tokio::task::block_in_place(handle);

@@ -79,7 +79,7 @@ impl Answer {
         filter: &mut dyn TextFilter,
     ) -> Result<Vec<u8>, ShapeError> {
         let range = 0..bytes.len();
-        let parts = message::read(bytes, range.clone(), &self.method.output)?;
+        let parts = message::read(bytes, range.clone(), &self.method.output, &mut 0)?;
         self.note(bytes, &parts, filter)?;
         let choice = self.choice(bytes, &parts)?;
         let mut spread = false;
@@ -183,12 +183,10 @@ impl ResponseBody for Answer {
         let Err(fault) = self.messages(filter, passed) else {
             return Ok(());
         };
+        // With what came before it in the same bytes: texts of the message that may not leave would be told of as if they had.
+        passed.now.clear();
         self.fault = Some(fault.clone());
-        // What was whole before it leaves first; the error is that of the next call.
-        match passed.now.is_empty() {
-            true => Err(fault),
-            false => Ok(()),
-        }
+        Err(fault)
     }
 
     fn finish(&mut self, _: &mut dyn TextFilter) -> Result<Passed, ShapeError> {

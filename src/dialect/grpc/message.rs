@@ -9,12 +9,17 @@ use std::ops::Range;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{
-    super::{ShapeError, json::quoted, texts::is_token},
+    super::{
+        ShapeError,
+        json::quoted,
+        texts::{MAX_LABEL_BYTES, back, is_token},
+    },
     kserve,
     wire::{self, Field, WireType, invalid},
 };
 
-/// Most fields that one message is looked into for; more is `too_many_fields`. A packed list is one field.
+/// Most fields that one request, or one message of an answer, is looked into for; more is `too_many_fields`. A packed list is one
+/// field.
 const MAX_PARTS: usize = 65_536;
 /// How deep messages may stand in each other.
 const MAX_DEPTH: usize = 16;
@@ -59,7 +64,7 @@ pub(super) enum What {
     Raw,
 }
 
-/// Reads the message at `range` of `bytes`.
+/// Reads the message at `range` of `bytes`, and adds to `count` how many fields it has.
 ///
 /// # Errors
 /// `invalid_protobuf`, `invalid_utf8`, `unknown_field`, `duplicate_field`, `too_many_fields`, and what
@@ -68,10 +73,15 @@ pub(super) fn read(
     bytes: &[u8],
     range: Range<usize>,
     descriptor: &MessageDescriptor,
+    count: &mut usize,
 ) -> Result<Vec<Part>, ShapeError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = Reader {
+        bytes,
+        parts: *count,
+    };
     let mut parts = reader.message(range, descriptor, "", 0)?;
     kserve::settle(&mut parts, descriptor.full_name(), &mut reader)?;
+    *count = reader.parts;
     Ok(parts)
 }
 
@@ -349,6 +359,8 @@ impl Part {
 
     /// Notes what it and all in it that has no name yet is called.
     pub(super) fn name(&mut self, label: &str) {
+        // Each of its elements has it: a long one would take its length for every one of them.
+        let label = back(label, MAX_LABEL_BYTES);
         if self.label.is_empty() {
             label.clone_into(&mut self.label);
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::{
-    super::{RequestBody, ShapeError, Text, json::quoted, request::valid_model},
+    super::{RequestBody, ShapeError, Text, json::quoted, texts::is_token},
     kserve::Method,
     message::{self, Part, Reader, What},
     wire::{self, FRAME},
@@ -18,6 +18,8 @@ const MAX_MESSAGES: usize = 1024;
 pub(super) struct Request {
     body: Bytes,
     messages: Vec<Message>,
+    /// Fields of all of them.
+    fields: usize,
     model: String,
     stream: bool,
     unscanned: Vec<&'static str>,
@@ -35,6 +37,7 @@ impl Request {
     pub(super) fn read(body: Bytes, method: &Method) -> Result<Self, ShapeError> {
         let mut request = Self {
             messages: Vec::new(),
+            fields: 0,
             model: String::new(),
             stream: method.answers_often,
             unscanned: Vec::new(),
@@ -63,14 +66,15 @@ impl Request {
             let reason = "the request has more messages than the method or the dialect takes";
             return Err(wrong("too_many_messages", reason));
         }
-        let parts = message::read(&self.body, range.clone(), &method.input)?;
+        let parts = message::read(&self.body, range.clone(), &method.input, &mut self.fields)?;
         if let Some(field) = method.model {
             let model = Reader::new(&self.body).string(&parts, field);
             if model.is_empty() {
                 return Err(wrong("missing_model", "a message names no model"));
             }
-            if !valid_model(model) {
-                let reason = "the model's name is too long, or has control characters";
+            // What is no word of the protocol may be masked, and the upstream then reads another name than policy did.
+            if !is_token(model) {
+                let reason = "the model's name is too long, or has other characters than letters, digits and `_-.:/+`";
                 return Err(wrong("invalid_model", reason));
             }
             if self.messages.is_empty() {

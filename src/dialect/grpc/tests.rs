@@ -393,18 +393,17 @@ fn the_lent_credential_leaves_in_no_word_either() {
 }
 
 #[test]
-fn messages_before_a_bad_one_leave_and_it_does_not() {
+fn a_bad_message_leaves_nothing_that_came_with_it_nor_after_it() {
     let stream = |text: &str| framed(&put(2, said(text, true)));
     let (good, bad) = (stream("fine"), framed(&put(7, "x")));
     let (dialect, endpoint) = endpoint("kserve", "model_stream_infer");
     let mut reader = dialect.read_response(endpoint, 200, KIND).unwrap();
     assert!(reader.incremental());
-    let passed = reader.push(&[&good[..], &bad].concat(), &mut Open).unwrap();
-    assert_eq!(passed.now, good);
-    assert_eq!(
-        reader.push(&good, &mut Open).unwrap_err().code,
-        "unknown_field"
-    );
+    assert_eq!(reader.push(&good, &mut Open).unwrap().now, good);
+    for bytes in [[&good[..], &bad].concat(), good.clone()] {
+        let fault = reader.push(&bytes, &mut Open).unwrap_err();
+        assert_eq!(fault.code, "unknown_field");
+    }
     assert_eq!(reader.finish(&mut Open).unwrap_err().code, "unknown_field");
     let (passed, _) = answer("model_stream_infer", &[&good, &good[..4]]);
     assert_eq!(passed.unwrap_err().code, "cut_message");
@@ -487,4 +486,50 @@ proptest! {
             prop_assert_eq!(read.rewrite(&mut |_| None), message);
         }
     }
+}
+
+#[test]
+fn a_model_is_a_word_that_nobody_masks() {
+    for model in [
+        "llama(212)555-0100",
+        "llama two",
+        "\u{ff4c}lama",
+        "llama\u{200b}",
+    ] {
+        let message = [put(1, model), put(5, tensor("a", "FP32", None))].concat();
+        assert_eq!(refusal("model_infer", &message), "invalid_model", "{model}");
+    }
+}
+
+#[test]
+fn a_long_name_of_a_tensor_is_not_kept_for_each_of_its_elements() {
+    let (name, texts) = ("n".repeat(100_000), vec![""; 1_000]);
+    let message = [
+        put(1, "llama"),
+        put(5, tensor(&name, "BYTES", Some(&texts))),
+    ]
+    .concat();
+    let read = request("model_infer", &framed(&message)).unwrap();
+    let labels = read.texts().into_iter().map(|text| text.label.len());
+    assert!(labels.max().unwrap() <= 64);
+}
+
+#[test]
+fn fields_are_counted_over_all_messages_of_a_request() {
+    let texts = vec![""; 30_000];
+    let message = [put(1, "llama"), put(5, tensor("a", "BYTES", Some(&texts)))].concat();
+    let two = [framed(&message), framed(&message)].concat();
+    assert!(request("model_stream_infer", &two).is_ok());
+    let three = [two, framed(&message)].concat();
+    let fault = request("model_stream_infer", &three).unwrap_err();
+    assert_eq!(fault.code, "too_many_fields");
+}
+
+#[test]
+fn what_is_no_escape_is_read_as_it_stands() {
+    let dialect = endpoint("kserve", "model_infer").0;
+    let mut seen = Runs::default();
+    dialect.trailer("grpc-message", b"call %+1 and %4", &mut seen);
+    let told = format!("{seen:?}");
+    assert!(told.contains("call %+1 and %4"), "{told}");
 }
