@@ -160,10 +160,8 @@ def counted(service: Countersign) -> dict:
     samples = service.metrics()
     masked = {way: sum(value for name, value in samples.items() if name.startswith("countersign_masked_values_total") and f'"{way}"' in name)
               for way in ("request", "response")}
-    state = {name: value for name, value in samples.items() if name.startswith("countersign_state")}
-    records = next(value for name, value in state.items() if '"ledger"' in name and '"records"' in name)
-    lag = next((value for name, value in state.items() if '"unacknowledged_records"' in name), None)
-    return {"records": records, "masked_request": masked["request"], "masked_response": masked["response"], "lag": lag}
+    return {"records": samples["countersign_ledger_records"], "masked_request": masked["request"], "masked_response": masked["response"],
+            "lag": samples.get("countersign_kafka_unacknowledged_records")}
 
 
 class Wrong(Exception):

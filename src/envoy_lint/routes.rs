@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Keys anywhere in a route table or a cluster that send a request again, elsewhere or otherwise; with what to do.
-const BEHIND_OUR_BACK: [(&str, &str, &str); 15] = [
+const BEHIND_OUR_BACK: [(&str, &str, &str); 16] = [
     ("retry_policy", "retries", AGAIN),
     ("retry_policy_typed_config", "retries", AGAIN),
     (
@@ -40,6 +40,7 @@ const BEHIND_OUR_BACK: [(&str, &str, &str); 15] = [
     ("regex_rewrite", "path_rewrite", REWRITE),
     ("path_rewrite_policy", "path_rewrite", REWRITE),
     ("path_rewrite", "path_rewrite", REWRITE),
+    ("host_rewrite", "host_rewrite", HOST),
     ("host_rewrite_header", "host_rewrite", HOST),
     ("host_rewrite_path_regex", "host_rewrite", HOST),
 ];

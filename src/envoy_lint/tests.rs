@@ -342,6 +342,12 @@ fn each_change_is_found_and_nothing_else() {
         (
             "host_rewrite",
             &action,
+            "host_rewrite",
+            json!("%REQ(x-host)%"),
+        ),
+        (
+            "host_rewrite",
+            &action,
             "host_rewrite_header",
             json!("x-host"),
         ),

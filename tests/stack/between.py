@@ -24,9 +24,14 @@ FAULTS = ("clean_end", "error", "late", "silence", "half_close")
 
 
 class Between:
-    """Passes every message on as it is. `plan()` says for each new stream `(fault, at)`, or `None`."""
+    """Passes every message on as it is. `plan()` says for each new stream `(fault, at)`, or `None`.
 
-    def __init__(self, service: Path, plan: Callable[[], tuple[str, int] | None]):
+    A clean end comes before the answer's head was let out only, unless `released_too`: Envoy passes the rest of an answer on then, whoever
+    ended the stream.
+    """
+
+    def __init__(self, service: Path, plan: Callable[[], tuple[str, int] | None], released_too: bool = False):
+        self.released_too = released_too
         self.directory = tempfile.TemporaryDirectory(prefix="cs-")
         self.socket = Path(self.directory.name) / "between.sock"
         self.plan = plan
@@ -61,8 +66,7 @@ class Between:
         try:
             for n, answer in enumerate(answers):
                 if n == at and fault in ("clean_end", "error", "late", "silence"):
-                    # Envoy would pass the rest of an answer on: only our own end of the stream could say otherwise.
-                    if fault == "clean_end" and not released:
+                    if fault == "clean_end" and (self.released_too or not released):
                         self.done[fault] += 1
                         return
                     if fault == "error":
