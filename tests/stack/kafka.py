@@ -63,6 +63,17 @@ class Broker(Process):
         for deleted in self._admin.delete_records([TopicPartition(topic, 0, offset)]).values():
             deleted.result(20)
 
+    def size(self, topic: str) -> int:
+        """How many messages there are, over all partitions, repeats too."""
+        from confluent_kafka import Consumer, TopicPartition
+
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "reader", "logger": _silent()})
+        try:
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10) for p in consumer.list_topics(topic, timeout=10).topics[topic].partitions]
+            return sum(high - low for low, high in ends)
+        finally:
+            consumer.close()
+
     def consume(self, topic: str, count: int, seconds: float = 20.0) -> list:
         """The first `count` messages of the topic, over all partitions, from the beginning."""
         from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
