@@ -2,7 +2,7 @@
 //!
 //! Promises: a handshake is by the files as they were when they were last good; connections that stand are never touched; no session is
 //! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time, in all and for
-//! each address, so that one stranger keeps nobody else out.
+//! each address, so that one address keeps nobody else out (four can).
 //! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
 //! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
