@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -17,9 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("COUNTERSIGN_BIN", str(ROOT / "target/release/countersign"))
-sys.path.insert(0, str(ROOT / "tests"))
+from parts import ROOT, fdatasync
 
 from stack import Gateway, OidcProvider, Upstream, broker, config, wait_until  # noqa: E402
 from stack.caller import call, prompt  # noqa: E402
@@ -53,17 +50,6 @@ def api(service, connection, method, path, token, body=None):
     data = json.loads(answer.read())
     assert answer.status == 200, data
     return data
-
-
-def fdatasync(directory: Path, rounds: int) -> list[float]:
-    took = []
-    with tempfile.NamedTemporaryFile(dir=directory, buffering=0) as file:
-        for _ in range(rounds):
-            began = time.perf_counter()
-            file.write(b"x" * 4096)
-            os.fdatasync(file.fileno())
-            took.append(time.perf_counter() - began)
-    return took
 
 
 class Producing:

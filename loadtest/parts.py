@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("COUNTERSIGN_BIN", str(ROOT / "target/release/countersign"))
 sys.path.insert(0, str(ROOT / "tests"))
 
-from stack import Countersign, Envoy, config  # noqa: E402
+from stack import Countersign, Envoy, config, wait_until  # noqa: E402
 from stack.envoy import cluster, http_manager, without_filter  # noqa: E402
 from stack.process import Process, fetch  # noqa: E402
 
@@ -180,10 +180,14 @@ def drive(row: Row, model: Model, text: bytes, *, connections: int, seconds: flo
     if done.returncode:
         raise Wrong(f"{row.name}: {done.stderr}")
     run = json.loads(done.stdout)
-    # What is behind the last answer is the service's too.
-    time.sleep(0.05)
+    if row.ours:
+        # What is behind the last answer is the service's too.
+        wait_until("no request is in flight", lambda: row.service.metrics()["countersign_streams"] == 0)
     spent = [after - was for after, was in zip([cpu(row.envoy), cpu(row.service), cpu(model)], spent)]
     check(row, run, model.seen(), before)
+    events = re.search(rb"x-load: sse:(\d+)", text)
+    if events and run["events"] < int(events[1]) * run["requests"]:
+        raise Wrong(f"{row.name}: {run['events']} events in {run['requests']} streams of {int(events[1])}")
     count = run["requests"]
     run |= {"connections": connections, "rps": count / run["seconds"], "envoy_cpu_us": spent[0] / count * 1e6,
             "service_cpu_us": spent[1] / count * 1e6, "envoy_rss": rss(row.envoy), "service_rss": rss(row.service)}

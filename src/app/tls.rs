@@ -87,7 +87,7 @@ struct Refused {
     last: String,
 }
 
-/// What the files held when they were looked at, or why they could not be read.
+/// What the files in force held, or why those that are there cannot be used.
 type Seen = Result<Vec<String>, String>;
 
 /// What the files hold; never shown, as one of them is a key.
@@ -126,6 +126,13 @@ impl Contents {
         let validity = chain.first().and_then(|own| Validity::of(own));
         let validity =
             validity.with_context(|| told(&files.cert, "a certificate that cannot be read"))?;
+        anyhow::ensure!(
+            validity.from <= now,
+            told(
+                &files.cert,
+                &format!("a certificate that is good from {} on", validity.from)
+            )
+        );
         anyhow::ensure!(
             now < validity.until,
             told(
@@ -264,22 +271,29 @@ impl Tls {
         Ok((Arc::new(tls), Ok(contents.digest())))
     }
 
-    /// Reads the files again where they are not as `seen`: whether they are in force now, or nothing where nothing changed.
+    /// Reads the files again where they are not those in force: whether they are now, or nothing where nothing changed. What
+    /// cannot be used is tried again each time: it may have been too early for it.
     fn look(&self, seen: &mut Seen, now: Timestamp) -> Option<Result<(), String>> {
-        let contents = Contents::read(&self.files).map_err(|error| format!("{error:#}"));
-        let held = match &contents {
-            Ok(contents) => Ok(contents.digest()),
-            Err(error) => Err(error.clone()),
-        };
-        if held == *seen {
+        let contents = Contents::read(&self.files);
+        if let (Ok(contents), Ok(in_force)) = (&contents, &*seen)
+            && contents.digest() == *in_force
+        {
             return None;
         }
-        *seen = held;
         let fresh = contents.and_then(|contents| {
-            let fresh = contents.good(&self.files, self.protocol, now);
-            fresh.map_err(|error| format!("{error:#}"))
+            let good = contents.good(&self.files, self.protocol, now)?;
+            Ok((contents.digest(), good))
         });
-        Some(fresh.map(|fresh| self.good.store(Arc::new(fresh))))
+        let fresh = fresh.map_err(|error| format!("{error:#}"));
+        let found = match &fresh {
+            Ok((digest, _)) => Ok(digest.clone()),
+            Err(error) => Err(error.clone()),
+        };
+        let before = std::mem::replace(seen, found);
+        if before == *seen {
+            return None;
+        }
+        Some(fresh.map(|(_, good)| self.good.store(Arc::new(good))))
     }
 
     /// Follows the files until `stop`, and tells of connections that were refused.

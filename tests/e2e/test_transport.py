@@ -266,8 +266,18 @@ def test_files_that_cannot_be_used_leave_the_old_in_force_and_it_is_said_once(me
     assert made.countersign.log_text().count("the old ones stay") == 1
     assert made.presented(made.client) == before and call(made.gateway.envoy.url, tokens()).status == 200
     made.install(client_ca=made.authority.file, cert=made.server.certificate)
-    if what != "broken":
-        wait_until("the good file is read again", lambda: made.loads("accepted") >= 1)
+    wait_until("the good files are read again", lambda: made.loads("accepted") == 1)
+
+
+def test_a_certificate_that_came_too_early_waits_for_its_time(mesh, tokens):
+    made = mesh()
+    before = made.presented(made.client)
+    early = made.authority.issue("early", dns=TRUSTED["server"], server=True, since=6)
+    made.install(key=early.key, cert=early.certificate)
+    wait_until("it is told", lambda: "a certificate that is good from" in made.countersign.log_text())
+    assert made.presented(made.client) == before and call(made.gateway.envoy.url, tokens()).status == 200
+    wait_until("its time has come", lambda: made.presented(made.client) == early.digest.hex(), 30)
+    assert made.countersign.log_text().count("a certificate that is good from") == 1
 
 
 def test_who_does_not_come_to_an_end_with_a_handshake_keeps_nobody_out(mesh, tokens):

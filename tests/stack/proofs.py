@@ -72,16 +72,17 @@ class Authority:
         self.file = work / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _sign(self, subject, key, extensions, seconds: float = 3600) -> x509.Certificate:
+    def _sign(self, subject, key, extensions, seconds: float = 3600, since: float = -3600) -> x509.Certificate:
         now = datetime.datetime.now(datetime.timezone.utc)
-        hour = datetime.timedelta(hours=1)
-        builder = x509.CertificateBuilder(self._subject, subject, key.public_key(), x509.random_serial_number(), now - hour, now + datetime.timedelta(seconds=seconds))
+        good = [now + datetime.timedelta(seconds=of) for of in (since, seconds)]
+        builder = x509.CertificateBuilder(self._subject, subject, key.public_key(), x509.random_serial_number(), *good)
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self._key, hashes.SHA256())
 
-    def issue(self, name: str, *, uri: str | None = None, dns: str | None = None, server: bool = False, seconds: float = 3600) -> Identity:
-        """A certificate `CN=name,O=Example` with these further names, in that order, good for so long from now."""
+    def issue(self, name: str, *, uri: str | None = None, dns: str | None = None, server: bool = False, seconds: float = 3600,
+              since: float = -3600) -> Identity:
+        """A certificate `CN=name,O=Example` with these further names, in that order, good from and until so many seconds from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         # As they stand in a certificate: Envoy writes them the other way round.
         subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example"), x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -92,7 +93,7 @@ class Authority:
         extensions = [(x509.ExtendedKeyUsage([usage]), False)]
         if names:
             extensions.append((x509.SubjectAlternativeName(names), False))
-        certificate = self._sign(subject, key, extensions, seconds)
+        certificate = self._sign(subject, key, extensions, seconds, since)
         files = self.work / f"{self.name}-{name}.pem", self.work / f"{self.name}-{name}.key"
         files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))

@@ -7,7 +7,7 @@ use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 /// From when to when a certificate is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
-    from: Timestamp,
+    pub(super) from: Timestamp,
     pub(super) until: Timestamp,
 }
 

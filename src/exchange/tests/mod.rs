@@ -44,4 +44,5 @@ mod refusals;
 mod sealed;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
 mod upgrades;
