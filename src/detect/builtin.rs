@@ -36,6 +36,7 @@ const TABLE: &[Row] = &[
     Row("IT_FISCAL_CODE", national::IT_FISCAL_CODE, None, national::it_fiscal_code),
     Row("FR_NIR", national::FR_NIR, None, national::fr_nir),
     Row("MAC_ADDRESS", device::MAC, Some(device::MAC_REACH), device::mac),
+    Row("MAC_ADDRESS", device::MAC_DOTTED, None, device::mac),
     Row("VIN", device::VIN, Some(device::VIN_REACH), device::vin),
     // numbers with a checksum, most of them behind a word
     Row("ABA_ROUTING_NUMBER", grouped::SHAPE, Some(grouped::REACH), us::aba_routing_number),

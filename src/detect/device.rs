@@ -2,12 +2,10 @@
 
 use super::{context, grouped};
 
-/// Pairs of hexadecimal digits, all parted by `:` or all by `-`, or three groups of four parted by `.`. The check
-/// counts them.
-pub(crate) const MAC: &str = concat!(
-    r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2})+|(?:-[0-9A-Fa-f]{2})+)\b",
-    r"|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b"
-);
+/// Pairs of hexadecimal digits, all parted by `:` or all by `-`. The check counts them.
+pub(crate) const MAC: &str = r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2})+|(?:-[0-9A-Fa-f]{2})+)\b";
+/// Three groups of four parted by `.`.
+pub(crate) const MAC_DOTTED: &str = r"\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b";
 /// Twenty pairs: the fingerprints that have them are no addresses.
 pub(crate) const MAC_REACH: usize = 20 * 3;
 

@@ -39,11 +39,11 @@ pub(crate) struct Facts {
     pub(crate) literals: Option<Vec<Vec<u8>>>,
 }
 
-/// A byte that every match has.
+/// Bytes of which every match has one.
 #[derive(Clone, Copy)]
 pub(crate) struct Needed {
-    pub(crate) byte: u8,
-    /// What may stand before the first of it, and right behind.
+    pub(crate) bytes: ByteSet,
+    /// What may stand before the first of them, and right behind.
     pub(crate) before: ByteSet,
     pub(crate) behind: ByteSet,
 }
@@ -160,19 +160,16 @@ fn literals(shape: &Hir) -> Option<Vec<Vec<u8>>> {
     usable.then(|| literals.iter().map(|l| l.as_bytes().to_vec()).collect())
 }
 
-/// The byte with what may be around the first of it, if no match is without.
-pub(crate) fn needed(nfa: &NFA, byte: u8) -> Option<Needed> {
-    let others = (0..=u8::MAX).filter(|&b| b != byte).collect();
-    let reached = reach(nfa, others);
+/// The bytes with what may be around the first of them, if no match is without.
+pub(crate) fn needed(nfa: &NFA, bytes: ByteSet) -> Option<Needed> {
+    let reached = reach(nfa, bytes.complement());
     if has_match(nfa, &reached) {
         return None;
     }
-    let before = taken(nfa, &reached).bytes().filter(|&b| b != byte);
-    let behind = after(nfa, &reached, [byte].into_iter().collect());
-    let behind = closure(nfa, behind, |_| true);
+    let behind = closure(nfa, after(nfa, &reached, bytes), |_| true);
     Some(Needed {
-        byte,
-        before: before.collect(),
+        bytes,
+        before: taken(nfa, &reached).intersection(bytes.complement()),
         behind: if has_match(nfa, &behind) {
             ByteSet::ALL
         } else {

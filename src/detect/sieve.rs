@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Nothing here knows a detector. From the automaton of each shape it is read how its matches show: by a literal that
-//! they begin with, by a rare byte at a known place, or by a byte that none of them lacks. What shows in none of these
-//! ways is left to a general search. All of them name places where a match *may* begin and never miss one; a table of
+//! they begin with, by a rare byte at a known place, by being a long word from the start, or by a byte that none of them
+//! lacks. What shows in none of these ways is left to a general search. All of them name places where a match *may* begin and never miss one; a table of
 //! the first bytes that each shape can have then drops most of the places.
 
 use aho_corasick::{AhoCorasick, packed};
@@ -34,7 +34,7 @@ const COMMON: u32 = 140;
 const RUN: usize = 3;
 /// How common a byte may be that no match lacks.
 const COMMON_NEEDED: u32 = 8;
-/// The most detectors that are found by such a byte.
+/// The most kinds of such bytes.
 pub(super) const INNER: usize = 8;
 /// How many of a block's bytes are decided in it: matches that begin in the others are decided in the next one.
 pub(super) const STEP: usize = BLOCK - FRONT;
@@ -107,15 +107,30 @@ struct Run {
     set: ByteSet,
     /// At how many places.
     len: usize,
-    /// Whether most text has others.
-    telling: bool,
+    telling: Telling,
 }
 
-/// A detector whose matches never lack a byte.
+/// What a run says of a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Nothing,
+    /// Most text has other bytes.
+    Rare,
+    /// Most words are shorter, and a match begins with a word.
+    LongWord,
+}
+
+/// Detectors whose matches never lack one of some bytes.
 pub(super) struct Inner {
     pub(super) needed: Needed,
+    search: Bytes,
     pub(super) reach: usize,
     pub(super) groups: Groups,
+}
+
+enum Bytes {
+    One(u8),
+    Any(Finder),
 }
 
 /// Detectors whose matches show in no way.
@@ -176,7 +191,8 @@ impl Sieve {
         sieve.table = Table::new(&columns);
         for rare in &mut sieve.rare {
             rare.finder = (rare.set != ByteSet::default()).then(|| Finder::new(rare.set));
-            rare.runner = rare.run.telling.then(|| Finder::new(rare.run.set));
+            let telling = rare.run.telling != Telling::Nothing;
+            rare.runner = telling.then(|| Finder::new(rare.run.set));
         }
         if !literals.0.is_empty() {
             sieve.literals = Some(Literals::new(&literals.0, literals.1)?);
@@ -214,26 +230,37 @@ impl Sieve {
         {
             return Sign::Rare(place);
         }
+        if Run::of(facts).telling == Telling::LongWord {
+            return Sign::Rare(0);
+        }
         let mut bytes: Vec<u8> = (0..=u8::MAX)
             .filter(|&byte| commonness(byte) <= COMMON_NEEDED)
             .collect();
         bytes.sort_by_key(|&byte| commonness(byte));
         bytes
             .into_iter()
-            .filter(|_| self.inner.len() < INNER)
-            .find_map(|byte| needed(nfa, byte))
+            .map(|byte| ByteSet::from_iter([byte]))
+            .chain([ByteSet::DIGITS])
+            .filter(|&bytes| self.inner.len() < INNER || self.inner_with(bytes).is_some())
+            .find_map(|bytes| needed(nfa, bytes))
             .map_or(Sign::None, Sign::Inner)
     }
 
+    fn inner_with(&self, bytes: ByteSet) -> Option<usize> {
+        let mut inner = self.inner.iter();
+        inner.position(|inner| inner.needed.bytes == bytes)
+    }
+
     fn add_inner(&mut self, needed: Needed, reach: usize, groups: Groups) {
+        if let Some(known) = self.inner_with(needed.bytes) {
+            return self.inner[known].add(needed, reach, groups);
+        }
         let bit = 1 << self.inner.len();
-        self.needed[usize::from(needed.byte)] |= bit;
+        for byte in needed.bytes.bytes() {
+            self.needed[usize::from(byte)] |= bit;
+        }
         self.all_needed |= bit;
-        self.inner.push(Inner {
-            needed,
-            reach,
-            groups,
-        });
+        self.inner.push(Inner::new(needed, reach, groups));
     }
 
     fn add_rare(&mut self, facts: &Facts, place: usize, groups: Groups) {
@@ -470,10 +497,19 @@ impl Run {
         let set = places
             .iter()
             .fold(ByteSet::default(), |all, &set| all.union(set));
+        let common = set.bytes().map(commonness).sum::<u32>();
+        let begins_a_word = facts.behind_word == ByteSet::default();
+        let words: ByteSet = (0..=u8::MAX).filter(|&byte| is_word(byte)).collect();
         Self {
             set,
             len: places.len(),
-            telling: places.len() >= RUN && set.bytes().map(commonness).sum::<u32>() <= COMMON,
+            telling: if places.len() >= RUN && common <= COMMON {
+                Telling::Rare
+            } else if sure == FRONT && begins_a_word && set.is_within(words) {
+                Telling::LongWord
+            } else {
+                Telling::Nothing
+            },
         }
     }
 
@@ -485,7 +521,7 @@ impl Run {
         }
     }
 
-    /// Behind which places the run is, given where its bytes are.
+    /// Behind which places the run is, given where its bytes are; of words, only where they begin.
     #[inline]
     fn behind(self, bytes: u64) -> u64 {
         let (mut starts, mut len) = (bytes, 1);
@@ -494,7 +530,10 @@ impl Run {
             starts &= starts >> more;
             len += more;
         }
-        starts >> 1
+        match self.telling {
+            Telling::LongWord => starts >> 1 & !(bytes << 1),
+            _ => starts >> 1,
+        }
     }
 }
 
@@ -530,10 +569,31 @@ impl Rare {
 }
 
 impl Inner {
-    /// The first place in this part of the text with the byte, and one behind it that may be.
+    fn new(needed: Needed, reach: usize, groups: Groups) -> Self {
+        let mut bytes = needed.bytes.bytes();
+        let search = match (bytes.next(), bytes.next()) {
+            (Some(byte), None) => Bytes::One(byte),
+            _ => Bytes::Any(Finder::new(needed.bytes)),
+        };
+        Self {
+            needed,
+            search,
+            reach,
+            groups,
+        }
+    }
+
+    /// Another detector that cannot do without the same bytes.
+    fn add(&mut self, needed: Needed, reach: usize, groups: Groups) {
+        self.needed.before = self.needed.before.union(needed.before);
+        self.needed.behind = self.needed.behind.union(needed.behind);
+        self.reach = self.reach.max(reach);
+        self.groups |= groups;
+    }
+
+    /// The first place in this part of the text with one of the bytes, and one behind it that may be.
     pub(super) fn find(&self, text: &[u8], mut from: usize, end: usize) -> Option<usize> {
-        while let Some(at) = memchr::memchr(self.needed.byte, text.get(from..end)?) {
-            let place = from + at;
+        while let Some(place) = self.search.find(text, from, end) {
             // Nothing behind it is behind the end: then it may be the last.
             if text
                 .get(place + 1)
@@ -544,6 +604,24 @@ impl Inner {
             from = place + 1;
         }
         None
+    }
+}
+
+impl Bytes {
+    fn find(&self, text: &[u8], from: usize, end: usize) -> Option<usize> {
+        let finder = match self {
+            Self::One(byte) => {
+                let found = memchr::memchr(*byte, text.get(from..end)?);
+                return found.map(|at| from + at);
+            }
+            Self::Any(finder) => finder,
+        };
+        let mut room = [0; BLOCK];
+        (from..end).step_by(BLOCK).find_map(|base| {
+            let found = finder.find(block(text, base, &mut room));
+            let place = base + found.trailing_zeros() as usize;
+            (found != 0 && place < end).then_some(place)
+        })
     }
 }
 

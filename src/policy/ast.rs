@@ -1,10 +1,8 @@
 //! Walking and rewriting syntax trees.
 
-use std::collections::BTreeSet;
-
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators as op};
 
-use super::{expression::MAX_DEPTH, vocabulary};
+use super::{expression::MAX_DEPTH, vocabulary::Named};
 
 #[derive(Default)]
 pub(super) struct TreeSize {
@@ -55,16 +53,20 @@ pub(super) fn for_each_child<'e>(expr: &'e IdedExpr, visit: &mut dyn FnMut(&'e I
     }
 }
 
-/// Adds the variables that an expression names.
-pub(super) fn variables(expr: &IdedExpr, named: &mut BTreeSet<&'static str>) {
-    if let Expr::Ident(name) = &expr.expr {
-        named.extend(vocabulary::VARIABLES.iter().filter(|known| *known == name));
+/// Adds what an expression names of the variables.
+pub(super) fn variables(expr: &IdedExpr, named: &mut Named) {
+    match &expr.expr {
+        Expr::Ident(name) => named.add(name, None),
+        Expr::Select(select) => match &select.operand.expr {
+            Expr::Ident(name) => named.add(name, Some(&select.field)),
+            _ => variables(&select.operand, named),
+        },
+        _ => for_each_child(expr, &mut |child| variables(child, named)),
     }
-    for_each_child(expr, &mut |child| variables(child, named));
 }
 
 pub(super) fn names_variable(expr: &IdedExpr) -> bool {
-    let mut named = BTreeSet::new();
+    let mut named = Named::default();
     variables(expr, &mut named);
     !named.is_empty()
 }

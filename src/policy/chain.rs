@@ -9,7 +9,7 @@ use super::{
     ApprovalRule, Denial, Obligations, Outcome, Pending, Permit, Request, Verdict, digest,
     expression::{self, Expression},
     pattern::Patterns,
-    vocabulary,
+    vocabulary::{self, Named},
 };
 use crate::{detect::Entity, mask::Operator};
 
@@ -58,7 +58,7 @@ pub struct Chain {
     policies: Vec<Arc<Policy>>,
     patterns: Arc<Patterns>,
     /// What its conditions depend on.
-    variables: BTreeSet<&'static str>,
+    named: Named,
     digest: [u8; 32],
 }
 
@@ -77,10 +77,13 @@ impl Chain {
             .iter()
             .flat_map(|policy| policy.when.patterns().clone())
             .collect();
-        let variables = policies.iter().flat_map(|policy| policy.when.variables());
+        let mut named = Named::default();
+        for policy in &policies {
+            named.extend(policy.when.named());
+        }
         Self {
             patterns: Arc::new(patterns),
-            variables: variables.copied().collect(),
+            named,
             digest: digest::of(&policies),
             policies,
         }
@@ -109,7 +112,7 @@ impl Chain {
     #[must_use]
     pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
         let mut context = expression::context(&self.patterns);
-        vocabulary::bind(&mut context, request, &self.variables);
+        vocabulary::bind(&mut context, request, &self.named);
         let mut obligations = Obligations::default();
         let mut approval: Option<ApprovalRule> = None;
         let mut decided_by = Vec::new();

@@ -5,7 +5,7 @@
 //! holds: a claim that is absent or of another type.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
 
@@ -20,7 +20,7 @@ use super::{
     ast::{self, TreeSize, for_each_child, names_anything, names_variable},
     pattern::Patterns,
     types::{self, Checker},
-    vocabulary::{self, Vocabulary},
+    vocabulary::{self, Named, Vocabulary},
 };
 use crate::identity::Principal;
 
@@ -44,8 +44,8 @@ pub struct Expression {
     constant: Option<bool>,
     unguarded: Option<String>,
     patterns: Patterns,
-    /// The variables its value depends on.
-    variables: BTreeSet<&'static str>,
+    /// What its value depends on.
+    named: Named,
 }
 
 /// What is wrong with an expression, and where in it.
@@ -102,9 +102,9 @@ impl Expression {
             return Err(vec![placed(fault, text, &source)]);
         }
         let constant = constant(&tree, &nothing);
-        let mut variables = BTreeSet::new();
+        let mut named = Named::default();
         if constant.is_none() {
-            ast::variables(&tree, &mut variables);
+            ast::variables(&tree, &mut named);
         }
         let mut expression = Self {
             text: text.to_owned(),
@@ -112,7 +112,7 @@ impl Expression {
             constant,
             unguarded: None,
             patterns,
-            variables,
+            named,
         };
         expression.unguarded = expression.unguarded_claim(vocabulary);
         Ok(expression)
@@ -142,16 +142,16 @@ impl Expression {
         &self.patterns
     }
 
-    pub(super) fn variables(&self) -> &BTreeSet<&'static str> {
-        &self.variables
+    pub(super) fn named(&self) -> &Named {
+        &self.named
     }
 
     /// A variable other than those of a caller by themselves, `principal` and `time`, that the condition asks for.
     #[must_use]
     pub fn asks_for_a_call(&self) -> Option<&'static str> {
         let of_the_caller = |name: &&'static str| matches!(*name, "principal" | "time");
-        let mut others = self.variables.iter().filter(|name| !of_the_caller(name));
-        others.next().copied()
+        let mut variables = self.named.variables();
+        variables.find(|name| !of_the_caller(name))
     }
 
     /// Whether the condition, which asks for no call, holds for `principal` at `time`.
@@ -169,7 +169,7 @@ impl Expression {
             risk: 0,
             time: Some(time),
         };
-        vocabulary::bind(&mut context, &request, &self.variables);
+        vocabulary::bind(&mut context, &request, &self.named);
         self.holds(&context)
     }
 
@@ -204,7 +204,7 @@ impl Expression {
                 risk: 0,
                 time: Some(LocalTime::default()),
             };
-            vocabulary::bind(&mut context, &request, &self.variables);
+            vocabulary::bind(&mut context, &request, &self.named);
             match Value::resolve(&self.tree, &context) {
                 Err(ExecutionError::NoSuchKey(claim)) => {
                     let claim = claim.as_str();

@@ -11,7 +11,7 @@ use cel::{
     objects::{Key, Map},
 };
 
-use super::{Call, Request};
+use super::Request;
 use crate::{
     detect::Entity,
     identity::{AuthMethod, Grant, Principal},
@@ -65,6 +65,48 @@ pub(super) const VARIABLES: [&str; 6] = [
     "risk",
     "time",
 ];
+
+/// What some conditions name of the variables: a field, or (by an empty name) the whole.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named(BTreeSet<(&'static str, &'static str)>);
+
+impl Named {
+    pub(super) fn add(&mut self, name: &str, field: Option<&str>) {
+        let Some(known) = VARIABLES.iter().find(|known| **known == name) else {
+            return;
+        };
+        let fields = match variable(known) {
+            Some(Type::Record(record)) => record.fields(),
+            _ => &[],
+        };
+        let field = fields.iter().find(|known| Some(**known) == field);
+        self.0.insert((known, field.copied().unwrap_or_default()));
+    }
+
+    pub(super) fn extend(&mut self, others: &Self) {
+        self.0.extend(&others.0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The variables, each once.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &'static str> {
+        let names = |name: &&str| self.0.iter().any(|(variable, _)| variable == name);
+        VARIABLES.into_iter().filter(names)
+    }
+
+    /// The fields of a variable that are named, with their values.
+    fn record(&self, variable: &str, fields: &[(&str, &dyn Fn() -> Value)]) -> Value {
+        let named = |field: &str| {
+            let mut of = self.0.iter().filter(|(name, _)| *name == variable);
+            of.any(|(_, named)| named.is_empty() || *named == field)
+        };
+        let named = fields.iter().filter(|(field, _)| named(field));
+        map(named.map(|(field, value)| (*field, value())))
+    }
+}
 
 /// The type of the variable `name`.
 pub(super) fn variable(name: &str) -> Option<Type> {
@@ -142,62 +184,76 @@ impl fmt::Display for Type {
     }
 }
 
-/// Puts the values of `variables` for `request` into `context`; what no condition names costs nothing. `findings` holds what
-/// was found at least once. Where the time is not known, there is no `time`: a condition that asks for it denies.
-pub(super) fn bind(
-    context: &mut Context<'_, '_>,
-    request: &Request<'_>,
-    variables: &BTreeSet<&'static str>,
-) {
-    for name in variables {
-        if let Some(value) = value(name, request) {
-            context.add_variable_from_value(*name, value);
+/// Puts what is `named` of the variables for `request` into `context`; what no condition names costs nothing. `findings` holds
+/// what was found at least once. Where the time is not known, there is no `time`: a condition that asks for it denies.
+pub(super) fn bind(context: &mut Context<'_, '_>, request: &Request<'_>, named: &Named) {
+    for variable in named.variables() {
+        if let Some(value) = value(variable, request, named) {
+            context.add_variable_from_value(variable, value);
         }
     }
 }
 
-fn value(variable: &str, request: &Request<'_>) -> Option<Value> {
+fn value(variable: &str, request: &Request<'_>, named: &Named) -> Option<Value> {
+    let record = |fields: &[(&str, &dyn Fn() -> Value)]| named.record(variable, fields);
     Some(match variable {
-        "principal" => principal(request.principal),
-        "request" => call(request.call),
+        "principal" => principal(request.principal, named),
+        "request" => {
+            let call = request.call;
+            let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
+            record(&[
+                ("method", &|| text(&call.method)),
+                ("authority", &|| text(&call.authority)),
+                ("path", &|| text(&call.path)),
+                ("endpoint", &|| text(&call.endpoint)),
+                ("model", &|| text(&call.model)),
+                ("stream", &|| Value::Bool(call.stream)),
+                ("tools", &|| Value::Bool(call.tools)),
+                ("body_bytes", &|| Value::Int(body_bytes)),
+            ])
+        }
         "findings" => {
             let found = request.findings.iter().filter(|(_, count)| **count > 0);
             let count = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
             map(found.map(|(entity, found)| (&**entity, count(*found))))
         }
-        "connection" => map([
-            ("name", text(request.connection)),
-            ("dialect", text(request.dialect)),
+        "connection" => record(&[
+            ("name", &|| text(request.connection)),
+            ("dialect", &|| text(request.dialect)),
         ]),
         "risk" => Value::Int(request.risk),
         "time" => {
             let time = request.time?;
-            map([
-                ("hour", Value::Int(time.hour.into())),
-                ("minute", Value::Int(time.minute.into())),
-                ("weekday", Value::Int(time.weekday.into())),
+            record(&[
+                ("hour", &|| Value::Int(time.hour.into())),
+                ("minute", &|| Value::Int(time.minute.into())),
+                ("weekday", &|| Value::Int(time.weekday.into())),
             ])
         }
         _ => return None,
     })
 }
 
-fn principal(principal: &Principal) -> Value {
-    let groups: Vec<_> = principal.groups.iter().map(text).collect();
-    let claims = principal.claims.iter();
-    let known = [
-        ("issuer", text(&principal.issuer)),
-        ("subject", text(&principal.subject)),
-        ("groups", Value::List(groups.into())),
-        (
-            "claims",
-            map(claims.map(|(name, value)| (name.as_str(), json(value)))),
-        ),
+fn principal(principal: &Principal, named: &Named) -> Value {
+    let groups = || Value::List(Arc::new(principal.groups.iter().map(text).collect()));
+    let claims = || {
+        let claims = principal.claims.iter();
+        map(claims.map(|(name, value)| (name.as_str(), json(value))))
+    };
+    let (issuer, subject) = (|| text(&principal.issuer), || text(&principal.subject));
+    let mut fields: Vec<(&str, &dyn Fn() -> Value)> = vec![
+        ("issuer", &issuer),
+        ("subject", &subject),
+        ("groups", &groups),
+        ("claims", &claims),
     ];
-    let grant = principal.grant.as_deref();
-    map(known
-        .into_iter()
-        .chain(grant.map(|held| ("grant", grant_held(held)))))
+    let held = principal.grant.as_deref();
+    let grant = || held.map_or(Value::Null, grant_held);
+    // There only where the caller came with one.
+    if held.is_some() {
+        fields.push(("grant", &grant));
+    }
+    named.record("principal", &fields)
 }
 
 fn grant_held(grant: &Grant) -> Value {
@@ -209,20 +265,6 @@ fn grant_held(grant: &Grant) -> Value {
             Value::Int(grant.scope.max_uses.unwrap_or(0).into()),
         ),
         ("approved", Value::Bool(grant.approval.is_some())),
-    ])
-}
-
-fn call(call: &Call) -> Value {
-    let body_bytes = i64::try_from(call.body_bytes).unwrap_or(i64::MAX);
-    map([
-        ("method", text(&call.method)),
-        ("authority", text(&call.authority)),
-        ("path", text(&call.path)),
-        ("endpoint", text(&call.endpoint)),
-        ("model", text(&call.model)),
-        ("stream", Value::Bool(call.stream)),
-        ("tools", Value::Bool(call.tools)),
-        ("body_bytes", Value::Int(body_bytes)),
     ])
 }
 

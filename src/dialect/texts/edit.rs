@@ -365,10 +365,15 @@ fn take_out(removed: &BTreeMap<(u32, usize), (Element, Span)>, edits: &mut Vec<(
 /// Whether a string of JSON holds nothing but blanks.
 fn is_blank(string: &str) -> bool {
     let inside = string.strip_prefix('"').and_then(|s| s.strip_suffix('"'));
-    inside.is_some_and(|inside| {
-        let plain = ["\\n", "\\r", "\\t"].iter();
-        let blanks = plain.fold(inside.to_owned(), |s, escape| s.replace(escape, " "));
-        blanks.trim().is_empty()
+    inside.is_some_and(|mut rest| {
+        loop {
+            rest = rest.trim_start();
+            let mut blanks = ["\\n", "\\r", "\\t"].iter();
+            match blanks.find_map(|escape| rest.strip_prefix(escape)) {
+                Some(behind) => rest = behind,
+                None => break rest.is_empty(),
+            }
+        }
     })
 }
 
