@@ -350,7 +350,7 @@ impl Arguments {
         if number {
             filter.label(channel, self.nearest_keys());
         }
-        match number.then(|| super::whole(filter, channel, word)) {
+        match number.then(|| filter.whole(channel, word)) {
             Some(masked) if masked != word => out.push_str(&json::quoted(&masked)),
             _ => out.push_str(word),
         }

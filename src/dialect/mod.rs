@@ -284,6 +284,13 @@ pub trait TextFilter {
     /// The channel's text is over: appends everything still held back, and forgets the channel. A later push to the
     /// same channel begins a new text: each string inside tool call arguments is one.
     fn finish(&mut self, channel: &Channel, out: &mut String);
+    /// A text that is known whole: what comes of it pushed and finished at once.
+    fn whole(&mut self, channel: &Channel, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        self.push(channel, text, &mut out);
+        self.finish(channel, &mut out);
+        out
+    }
     /// The next text, pushed to `channel` or said again, stands under these keys, which tell what it is as words
     /// before it would: in `{"ssn": "536228145"}` nothing else does.
     fn label(&mut self, _channel: &Channel, _label: &str) {}
@@ -301,10 +308,7 @@ pub trait TextFilter {
     /// channel: what may leave of it, `None` where there is something to mask that is whole only when they are strung
     /// together. What is recorded of the channel goes on from text to text.
     fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
-        let mut out = String::with_capacity(text.len());
-        self.push(channel, text, &mut out);
-        self.finish(channel, &mut out);
-        Some(out)
+        Some(self.whole(channel, text))
     }
     /// A text that was pushed before, repeated whole: what came of it then, and not to be shown or counted again.
     fn again(&mut self, channel: &Channel, text: &str) -> String;
@@ -319,14 +323,6 @@ pub trait TextFilter {
     fn masks(&self) -> bool {
         true
     }
-}
-
-/// A text that is known whole: pushed and finished at once.
-fn whole(filter: &mut dyn TextFilter, channel: &Channel, text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    filter.push(channel, text, &mut out);
-    filter.finish(channel, &mut out);
-    out
 }
 
 /// An answer body being read as it arrives.

@@ -34,7 +34,6 @@ use super::{
     notes::Notes,
     sse::is_done,
     texts::{FILLER, Fields, Texts, What, is_token},
-    whole,
 };
 
 /// Texts of one answer that may be open at once, and the bound on an index: more is `too_many_channels`.
@@ -521,7 +520,7 @@ impl<P: Protocol> Stream<P> {
             self.protocol.dropped();
             return Fate::Dropped;
         }
-        whole(filter, &channel, &text);
+        filter.whole(&channel, &text);
         self.out(passed).extend_from_slice(&events);
         Fate::Left
     }
@@ -599,7 +598,7 @@ fn lines(block: &Block<'_>, filter: &mut dyn TextFilter) -> Vec<(usize, String)>
             choice: 0,
             field: "event_stream".to_owned(),
         };
-        let masked = whole(filter, &channel, text);
+        let masked = filter.whole(&channel, text);
         if masked != text {
             // A line that no client reads becomes a comment: without what was masked it might become one that is read.
             let name = if named { field.name } else { "" };

@@ -204,6 +204,25 @@ impl Filter {
         Some(masked)
     }
 
+    /// What leaves of a text that is whole, masked already; the channel's text goes on unless it is the `last`.
+    fn release_whole(
+        &mut self,
+        channel: &Channel,
+        label: &str,
+        masked: String,
+        last: bool,
+    ) -> String {
+        let vault = self.vault.clone();
+        let restorer = vault.map(|vault| Restorer::new(vault, !channel.is_prose()));
+        let mut shown = String::new();
+        let left = restorer.map(|restorer| restored_to_the_end(restorer, &masked, &mut shown));
+        if self.shows() {
+            let shown = if left.is_some() { &shown } else { &masked };
+            self.released.push(channel, label, shown, last);
+        }
+        left.unwrap_or(masked)
+    }
+
     /// Whether what is read now is recorded.
     fn shows(&self) -> bool {
         !self.unshown && !matches!(self.shown.how, Record::Nothing)
@@ -339,18 +358,30 @@ impl TextFilter for Filter {
         out.push_str(&restored.unwrap_or(released));
     }
 
+    /// Nothing of it has to be held back: it is masked in one go.
+    fn whole(&mut self, channel: &Channel, text: &str) -> String {
+        if self.lanes.contains_key(channel) || self.lanes.len() >= CHANNELS {
+            let mut out = String::with_capacity(text.len());
+            self.push(channel, text, &mut out);
+            self.finish(channel, &mut out);
+            return out;
+        }
+        let label = std::mem::take(&mut self.label);
+        let masked = match &self.plan {
+            Some(plan) => {
+                let (masked, counts) = mask::mask_under(plan, &label, text);
+                add(&mut self.masked, &counts);
+                masked
+            }
+            None => text.to_owned(),
+        };
+        self.release_whole(channel, &label, masked, true)
+    }
+
     fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
         let label = std::mem::take(&mut self.label);
         let masked = self.message_masked(channel, &label, text)?;
-        let vault = self.vault.clone();
-        let restorer = vault.map(|vault| Restorer::new(vault, !channel.is_prose()));
-        let mut shown = String::new();
-        let left = restorer.map(|restorer| restored_to_the_end(restorer, &masked, &mut shown));
-        if self.shows() {
-            let shown = if left.is_some() { &shown } else { &masked };
-            self.released.push(channel, &label, shown, false);
-        }
-        Some(left.unwrap_or(masked))
+        Some(self.release_whole(channel, &label, masked, false))
     }
 
     fn label(&mut self, _: &Channel, label: &str) {
@@ -428,6 +459,11 @@ impl Shown {
             Record::AsItLeaves => return self.add(channel, text),
             Record::Masked(plan) => plan,
         };
+        if *last && !self.lanes.contains_key(channel) {
+            let (shown, counts) = mask::mask_under(plan, label, text);
+            add(&mut self.found, &counts);
+            return self.add(channel, &shown);
+        }
         let mut shown = String::new();
         let masker = self
             .lanes

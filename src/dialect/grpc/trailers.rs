@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::{Channel, ErrorShape, TextFilter, Trailer, whole};
+use super::super::{Channel, ErrorShape, TextFilter, Trailer};
 
 /// gRPC's status code of a refusal that is `http` elsewhere.
 pub(in crate::dialect) fn status(http: u16) -> u8 {
@@ -70,7 +70,7 @@ pub(super) fn trailer(name: &str, value: &[u8], filter: &mut dyn TextFilter) -> 
         choice: 0,
         field: "trailers".to_owned(),
     };
-    let masked = whole(filter, &channel, &said);
+    let masked = filter.whole(&channel, &said);
     match (masked == said, escaped) {
         (true, _) => Trailer::Kept,
         (false, true) => Trailer::Changed(percent_escaped(&masked)),

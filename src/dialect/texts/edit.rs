@@ -9,7 +9,6 @@ use crate::dialect::{
     Channel, ShapeError, Text, TextFilter,
     arguments::Arguments,
     json::{self, Span},
-    whole,
 };
 
 /// What stands where masking left nothing of a text.
@@ -206,14 +205,14 @@ impl<'e> Edit<'e> {
                 let masked = if self.said.before(text) {
                     self.filter.again(channel, text)
                 } else {
-                    whole(self.filter, channel, text)
+                    self.filter.whole(channel, text)
                 };
                 self.put(*span, text, &masked);
             }
             What::Number | What::NumberPiece => {
                 let text = span.of(self.document);
                 self.label(slot);
-                let masked = whole(self.filter, channel, text);
+                let masked = self.filter.whole(channel, text);
                 self.put(*span, text, &masked);
             }
             What::Arguments { leaf, .. } => {
@@ -239,7 +238,7 @@ impl<'e> Edit<'e> {
                 } else if self.said.before(text) {
                     self.filter.again(channel, text)
                 } else {
-                    whole(self.filter, channel, text)
+                    self.filter.whole(channel, text)
                 };
                 self.keys.push((*object, *span, text, masked));
             }
@@ -302,7 +301,7 @@ impl<'e> Edit<'e> {
         }
         let masked: Vec<String> = texts.by_ref().map(|text| self.filter.part(text)).collect();
         let together = masked.concat();
-        let seamless = whole(self.filter, channel, &together);
+        let seamless = self.filter.whole(channel, &together);
         let mut texts: Vec<&str> = masked.iter().map(String::as_str).collect();
         if seamless != together {
             texts.fill("");
@@ -438,7 +437,7 @@ impl TextFilter for Watch<'_> {
         let masked = if self.again {
             self.filter.again(channel, &text)
         } else {
-            whole(self.filter, channel, &text)
+            self.filter.whole(channel, &text)
         };
         self.changed |= masked != text;
         out.push_str(&masked);
