@@ -1,6 +1,6 @@
 //! `countersign serve`: the filter and its HTTP endpoints.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use clap::ValueHint;
 
@@ -15,6 +15,10 @@ pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
+    /// Threads that drive streams; half as many as there are cores by default, as Envoy and the ledger need some too. Large
+    /// bodies have threads of their own.
+    #[arg(long, value_name = "N", env = "COUNTERSIGN_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// Runs the subcommand.
@@ -24,8 +28,15 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     crate::telemetry::start_logging();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads.map_or_else(workers, usize::from))
         .enable_all()
         .build()?;
     runtime.block_on(app::serve(&args.config))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Half the cores. What a stream needs is little work in many steps, and each step that one thread hands to another costs
+/// more than it saves (docs/performance.md).
+fn workers() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }

@@ -125,7 +125,8 @@ impl<B: Backing> ExternalProcessor for Service<B> {
             request.into_inner(),
             trace,
             teller,
-            self.drain.clone(),
+            // Of its own: a stream looks at it in each step, and all of them would wait for one lock.
+            self.drain.child_token(),
         );
         self.tasks.spawn(driving);
         Ok(Response::new(Box::pin(answers)))

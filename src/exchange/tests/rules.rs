@@ -67,6 +67,8 @@ connections:
     match: { hosts: [both.example], path_prefix: /v1/ }
     dialect: openai
     endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
     policies: [mask-personal, allow-staff]
     payload: masked+sealed
   - name: held
@@ -80,6 +82,8 @@ connections:
     match: { hosts: [deferred.example], path_prefix: /v1/ }
     dialect: openai
     endpoints: [chat_completions]
+    credential: { header: authorization, format: "Bearer {}", file: "SECRET" }
+    lend_to: { routes: [model], clusters: [canary] }
     policies: [ask-always, allow-staff]
     unscanned: allow
   - name: sockets
