@@ -64,6 +64,8 @@ pub(super) enum Class {
     Protocol,
     /// Cannot be scanned, and why: every string in it is taken for a word.
     Opaque(&'static str),
+    /// As `Opaque`, and nothing in an answer rests on it: where it is taken out, `null` stands in its place alone.
+    Detached(&'static str),
     /// As `Text`, but it stands for something that cannot be scanned, such as a link to an image.
     Partly(&'static str),
     /// An object in an array that someone has signed: it stays as it is, or goes where it holds what must be masked.
@@ -271,6 +273,8 @@ enum Removal {
     Element(Element, Span),
     /// What is in this array.
     All(Span),
+    /// This value alone.
+    Value(Span),
 }
 
 impl Texts {

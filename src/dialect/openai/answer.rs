@@ -242,7 +242,15 @@ impl Fields for Answer {
                 "message" | "delta",
                 "reasoning_details",
                 "*",
-                "signature" | "data",
+                "signature",
+            ] => Class::Detached("signed"),
+            [
+                "choices",
+                "*",
+                "message" | "delta",
+                "reasoning_details",
+                "*",
+                "data",
             ] => Class::Opaque("signed"),
             _ if is_word(&path.keys)
                 && document.string(value).is_some_and(|text| is_token(&text)) =>
