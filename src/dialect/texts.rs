@@ -52,7 +52,8 @@ pub(super) enum Class {
     Text,
     /// As `Text`, and so is a number: JSON that a model or a tool wrote.
     Values,
-    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own, and the only one.
+    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own, and no string may
+    /// stand there then.
     Piece,
     /// A string that is JSON.
     Arguments,
