@@ -453,6 +453,9 @@ pub struct Closed {
     pub output_tokens: u64,
     /// Parts that no detector could look into, by kind.
     pub unscanned: Vec<String>,
+    /// What of these was taken out of the answer before it left, by kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stripped: Vec<String>,
     /// Milliseconds from the request's headers to this record.
     pub duration_ms: u32,
     /// Stable code where the outcome is a refusal or a failure.

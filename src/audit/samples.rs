@@ -140,6 +140,7 @@ fn events() -> Vec<Event> {
             input_tokens: 11,
             output_tokens: 13,
             unscanned: list("audio"),
+            stripped: list("signed"),
             duration_ms: 250,
             code: "none".into(),
             transaction_sha256: "34".repeat(32),

@@ -16,7 +16,7 @@ use crate::{
     approval::MAX_SEATS,
     audit::Durability,
     detect::Entity,
-    dialect::{Dialect, Endpoint, JsonPath, Selection},
+    dialect::{Dialect, Endpoint, JsonPath, Selection, SignedAnswers},
     exchange::{HostPattern, Route, Territory, Unscanned},
     mask::{Operator, Restore},
     policy::{Chain, Effect, Expression, Masking, Policy, Vocabulary},
@@ -336,7 +336,11 @@ fn connection(
             named: named.to_vec(),
             only: fields(raw, at, notes),
             // What `unscanned` says is said of prompts only: whoever means answers too writes it.
-            refuses_signed_answers: matches!(raw.signed, Some(raw::Unscanned::Refuse)),
+            signed_answers: match raw.signed {
+                None | Some(raw::Unscanned::Allow) => SignedAnswers::Pass,
+                Some(raw::Unscanned::Refuse) => SignedAnswers::Refuse,
+                Some(raw::Unscanned::Strip) => SignedAnswers::Strip,
+            },
         }),
     })
 }

@@ -362,7 +362,7 @@ pub(super) struct Connection {
     pub(super) durability: Option<Durability>,
     /// What becomes of prompts with parts no detector can look into, such as images. Default: refuse.
     pub(super) unscanned: Option<Unscanned>,
-    /// What becomes of prompts with parts that a provider has signed or encrypted; where `refuse` is written, of answers
+    /// What becomes of prompts with parts that a provider has signed or encrypted; where it is written, of answers
     /// too. Default: what `unscanned` says, of prompts only.
     pub(super) signed: Option<Unscanned>,
     /// Fields that are looked into, as JSONPaths; the dialect `json` only. Default: all.

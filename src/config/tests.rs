@@ -11,7 +11,7 @@ use std::{fs, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-use crate::dialect::{Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError};
+use crate::dialect::{Endpoint, ErrorShape, RequestBody, ResponseBody, ShapeError, SignedAnswers};
 use crate::identity::Algorithm;
 
 /// A dialect that is only named, never spoken.
@@ -381,16 +381,16 @@ fn the_base_file_is_valid_and_means_what_it_says() {
 }
 
 #[test]
-fn answers_are_refused_for_what_is_signed_only_where_the_file_writes_so() {
+fn what_is_signed_in_answers_passes_unless_the_file_writes_otherwise() {
     for (written, prompts, answers) in [
-        ("", Unscanned::Refuse, false),
-        ("unscanned: strip, ", Unscanned::Strip, false),
-        ("signed: allow, ", Unscanned::Allow, false),
-        ("signed: strip, ", Unscanned::Strip, false),
+        ("", Unscanned::Refuse, SignedAnswers::Pass),
+        ("unscanned: strip, ", Unscanned::Strip, SignedAnswers::Pass),
+        ("signed: allow, ", Unscanned::Allow, SignedAnswers::Pass),
+        ("signed: strip, ", Unscanned::Strip, SignedAnswers::Strip),
         (
             "unscanned: allow, signed: refuse, ",
             Unscanned::Refuse,
-            true,
+            SignedAnswers::Refuse,
         ),
     ] {
         let config = parse(&with(
@@ -399,12 +399,8 @@ fn answers_are_refused_for_what_is_signed_only_where_the_file_writes_so() {
         ))
         .unwrap();
         let connection = &config.connections[0];
-        let refuses = connection.fields.refuses_signed_answers;
-        assert_eq!(
-            (connection.signed, refuses),
-            (prompts, answers),
-            "{written}"
-        );
+        let signed = connection.fields.signed_answers;
+        assert_eq!((connection.signed, signed), (prompts, answers), "{written}");
     }
 }
 

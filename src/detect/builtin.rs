@@ -82,7 +82,7 @@ const FRONTS: &[(&str, &str, &str)] = &[
     (
         "IBAN_CODE",
         iban::SHAPE,
-        r"[A-Za-z]{2}\d{2}[A-Za-z0-9 -]{11}",
+        r"[A-Za-z]{2}\d{2}[A-Za-z0-9 +%-]{11}",
     ),
     ("CREDIT_CARD", card::SHAPE, r"\d[\d -]{11}"),
     ("VIN", device::VIN, r"\w{17}"),

@@ -1,10 +1,10 @@
 //! `IBAN_CODE`. Country, two check digits and the country's number, as the SWIFT IBAN registry (release 101) says how
 //! long it is and where it has digits and letters, right by ISO/IEC 7064 MOD 97-10 (ISO 13616-1). Groups may be parted
-//! by single spaces or dashes.
+//! by single spaces or dashes, and in a link or a form by `%20` or `+`.
 
-/// Letters and digits with single spaces or dashes. The standard has capitals only, people write either. The check
-/// finds where the code ends.
-pub(crate) const SHAPE: &str = concat!(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9])+", edge!());
+/// Letters and digits with single spaces, dashes, or what a link has for spaces: `%20` beside a letter is seen as `%`. The
+/// standard has capitals only, people write either. The check finds where the code ends.
+pub(crate) const SHAPE: &str = concat!(r"\b[A-Za-z]{2}\d{2}(?:[ +%-]?[A-Za-z0-9])+", edge!());
 
 /// The longest code is 34 characters (ISO 13616-1); with a separator before each but the first, 67 bytes.
 pub(crate) const REACH: usize = 67;

@@ -26,11 +26,11 @@ pub(crate) const STRIPE_KEY: &str = r"\b(?:[sr]k_(?:live|test)_|whsec_)[0-9a-zA-
 pub(crate) const JWT: &str = r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+";
 /// A private key in textual encoding (RFC 7468; RFC 1421 headers; OpenPGP RFC 9580 section 6.2), its line ends real or
 /// written `\n` (which is seen as [`ESCAPE`](super::fold::ESCAPE)), whole or cut short: from its first line on, as long
-/// as lines of base64 or headers follow.
+/// as lines of base64 or headers follow. In a link or a form `%20` and `%0A` are seen as `%`, and a blank may be `+`.
 pub(crate) const PRIVATE_KEY: &str = concat!(
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    r"(?:(?:[\r\n]|\\{0,8}\x0B)[ \t]*(?:[A-Za-z][A-Za-z-]*: [A-Za-z0-9,. -]*|[A-Za-z0-9+/=]*))*",
-    r"(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
+    r"-----BEGIN[ +%](?:[A-Z0-9]+[ +%])*PRIVATE[ +%]KEY(?:[ +%]BLOCK)?-----",
+    r"(?:(?:[\r\n%]|\\{0,8}\x0B)[ \t]*(?:[A-Za-z][A-Za-z-]*:[ +%][A-Za-z0-9,. -]*|[A-Za-z0-9+/=]*))*",
+    r"(?:-----END[ +%](?:[A-Z0-9]+[ +%])*PRIVATE[ +%]KEY(?:[ +%]BLOCK)?-----)?"
 );
 
 pub(crate) fn private_key(_before: &str, found: &str) -> Option<usize> {

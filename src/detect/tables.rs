@@ -309,6 +309,12 @@ fn iban_code() {
             "DE89370400440532013000x",
             "my iban is «de89370400440532013000» and",
             "«AL47-2121-1009-0000-0002-3569-8741»",
+            // in a link or a form
+            "?iban=«GB82%20WEST%201234%205698%207654%2032»&x=1",
+            "?iban=«GB82+WEST+1234+5698+7654+32»&x=1",
+            "LIKE '%«DE89 3704 0044 0532 0130 00»%'",
+            "«NO9386011117947»% of it",
+            "DE89%203704%200044%200532%200130%2001",
         ],
     );
 }
@@ -440,6 +446,10 @@ fn secrets() {
             "x «-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----»\n",
             "«-----BEGIN PRIVATE KEY-----\\nMIIE\\n-----END PRIVATE KEY-----»\\n",
             "starts with «-----BEGIN PRIVATE KEY-----» and goes on",
+            // in a link or a form
+            "?key=«-----BEGIN%20RSA%20PRIVATE%20KEY-----%0D%0AProc-Type%3A%204%2CENCRYPTED%0D%0A%0D%0AMII%2FE%0D%0A12%3D%0D%0A-----END%20RSA%20PRIVATE%20KEY-----»%0D%0A&x=1",
+            "key=«-----BEGIN+PRIVATE+KEY-----%0AMIIE%2B1%0A-----END+PRIVATE+KEY-----»&x=1",
+            "«-----BEGIN%2520PRIVATE%2520KEY-----%250AMIIE%250A-----END%2520PRIVATE%2520KEY-----»%250A",
             "-----BEGIN CERTIFICATE-----\nMIIE\n",
         ],
     );

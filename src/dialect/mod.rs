@@ -45,7 +45,7 @@ mod whole;
 mod tests;
 
 pub use json_path::JsonPath;
-pub use selection::{NOT_SELECTED, SIGNED, Selection};
+pub use selection::{NOT_SELECTED, SIGNED, Selection, SignedAnswers};
 
 /// Every dialect there is.
 #[must_use]
@@ -387,6 +387,8 @@ pub struct ResponseFacts {
     pub output_tokens: Option<u64>,
     /// Why parts of the answer could not be scanned, each once; empty when all of it was.
     pub unscanned: Vec<&'static str>,
+    /// What of these was taken out of the answer, each once.
+    pub stripped: Vec<&'static str>,
     /// The answer said that it is whole: a document was read to its end, or the terminal event came.
     pub complete: bool,
 }

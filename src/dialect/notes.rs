@@ -73,6 +73,15 @@ impl Notes {
         }
     }
 
+    /// What of these was taken out.
+    pub(super) fn stripped(&mut self, kinds: &[&'static str]) {
+        for kind in kinds {
+            if !self.facts.stripped.contains(kind) {
+                self.facts.stripped.push(kind);
+            }
+        }
+    }
+
     /// The answer said that it is whole.
     pub(super) fn complete(&mut self) {
         self.facts.complete = true;

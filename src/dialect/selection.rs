@@ -19,30 +19,62 @@ pub struct Selection {
     pub named: Vec<(Arc<str>, JsonPath)>,
     /// What is looked into; everything where there are none.
     pub only: Vec<JsonPath>,
-    /// Answers with parts that are signed or encrypted are refused. Of prompts, [`RequestBody::unscanned`] tells.
+    /// What becomes of answers with parts that are signed or encrypted. Of prompts, [`RequestBody::unscanned`] tells.
     ///
     /// [`RequestBody::unscanned`]: super::RequestBody::unscanned
-    pub refuses_signed_answers: bool,
+    pub signed_answers: SignedAnswers,
+}
+
+/// What becomes of an answer in which something is signed or encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SignedAnswers {
+    /// It passes as it is.
+    #[default]
+    Pass,
+    /// It is refused.
+    Refuse,
+    /// It passes without what is signed or encrypted, and is refused where that cannot be taken out.
+    Strip,
 }
 
 impl Selection {
     /// Whether it says nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.only.is_empty() && !self.refuses_signed_answers
+        self.named.is_empty() && self.only.is_empty() && self.signed_answers == SignedAnswers::Pass
     }
 
-    /// Lets an answer pass in which this could not be looked into.
+    /// Lets an answer pass, without what is signed or encrypted in it where that is to be taken out.
     ///
     /// # Errors
     /// `signed_answer`.
-    pub(super) fn admit(&self, unscanned: &[&'static str]) -> Result<(), ShapeError> {
-        if self.refuses_signed_answers && unscanned.iter().any(|kind| SIGNED.contains(kind)) {
-            let reason =
-                "a part of the answer is signed or encrypted, and nothing can look into it";
-            return Err(ShapeError::new("signed_answer", reason.to_owned()));
-        }
-        Ok(())
+    pub(super) fn admit(&self, texts: &mut Texts) -> Result<(), ShapeError> {
+        let is_signed = texts.unscanned.iter().any(|kind| SIGNED.contains(kind));
+        let reason = match self.signed_answers {
+            _ if !is_signed => return Ok(()),
+            SignedAnswers::Pass => return Ok(()),
+            SignedAnswers::Refuse => {
+                "a part of the answer is signed or encrypted, and nothing can look into it"
+            }
+            SignedAnswers::Strip => match texts.strip_from_answer(&|kind| SIGNED.contains(&kind)) {
+                Ok(()) => return Ok(()),
+                Err(_) => "a part of the answer is signed or encrypted, and cannot be taken out",
+            },
+        };
+        Err(ShapeError::new("signed_answer", reason.to_owned()))
+    }
+
+    /// Whether what is signed or encrypted is taken out of answers.
+    pub(super) fn strips(&self) -> bool {
+        self.signed_answers == SignedAnswers::Strip
+    }
+
+    /// What is taken out of an answer in which `unscanned` could not be looked into.
+    pub(super) fn stripped(&self, unscanned: &[&'static str]) -> Vec<&'static str> {
+        let kinds = unscanned.iter().copied();
+        kinds
+            .filter(|kind| self.strips() && SIGNED.contains(kind))
+            .collect()
     }
 
     /// Whether values of `entity` are named by where they are.

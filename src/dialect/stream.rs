@@ -59,6 +59,9 @@ pub(super) trait Protocol: Send + std::fmt::Debug {
     /// A document with nothing in it but `text`, the next piece of `channel`.
     fn carrier(&self, channel: &Channel, text: &str) -> Carrier;
 
+    /// What is signed or encrypted will be taken out: events of blocks that may have such a thing are [`Signed`] too.
+    fn strips(&mut self) {}
+
     /// What was signed, up to the event read last, has been dropped.
     fn dropped(&mut self) {}
 }
@@ -76,6 +79,8 @@ pub(super) struct Event {
     pub(super) terminal: bool,
     /// Whether it is part of something signed.
     pub(super) signed: Signed,
+    /// Nothing rests on it: where it has something that must not leave, it need not leave.
+    pub(super) optional: bool,
     /// What must change in it besides its texts.
     pub(super) edits: Vec<(Span, String)>,
 }
@@ -89,6 +94,7 @@ impl Event {
             may_end: Vec::new(),
             terminal: false,
             signed: Signed::No,
+            optional: false,
             edits: Vec::new(),
         }
     }
@@ -154,6 +160,9 @@ impl<P: Protocol> ResponseBody for Stream<P> {
 
     fn select(&mut self, selection: &Arc<Selection>) {
         self.selection = selection.clone();
+        if selection.strips() {
+            self.protocol.strips();
+        }
     }
 
     fn read(
@@ -442,7 +451,20 @@ impl<P: Protocol> Stream<P> {
         }
         let event = self.protocol.event(&document)?;
         let mut texts = Texts::find(&document, event.fields)?;
-        self.selection.admit(&texts.unscanned)?;
+        // A block that is signed goes whole; elsewhere it must be possible to take out what is.
+        let strips = self.selection.strips();
+        if let Err(fault) = self.selection.admit(&mut texts) {
+            match (event.signed, event.optional) {
+                _ if !strips => return Err(fault),
+                (Signed::No, false) => return Err(fault),
+                (Signed::No, true) => {
+                    self.note_unscanned(&texts);
+                    self.fate = Fate::Dropped;
+                    return Ok(());
+                }
+                _ => self.signed.doom(),
+            }
+        }
         texts.select(&document, &self.selection);
         self.settle(&|channel| texts.goes_on(&data, channel), filter, passed);
         // What was said bit by bit is over before an event repeats it whole.
@@ -453,8 +475,8 @@ impl<P: Protocol> Stream<P> {
         };
         let mut edits = texts.edits(&data, filter, &mut self.channels.said)?;
         self.protocol.note(&document, &mut self.notes, filter);
-        self.notes.unscanned(&texts.unscanned);
-        let held = event.signed != Signed::No && filter.masks();
+        self.note_unscanned(&texts);
+        let held = event.signed != Signed::No && (filter.masks() || strips);
         let mut pieces = self.pieces(&texts, &data, held, filter)?;
         self.late |= event.terminal && P::GOES_ON;
         let ends = event.terminal || !event.ends.is_empty() || !event.may_end.is_empty();
@@ -508,19 +530,27 @@ impl<P: Protocol> Stream<P> {
         Ok(())
     }
 
+    fn note_unscanned(&mut self, texts: &Texts) {
+        self.notes.unscanned(&texts.unscanned);
+        let stripped = self.selection.stripped(&texts.unscanned);
+        self.notes.stripped(&stripped);
+    }
+
     /// Lets out what is signed where nothing in it must be masked, and drops it where something must.
     fn decide(&mut self, filter: &mut dyn TextFilter, passed: &mut Passed) -> Fate {
         let Quarantine {
             channel,
             text,
             events,
-            overflowed,
+            doomed,
         } = mem::take(&mut self.signed);
-        if overflowed || filter.part(&text) != text {
+        if doomed || filter.part(&text) != text {
             self.protocol.dropped();
             return Fate::Dropped;
         }
-        filter.whole(&channel, &text);
+        if !text.is_empty() {
+            filter.whole(&channel, &text);
+        }
         self.out(passed).extend_from_slice(&events);
         Fate::Left
     }

@@ -52,7 +52,8 @@ pub(super) enum Class {
     Text,
     /// As `Text`, and so is a number: JSON that a model or a tool wrote.
     Values,
-    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own, and the only one.
+    /// A string that is one piece of a text that goes on in other documents. A number there is a text of its own, and no string may
+    /// stand there then.
     Piece,
     /// A string that is JSON.
     Arguments,
@@ -64,6 +65,8 @@ pub(super) enum Class {
     Protocol,
     /// Cannot be scanned, and why: every string in it is taken for a word.
     Opaque(&'static str),
+    /// As `Opaque`, and nothing in an answer rests on it: where it is taken out, `null` stands in its place alone.
+    Detached(&'static str),
     /// As `Text`, but it stands for something that cannot be scanned, such as a link to an image.
     Partly(&'static str),
     /// An object in an array that someone has signed: it stays as it is, or goes where it holds what must be masked.
@@ -271,6 +274,8 @@ enum Removal {
     Element(Element, Span),
     /// What is in this array.
     All(Span),
+    /// This value alone.
+    Value(Span),
 }
 
 impl Texts {

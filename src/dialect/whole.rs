@@ -116,11 +116,13 @@ impl<A: Answers> Whole<A> {
     fn masked(&mut self, text: &str, filter: &mut dyn TextFilter) -> Result<String, ShapeError> {
         let document = Document::read(text)?;
         let mut texts = Texts::find(&document, self.answers.whole(&document, self.status)?)?;
-        self.selection.admit(&texts.unscanned)?;
+        self.selection.admit(&mut texts)?;
         texts.select(&document, &self.selection);
         let edits = texts.edits(text, filter, &mut Said::default())?;
         self.answers.note(&document, &mut self.notes, filter);
         self.notes.unscanned(&texts.unscanned);
+        self.notes
+            .stripped(&self.selection.stripped(&texts.unscanned));
         self.notes.complete();
         Ok(json::splice(text, edits))
     }

@@ -389,11 +389,9 @@ impl Journal {
             };
             closed.input_tokens = facts.input_tokens.unwrap_or_default();
             closed.output_tokens = facts.output_tokens.unwrap_or_default();
-            closed.unscanned = facts
-                .unscanned
-                .iter()
-                .map(|kind| (*kind).to_owned())
-                .collect();
+            let named = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect();
+            closed.unscanned = named(&facts.unscanned);
+            closed.stripped = named(&facts.stripped);
         }
         closed.sealed = self.seal_answer(true);
         closed.parts = self.parts;

@@ -278,7 +278,8 @@ def chosen(tmp_path_factory, oidc):
     usual = config(oidc.issuer, work)
     (base,) = usual["connections"]
     kinds = [("json", "json", ["any"], {}), ("some", "json", ["any"], {"fields": ["$..note", "$.rows[1:].text"]}),
-             ("openai", "openai", ["chat_completions"], {"unscanned": "strip"}), ("anthropic", "anthropic", ["messages"], {})]
+             ("openai", "openai", ["chat_completions"], {"unscanned": "strip"}), ("anthropic", "anthropic", ["messages"], {}),
+             ("claude", "anthropic", ["messages"], {"signed": "strip"})]
     usual["connections"] = [{**base, "name": name, "match": {"path_prefix": f"/{name}"}, "dialect": dialect, "endpoints": endpoints,
                              "policies": ["mask-personal", "allow-all"], **more} for name, dialect, endpoints, more in kinds]
     masks = {"detectors": ["CREDIT_CARD", "US_SSN", "CUSTOMER_ID"], "operator": "replace"}
@@ -342,3 +343,31 @@ def test_what_no_detector_can_look_into_is_taken_out_where_it_is_to_be(chosen, t
     _, seen, records = ask(chosen, tokens(), "/openai/chat/completions", body, Answer.json(answer))
     assert seen["messages"][0]["content"] == [{"type": "text", "text": "Who has [US_SSN]?"}]
     assert records[0]["opened"]["request"]["unscanned"] == ["image_url"]
+
+
+def test_what_is_signed_is_taken_out_of_an_answer_where_it_is_to_be(chosen, tokens):
+    """The block behind the thinking moves up."""
+    block = [{"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+             {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+             {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "EqQB"}},
+             {"type": "content_block_stop", "index": 0}]
+    text = [{"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+            {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": SAID}},
+            {"type": "content_block_stop", "index": 1}]
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [], "stop_reason": None, "stop_sequence": None,
+               "usage": {"input_tokens": 3, "output_tokens": 1}}
+    end = [{"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 9}}, {"type": "message_stop"}]
+    events = [{"type": "message_start", "message": message}, *block, *text, *end]
+    reply, _, records = ask(chosen, tokens(), "/claude/messages", question("hi"), Answer.sse(events, done=False))
+    assert b"Hm." not in reply.body and b"EqQB" not in reply.body
+    said = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
+    assert "".join(event["delta"].get("text", "") for event in said if event["type"] == "content_block_delta") == MASKED
+    assert {event["index"] for event in said if "index" in event} == {0}
+    closed = records[-1]["closed"]
+    assert (closed["unscanned"], closed["stripped"]) == (["signed"], ["signed"])
+    assert closed["outcome"] == "completed" and "Hm." not in json.dumps(records)
+
+    whole = {**message, "content": [{"type": "redacted_thinking", "data": "EmwK"}, {"type": "text", "text": SAID}], "stop_reason": "end_turn"}
+    reply, _, records = ask(chosen, tokens(), "/claude/messages", question("hi"), Answer.json(whole))
+    assert reply.json["content"] == [{"type": "text", "text": MASKED}]
+    assert records[-1]["closed"]["stripped"] == ["encrypted"]

@@ -23,6 +23,10 @@ use crate::dialect::{
 pub(super) struct Messages {
     /// The block of thinking that is open.
     thinking: Option<u32>,
+    /// The block that is open and leaves whole or not at all.
+    sealed: Option<u32>,
+    /// What is signed or encrypted is taken out.
+    strips: bool,
     /// The last block that a summary of the conversation came in.
     summary: Option<u32>,
     /// How many blocks were dropped: those behind them move up.
@@ -62,6 +66,14 @@ impl Answers for Messages {
         note_usage(document, Some(&document.root), notes);
         note_reason(document, &document.root, notes, filter);
     }
+}
+
+/// Whether a block of that kind may be encrypted where only the whole of it can be taken out.
+fn may_seal(kind: &str) -> bool {
+    matches!(
+        kind,
+        "advisor_tool_result" | "code_execution_tool_result" | "compaction" | "redacted_thinking"
+    )
 }
 
 fn note_message(
@@ -126,9 +138,11 @@ impl Messages {
                 let content = document.member(&document.root, "content_block");
                 let content =
                     content.ok_or_else(|| unknown_shape("a block begins without content"))?;
-                if string(document, content, "type").as_deref() == Some("thinking") {
-                    self.thinking = Some(block);
-                }
+                let kind = string(document, content, "type");
+                let kind = kind.as_deref();
+                self.thinking = (kind == Some("thinking")).then_some(block);
+                let sealed = self.thinking.is_some() || (self.strips && kind.is_some_and(may_seal));
+                self.sealed = sealed.then_some(block);
             }
             "content_block_delta" => {
                 let delta = document.member(&document.root, "delta");
@@ -151,6 +165,8 @@ impl Messages {
                     // Clients take each for the whole summary, so that none can be read together with another.
                     return Err(unknown_shape("a summary comes in pieces"));
                 }
+                // A citation is one of a list, and points to what is encrypted.
+                event.optional = kind.as_deref() == Some("citations_delta");
                 let thinks = matches!(kind.as_deref(), Some("thinking_delta" | "signature_delta"));
                 if !known || thinks != (self.thinking == Some(block)) {
                     return Err(unknown_shape(
@@ -160,18 +176,18 @@ impl Messages {
             }
             _ => event.ends.push(Ends::Choice(block)),
         }
-        if self.thinking == Some(block) {
+        if self.sealed == Some(block) {
             event.signed = Signed::Part;
             if kind == "content_block_stop" {
                 event.signed = Signed::Last;
-                self.thinking = None;
+                (self.thinking, self.sealed) = (None, None);
             }
         }
         Ok(event)
     }
 
     fn no_thinking(&self) -> Result<(), ShapeError> {
-        match self.thinking {
+        match self.sealed {
             None => Ok(()),
             Some(_) => Err(unknown_shape("a block of thinking does not end")),
         }
@@ -224,6 +240,10 @@ impl Protocol for Messages {
                 quoted(text)
             ),
         }
+    }
+
+    fn strips(&mut self) {
+        self.strips = true;
     }
 
     fn dropped(&mut self) {

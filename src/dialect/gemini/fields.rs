@@ -137,6 +137,8 @@ impl Fields for Shape {
             [.., "type"] if text.as_deref().is_some_and(is_type) => Class::Protocol,
             _ if NAMES.is_free(path) => Class::Text,
             _ if NAMES.is_word(path, text.as_deref()) => Class::Protocol,
+            // It signs no text beside it.
+            [.., "thoughtSignature" | "thought_signature"] if answer => Class::Detached("signed"),
             [.., "thoughtSignature" | "thought_signature"] => Class::Opaque("signed"),
             [
                 ..,

@@ -348,6 +348,43 @@ fn bytes_that_are_no_text_are_named_and_an_answer_with_them_is_refused_where_it_
     assert_eq!(reader.facts().unscanned, ["bytes"]);
 }
 
+#[test]
+fn what_nobody_should_send_is_refused_in_answers_or_looked_at() {
+    let one = |message: Vec<u8>| answer("model_infer", &[&framed(&message)]).0;
+    let element = |text: &[u8]| {
+        let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+        let raw = put(6, [&length[..], text].concat());
+        one([put(5, tensor("t", "BYTES", None)), raw].concat())
+    };
+    for bad in [
+        &b"4111 \xed\xa0\x80"[..],
+        b"4111 \xc0\xb4111",
+        b"4111 \xf4\x90\x80\x80",
+        b"4111 \xff",
+    ] {
+        assert_eq!(one(put(3, bad)).unwrap_err().code, "invalid_utf8");
+        assert_eq!(element(bad).unwrap_err().code, "invalid_utf8");
+    }
+    assert_eq!(
+        one([said("x", true), put(3, "other")].concat())
+            .unwrap_err()
+            .code,
+        "duplicate_field"
+    );
+    for text in [
+        "\0 4111\0".to_owned(),
+        "4".repeat(10_000),
+        "4111-".repeat(2_000_000),
+        "[".repeat(1000) + "4111",
+    ] {
+        let passed = element(text.as_bytes()).unwrap().terminal;
+        assert!(!String::from_utf8_lossy(&passed).contains("4111"));
+    }
+    // A group in a group, a thousand deep: no schema of ours has any.
+    let deep = (0..1000).fold(Vec::new(), |inner, _| put(5, inner));
+    assert!(one(deep).is_err());
+}
+
 fn read_all(reader: &mut dyn ResponseBody, body: &[u8]) -> Passed {
     read(reader, [body], &mut Open).unwrap()
 }

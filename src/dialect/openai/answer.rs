@@ -242,7 +242,15 @@ impl Fields for Answer {
                 "message" | "delta",
                 "reasoning_details",
                 "*",
-                "signature" | "data",
+                "signature",
+            ] => Class::Detached("signed"),
+            [
+                "choices",
+                "*",
+                "message" | "delta",
+                "reasoning_details",
+                "*",
+                "data",
             ] => Class::Opaque("signed"),
             _ if is_word(&path.keys)
                 && document.string(value).is_some_and(|text| is_token(&text)) =>
@@ -460,6 +468,35 @@ fn expect(answer: Answer, path: &Path<'_>, value: &Value) -> Result<(), ShapeErr
             ],
             _,
         ) => None,
+        // Clients that string pieces together would make one text of several.
+        (
+            [
+                "choices",
+                "*",
+                "delta",
+                "content" | "reasoning" | "reasoning_content" | "refusal",
+            ]
+            | ["choices", "*", "delta", "function_call", _]
+            | ["choices", "*", "delta", "audio", "transcript"]
+            | [
+                "choices",
+                "*",
+                "delta",
+                "tool_calls",
+                "*",
+                "function" | "custom",
+                _,
+            ]
+            | [
+                "choices",
+                "*",
+                "delta",
+                "reasoning_details",
+                "*",
+                "text" | "summary",
+            ],
+            Kind::Number,
+        ) if chunk => Some("a piece of text is a number"),
         // Text nested where we do not know it could be split over events and would be scanned in pieces.
         (["choices", "*", "delta", _], Kind::Array(_) | Kind::Object(_)) => {
             Some("a delta has an unknown array or object")

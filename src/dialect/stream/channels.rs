@@ -127,8 +127,8 @@ impl Channels {
         Ok(())
     }
 
-    /// A number stands where a piece of a text may: it leaves as a text of its own. A client that strings together what stands there would
-    /// read it with what is before and behind, so nothing may be.
+    /// A number stands in a field that no dialect knows, where a piece of a text may: it leaves as a text of its own. A client that strings
+    /// together what stands there would read it with the text before and behind, so there may be none.
     pub(super) fn number(&mut self, channel: &Channel) -> Result<(), ShapeError> {
         if self.open.contains_key(channel) {
             return Err(unknown_shape("a number stands where a text goes on"));

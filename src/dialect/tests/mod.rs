@@ -10,6 +10,7 @@ mod ordinary;
 mod others;
 mod request;
 mod responses;
+mod signed;
 mod speech;
 mod sse;
 mod stream;

@@ -487,6 +487,24 @@ fn a_number_is_no_piece_of_a_text_that_strings_are_pieces_of() {
         let fault = through(&stream).unwrap_err();
         assert_eq!(fault.code, "unknown_shape", "{stream}");
     }
+    // Nor of one that only numbers are pieces of.
+    let call = |member: Value| json!({"tool_calls": [{"index": 0, "function": member}]});
+    let detail = |member: Value| json!({"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": member}]});
+    for piece in [
+        json!({"content": 41}),
+        json!({"reasoning": 41}),
+        json!({"reasoning_content": 41}),
+        json!({"refusal": 41}),
+        json!({"audio": {"transcript": 41}}),
+        json!({"function_call": {"arguments": 41}}),
+        call(json!({"arguments": 41})),
+        call(json!({"name": 41})),
+        json!({"tool_calls": [{"index": 0, "custom": {"input": 41}}]}),
+        detail(json!(41)),
+    ] {
+        let fault = through(&delta(0, piece.clone())).unwrap_err();
+        assert_eq!(fault.code, "unknown_shape", "{piece}");
+    }
     // What a server adds to each delta of its own, and no text, passes.
     let count = |n: u32| delta(0, json!({"content": "a ", "tokens": n}));
     let stream = [1, 2, 12].map(count).concat() + "data: [DONE]\n\n";

@@ -1,9 +1,11 @@
 //! Streams of every dialect, as plain text: what comes and what leaves, side by side.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::{
-    super::{ResponseBody, ShapeError},
+    super::{ResponseBody, Selection, ShapeError, SignedAnswers},
     Open, Runs, cut, endpoint, read, sides, text_of,
 };
 
@@ -29,11 +31,11 @@ macro_rules! transcripts {
 }
 
 const TRANSCRIPTS: &[Transcript] = transcripts! {
-    "openai" "chat_completions" "text/event-stream": "content" "tools" "choices" "odd";
+    "openai" "chat_completions" "text/event-stream": "content" "tools" "choices" "odd" "stripped";
     "openai" "completions" "text/event-stream": "completions";
-    "openai" "responses" "text/event-stream": "responses" "responses_more";
-    "anthropic" "messages" "text/event-stream": "message" "thinking" "odd";
-    "gemini" "stream_generate_content" "text/event-stream": "events";
+    "openai" "responses" "text/event-stream": "responses" "responses_more" "responses_stripped";
+    "anthropic" "messages" "text/event-stream": "message" "thinking" "odd" "stripped";
+    "gemini" "stream_generate_content" "text/event-stream": "events" "stripped";
     "gemini" "stream_generate_content" "application/json": "array";
     "ollama" "chat" "application/x-ndjson": "chat";
     "ollama" "generate" "application/x-ndjson": "generate";
@@ -42,9 +44,21 @@ const TRANSCRIPTS: &[Transcript] = transcripts! {
 impl Transcript {
     fn reader(&self) -> Box<dyn ResponseBody> {
         let (dialect, endpoint) = endpoint(self.dialect, self.endpoint);
-        dialect
+        let mut reader = dialect
             .read_response(endpoint, 200, Some(self.content_type))
-            .unwrap()
+            .unwrap();
+        if self.is_stripped() {
+            reader.select(&Arc::new(Selection {
+                signed_answers: SignedAnswers::Strip,
+                ..Selection::default()
+            }));
+        }
+        reader
+    }
+
+    /// Whether it is of a connection that has what is signed taken out.
+    fn is_stripped(&self) -> bool {
+        self.name.ends_with("stripped")
     }
 
     fn through<'p>(
@@ -101,7 +115,8 @@ fn every_cut_gives_the_same_bytes() {
 
 #[test]
 fn where_nothing_is_masked_the_bytes_are_those_that_came() {
-    for transcript in TRANSCRIPTS {
+    let as_they_are = |transcript: &&Transcript| !transcript.is_stripped();
+    for transcript in TRANSCRIPTS.iter().filter(as_they_are) {
         let (comes, _) = sides(transcript.text);
         let pieces = comes.as_bytes().chunks(5);
         let passed = read(&mut *transcript.reader(), pieces, &mut Open).unwrap();

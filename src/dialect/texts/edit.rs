@@ -74,20 +74,24 @@ impl Texts {
             removed: BTreeMap::new(),
         };
         edit.slots(&self.slots)?;
+        // What is taken out goes before what is changed at the same place.
+        let mut edits = Vec::new();
         for removal in &self.removed {
             match removal {
                 Removal::Element(element, span) => edit.remove(*element, *span),
-                Removal::All(span) => edit.edits.push((*span, "[]".to_owned())),
+                Removal::All(span) => edits.push((*span, "[]".to_owned())),
+                Removal::Value(span) => edits.push((*span, "null".to_owned())),
             }
         }
         let Edit {
-            mut edits,
+            edits: changes,
             keys,
             changed,
             removed,
             ..
         } = edit;
         take_out(&removed, &mut edits);
+        edits.extend(changes);
         rename(keys, &mut edits);
         self.drop_annotations(&changed, &mut edits);
         let named = self
@@ -129,12 +133,10 @@ impl Texts {
         &mut self,
         these: &dyn Fn(&str) -> bool,
     ) -> Result<(), &'static str> {
-        let mut removed = Vec::new();
         // By array: its elements that go, and whether the last one is among them.
         let mut emptied: BTreeMap<u32, (BTreeSet<usize>, bool)> = BTreeMap::new();
         for (kind, removal) in self.removals.iter().filter(|(kind, _)| these(kind)) {
-            let removal = removal.ok_or(*kind)?;
-            if let Removal::Element(element, _) = removal {
+            if let Some(Removal::Element(element, _)) = removal {
                 let (places, last) = emptied.entry(element.array).or_default();
                 places.insert(element.place);
                 *last |= element.next.is_none();
@@ -142,6 +144,35 @@ impl Texts {
                     return Err(kind);
                 }
             }
+        }
+        self.remove(these)
+    }
+
+    /// The same of an answer, of which nothing may be left: a client can read one without content. What was in the parts that go is no text
+    /// of the answer.
+    ///
+    /// # Errors
+    /// Why a part cannot be scanned that stands where nothing can be taken out.
+    pub(in crate::dialect) fn strip_from_answer(
+        &mut self,
+        these: &dyn Fn(&str) -> bool,
+    ) -> Result<(), &'static str> {
+        self.remove(these)?;
+        let gone: Vec<Span> = self.removed.iter().map(Removal::span).collect();
+        let is_gone = |span: Span| {
+            let mut gone = gone.iter();
+            gone.any(|gone| gone.start <= span.start && span.end <= gone.end)
+        };
+        // A run is more than the part that it stands at.
+        self.slots
+            .retain(|slot| matches!(slot.what, What::Run { .. }) || !is_gone(slot.span));
+        Ok(())
+    }
+
+    fn remove(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
+        let mut removed = Vec::new();
+        for (kind, removal) in self.removals.iter().filter(|(kind, _)| these(kind)) {
+            let removal = removal.ok_or(*kind)?;
             if removed.last() != Some(&removal) {
                 removed.push(removal);
             }
@@ -165,6 +196,14 @@ impl Texts {
                 edits.retain(|(span, _)| span.start < slot.span.start || span.end > slot.span.end);
                 edits.push((slot.span, "[]".to_owned()));
             }
+        }
+    }
+}
+
+impl Removal {
+    fn span(&self) -> Span {
+        match self {
+            Self::Element(_, span) | Self::All(span) | Self::Value(span) => *span,
         }
     }
 }

@@ -46,17 +46,17 @@ impl<'d> Walk<'d, '_> {
     fn value(&mut self, value: &'d Value) -> Result<(), ShapeError> {
         let element = self.element.take();
         let class = self.fields.class(&self.path, value, self.document)?;
-        if let Class::Opaque(kind) | Class::Partly(kind) = class
+        if let Class::Opaque(kind) | Class::Detached(kind) | Class::Partly(kind) = class
             && !matches!(value.kind, Kind::Null)
         {
             if !self.found.unscanned.contains(&kind) {
                 self.found.unscanned.push(kind);
             }
-            let removal = self.removal(kind, value);
+            let removal = self.removal(class, kind, value);
             self.found.removals.push((kind, removal));
         }
         match (class, &value.kind) {
-            (Class::Opaque(_), _) => self.words(value),
+            (Class::Opaque(_) | Class::Detached(_), _) => self.words(value),
             (Class::Echo, Kind::Null) => Ok(()),
             (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
             (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
@@ -81,9 +81,12 @@ impl<'d> Walk<'d, '_> {
 
     /// How to take out a value that cannot be scanned: with the part of a message that holds it, or, where it is a list
     /// of media beside a message's text, with all that are in it. A prompt of tokens is nothing without them.
-    fn removal(&self, kind: &str, value: &Value) -> Option<Removal> {
+    fn removal(&self, class: Class, kind: &str, value: &Value) -> Option<Removal> {
         if kind == "token_ids" {
             return None;
+        }
+        if matches!(class, Class::Detached(_)) {
+            return Some(Removal::Value(value.span));
         }
         if matches!(value.kind, Kind::Array(_)) {
             return Some(Removal::All(value.span));

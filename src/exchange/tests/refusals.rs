@@ -448,6 +448,89 @@ fn a_stream_that_turns_odd_ends_in_an_error_event_and_an_error() {
 }
 
 #[test]
+fn whatever_a_stream_turns_into_the_record_tells_what_has_left() {
+    let content = |inside: &str| {
+        format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{inside}}}}}]}}\n\n")
+    };
+    let deep = "[".repeat(1000) + &"]".repeat(1000);
+    for (case, odd, end) in [
+        (
+            "half a surrogate pair",
+            content("\"536-22-8145 \\ud800\""),
+            false,
+        ),
+        ("a NUL byte", content("\"536-22-8145 \0\""), false),
+        (
+            "an event of 10 MB",
+            content(&format!("\"{}\"", "536-22-8145 ".repeat(900_000))),
+            false,
+        ),
+        ("a thousand deep", content(&deep), false),
+        (
+            "a key twice",
+            content("\"x\",\"content\":\"536-22-8145\""),
+            false,
+        ),
+        ("10,000 digits", content(&"4".repeat(10_000)), false),
+        (
+            "cut in an event",
+            content("\"536-22-8145\"").trim_end().to_owned(),
+            true,
+        ),
+    ] {
+        let mut bench = Bench::new();
+        bench
+            .ask("alice", &streamed("hi"))
+            .answer_stream()
+            .answer(&chunk("fine, 536-22-"), false);
+        bench.answer(&odd, end);
+        let code = match case {
+            "an event of 10 MB" => "response_too_large",
+            _ => "unknown_response_shape",
+        };
+        assert_eq!(bench.seen.end, Some(End::Aborted(code)), "{case}");
+        assert!(!bench.answered().contains("8145"), "{case}");
+        let closed = bench.closed();
+        assert_eq!(
+            (closed.outcome.as_str(), closed.code.as_str()),
+            ("refused_response", code),
+            "{case}"
+        );
+        assert!(!closed.reason.is_empty() && !closed.reason.contains("536"));
+        let told = bench.recorded()["0.content"].clone();
+        assert_eq!(told, "fine, ", "{case}");
+    }
+}
+
+#[test]
+fn what_comes_behind_the_end_of_a_stream_goes_nowhere() {
+    let behind = chunk("536-22-8145, 536-22-8146 ");
+    for at_once in [true, false] {
+        let mut bench = Bench::new();
+        bench
+            .ask("alice", &streamed("hi"))
+            .answer_stream()
+            .answer(&chunk("fine, 12"), false);
+        match at_once {
+            true => bench.answer(&format!("data: [DONE]\n\n{behind}"), false),
+            false => bench
+                .answer("data: [DONE]\n\n", false)
+                .answer(&behind, false),
+        };
+        bench.answer(&behind, true);
+        assert_eq!(bench.seen.end, Some(End::Finished));
+        assert_eq!(content(&bench.seen.answer), "fine, 12");
+        assert!(bench.answered().ends_with("data: [DONE]\n\n"));
+        assert_eq!(bench.closed().outcome, "completed");
+        assert!(
+            bench.closed().findings.is_empty(),
+            "what left was whole without it"
+        );
+        assert_eq!(bench.recorded()["0.content"], "fine, 12");
+    }
+}
+
+#[test]
 fn envoys_own_answer_before_the_request_is_told_on() {
     let mut bench = Bench::new();
     bench.handle(Input::ResponseHeaders(answer_head(431, &[]), false));

@@ -73,6 +73,18 @@ fn an_escape_hides_nothing_and_stays_whole() {
             r"-----BEGIN PRIVATE KEY-----\nMIIE\r\nabc=\\n-----END PRIVATE KEY-----\n",
             r"[PRIVATE_KEY]\n",
         ),
+        (
+            "k=-----BEGIN%20PRIVATE%20KEY-----%0D%0AMII%2B%0A123-45-6789%0Ax%0A-----END%20PRIVATE%20KEY-----%0A&x",
+            "k=[PRIVATE_KEY]-45-6789%0Ax%0A-----END%20PRIVATE%20KEY-----%0A&x",
+        ),
+        (
+            "k=-----BEGIN+EC+PRIVATE+KEY-----%0AMII%2F12%0A34%3D%0A-----END+EC+PRIVATE+KEY-----%0A",
+            "k=[PRIVATE_KEY]%0A",
+        ),
+        (
+            "iban=gb82%20west%201234%205698%207654%2032&x",
+            "iban=[IBAN_CODE]&x",
+        ),
         // what is no escape: a path, a login, their values
         (r"C:\new\a@b.co", r"C:\new\[EMAIL_ADDRESS]"),
         (r"CORP\nick@b.co", r"CORP\n[EMAIL_ADDRESS]"),

@@ -84,6 +84,10 @@ impl Fields for Shape {
             }
             [.., "arguments"] if text.is_some() => Class::Arguments,
             [.., "arguments"] => Class::Values,
+            // What servers say who were not asked for it.
+            [.., "encrypted_content"] if answer && is_in(path, document, "reasoning") => {
+                Class::Detached("encrypted")
+            }
             [.., "encrypted_content" | "fingerprint"] => Class::Opaque("encrypted"),
             [.., "image_url"] if data_uri => Class::Opaque("image_url"),
             [.., "image_url"] => Class::Partly("image_url"),
@@ -92,7 +96,7 @@ impl Fields for Shape {
             [.., "file_url"] => Class::Partly("file"),
             [.., "input_audio", "data"] => Class::Opaque("input_audio"),
             [.., "partial_image_b64"] => Class::Opaque("image"),
-            [.., "result"] if kind_of(path, document) == Some("image_generation_call") => {
+            [.., "result"] if is_in(path, document, "image_generation_call") => {
                 Class::Opaque("image")
             }
             [.., "logprobs"] if answer => Class::Echo,
@@ -161,10 +165,13 @@ fn delta(document: &Document<'_>) -> Class {
     }
 }
 
-/// The type of the object around the value, where it is one of those that matter.
-fn kind_of(path: &Path<'_>, document: &Document<'_>) -> Option<&'static str> {
-    let kind = document.string(document.member(path.object?, "type")?)?;
-    (kind == "image_generation_call").then_some("image_generation_call")
+/// Whether the object around the value is of that type.
+fn is_in(path: &Path<'_>, document: &Document<'_>, kind: &str) -> bool {
+    let named = path
+        .object
+        .and_then(|object| document.member(object, "type"));
+    let named = named.and_then(|named| document.string(named));
+    named.is_some_and(|named| named == kind)
 }
 
 /// Whether an object names a file that stands elsewhere.
