@@ -14,7 +14,7 @@ use crate::identity::saml::{self, SamlError};
 use crate::{
     approval::{
         Approval, Asked, Binding, Claimed, Event, Fate, Id, Ignored, LONGEST_GRANT, Party, Placed,
-        Requirement, Revoked, State, Use,
+        Requirement, Revoked, State, Use, share,
     },
     audit::{
         Durability,
@@ -43,6 +43,7 @@ pub(super) async fn take_use(control: Option<Control>, wanted: Use) -> Result<u3
         Ok(Fate::Used(number)) => Ok(number),
         Ok(Fate::Ignored(Ignored::Revoked)) => Err(NotUsed::Revoked),
         Ok(Fate::Ignored(Ignored::UsedUp | Ignored::Late)) => Err(NotUsed::Over),
+        Ok(Fate::Ignored(Ignored::TooManyGrants)) => Err(NotUsed::TooMany),
         Ok(fate) => {
             error!(?fate, "a grant could not be used");
             Err(NotUsed::Unavailable)
@@ -153,6 +154,11 @@ pub(super) async fn grant(
             .map_err(|not| match not {
                 NotUsed::Unavailable => OAuthError::Unavailable(UNAVAILABLE),
                 NotUsed::Over | NotUsed::Revoked => used_before(),
+                NotUsed::TooMany => {
+                    let why =
+                        "too many of your grants and assertions were used and have not expired yet";
+                    OAuthError::AccessDenied("too_many_grants", why.to_owned())
+                }
             })?;
     }
     making.issue(&terms, shown, approval).await
@@ -186,6 +192,7 @@ async fn asserted(
         max_uses: 1,
         until: verified.claim_until.as_second(),
         session: Uuid::now_v7().to_string(),
+        share: share(&verified.principal.issuer, &verified.principal.subject),
     };
     Ok((Arc::new(verified.principal), Some(once)))
 }
@@ -437,6 +444,7 @@ pub(super) async fn revoke(live: Arc<Live>, token: SecretString) -> Result<(), U
         grant: claims.jti,
         until: claims.exp,
         by: None,
+        share: share(&claims.holder.iss, &claims.sub),
     };
     put(&grants, revoked).await
 }
@@ -453,6 +461,7 @@ pub(super) async fn revoke_id(live: Arc<Live>, id: Id, by: Party) -> Result<(), 
         grant: id.to_string(),
         until: until.as_second(),
         by: Some(by),
+        share: String::new(),
     };
     put(&grants, revoked).await
 }
@@ -467,6 +476,7 @@ async fn put(grants: &Grants, revoked: Revoked) -> Result<(), Unavailable> {
         Ok(Fate::Revoked(_)) => Ok(()),
         // It is over by the log's time, or somebody else was faster.
         Ok(Fate::Ignored(Ignored::Late | Ignored::Revoked)) => Ok(()),
+        Ok(Fate::Ignored(Ignored::TooManyGrants)) => Err(Unavailable("too_many_grants")),
         Ok(fate) => {
             error!(?fate, "a grant could not be revoked");
             Err(Unavailable(UNAVAILABLE))

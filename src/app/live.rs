@@ -473,6 +473,7 @@ impl Backing for Live {
                 Ok(_) => "taken",
                 Err(NotUsed::Over) => "used_up",
                 Err(NotUsed::Revoked) => "revoked",
+                Err(NotUsed::TooMany) => "too_many",
                 Err(NotUsed::Unavailable) => "unavailable",
             });
             used

@@ -37,7 +37,7 @@ pub use self::{
     event::{Asked, Claimed, Decided, Event, Given, Id, Mutable, Stop, View},
     register::{Approval, Fate, Ignored, MAX_APPROVALS, Placed, Register, State, Vote},
     rules::{Approver, Cannot, Freshness, judge},
-    uses::{LONGEST_GRANT, MAX_GRANTS, Revoked, Use},
+    uses::{LONGEST_GRANT, MAX_GRANTS, Revoked, Use, share},
 };
 
 /// What a request must have before it is forwarded.

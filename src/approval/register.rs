@@ -175,6 +175,9 @@ pub enum Ignored {
     /// As many are remembered as can be.
     #[error("too many approvals are pending")]
     Full,
+    /// The caller has as many grants remembered as are free for others.
+    #[error("too many grants of this caller are remembered")]
+    TooManyGrants,
     /// The grant was used as often as it could be.
     #[error("the grant is used up")]
     UsedUp,

@@ -76,30 +76,20 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
             );
         }
     }
-    let keys = match raw.jwks {
-        None => KeySource::Discovery { insecure: false },
-        Some(raw::Jwks {
-            file: Some(file),
-            url: None,
-        }) => KeySource::File(notes.existing(&file, &at.key("jwks").key("file"))),
-        Some(raw::Jwks {
-            file: None,
-            url: Some(url),
-        }) => {
-            https(&url, &at.key("jwks").key("url"), notes);
-            KeySource::Url {
-                url,
-                insecure: false,
-            }
-        }
-        Some(_) => {
-            notes.fault(
-                &at.key("jwks"),
-                "say where the keys are: exactly one of `file` and `url`",
-            );
-            KeySource::Discovery { insecure: false }
+    let at_algorithms = at.key("algorithms");
+    let keys = match (raw.algorithms.is_empty(), raw.jwks) {
+        (false, jwks) => Some(key_source(jwks, &at.key("jwks"), notes)),
+        (true, None) => None,
+        (true, Some(_)) => {
+            let message = "keys verify nothing without `algorithms`";
+            notes.fault(&at.key("jwks"), message);
+            None
         }
     };
+    if keys.is_none() && raw.introspection.is_none() {
+        let message = "say what its tokens may be signed with, or how it is asked about them (`introspection`)";
+        notes.fault(&at_algorithms, message);
+    }
     let introspection = raw
         .introspection
         .and_then(|raw| introspection(raw, &at.key("introspection"), notes));
@@ -157,6 +147,29 @@ fn issuer(raw: raw::Issuer, at: &At, notes: &mut Notes<'_>) -> Issuer {
         rules,
         keys,
         introspection,
+    }
+}
+
+fn key_source(raw: Option<raw::Jwks>, at: &At, notes: &mut Notes<'_>) -> KeySource {
+    let insecure = false;
+    match raw {
+        None => KeySource::Discovery { insecure },
+        Some(raw::Jwks {
+            file: Some(file),
+            url: None,
+        }) => KeySource::File(notes.existing(&file, &at.key("file"))),
+        Some(raw::Jwks {
+            file: None,
+            url: Some(url),
+        }) => {
+            https(&url, &at.key("url"), notes);
+            KeySource::Url { url, insecure }
+        }
+        Some(_) => {
+            let message = "say where the keys are: exactly one of `file` and `url`";
+            notes.fault(at, message);
+            KeySource::Discovery { insecure }
+        }
     }
 }
 

@@ -94,7 +94,7 @@ pub struct Config {
     pub listen: Listen,
     /// Bounds on memory and concurrency.
     pub limits: Limits,
-    /// Who may vouch for callers; never empty, `iss` unique.
+    /// Who may vouch for callers, `iss` unique. Empty only where `saml` or `certificates` says who calls.
     pub issuers: Vec<Issuer>,
     /// Who may vouch for callers by SAML assertions; entity ids unique and no issuer's `iss`.
     #[cfg(feature = "saml")]
@@ -340,9 +340,9 @@ pub struct Limits {
 pub struct Issuer {
     /// What is demanded of its tokens.
     pub rules: IssuerRules,
-    /// Where its keys are.
-    pub keys: KeySource,
-    /// Where it is asked about opaque tokens; at most one issuer is.
+    /// Where its keys are; `None` where nothing is verified by keys and it is asked about every token.
+    pub keys: Option<KeySource>,
+    /// Where it is asked about opaque tokens; at most one issuer is. There where `keys` is `None`.
     pub introspection: Option<IntrospectionSource>,
 }
 

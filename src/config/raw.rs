@@ -234,8 +234,8 @@ pub(super) enum Size {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
-    /// Issuers of access tokens.
-    #[schemars(length(min = 1))]
+    /// Issuers of access tokens. Default: none, where `saml` with `grants`, or `mtls`, says who calls.
+    #[serde(default)]
     pub(super) issuers: Vec<Issuer>,
     /// SAML identity providers, whose assertions our token endpoint takes. Default: none.
     #[serde(default)]
@@ -270,10 +270,12 @@ pub(super) struct Issuer {
     pub(super) issuer: String,
     /// The `aud` its tokens must carry: one, or a list of which one suffices.
     pub(super) audience: OneOrMany,
-    /// Algorithms its tokens may be signed with; asymmetric ones only.
+    /// Algorithms its tokens may be signed with; asymmetric ones only. Default: none, and it is asked about every token
+    /// (`introspection`).
+    #[serde(default)]
     #[schemars(length(min = 1))]
     pub(super) algorithms: Vec<String>,
-    /// Its keys: a file or a URL. Default: discovered from the issuer.
+    /// Its keys: a file or a URL. Default: discovered from the issuer; none where there are no `algorithms`.
     pub(super) jwks: Option<Jwks>,
     /// Take its opaque tokens too, and ask it about them (RFC 7662). At most one issuer: such a token does not say whose it is.
     pub(super) introspection: Option<Introspection>,

@@ -4,6 +4,7 @@ mod approvals;
 mod certificates;
 mod credential;
 mod saml;
+mod sources;
 mod telemetry;
 
 use std::{fs, time::Duration};
@@ -342,7 +343,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
                 allow_id_tokens: false,
                 require_bound_tokens: false,
             },
-            keys: KeySource::Discovery { insecure: false },
+            keys: Some(KeySource::Discovery { insecure: false }),
             introspection: None,
         }]
     );

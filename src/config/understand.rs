@@ -61,6 +61,7 @@ pub(super) fn understand(
         &mut notes,
     );
     let at = root.key("identity").key("saml");
+    let has_saml = !raw.identity.saml.is_empty();
     #[cfg(feature = "saml")]
     let saml = {
         let beside = saml::Beside {
@@ -79,6 +80,13 @@ pub(super) fn understand(
         notes.fault(&at, message);
     }
     let has_certificates = !raw.identity.mtls.is_empty();
+    let sources = Sources {
+        issuers: !issuers.is_empty(),
+        saml: has_saml,
+        certificates: has_certificates,
+        grants: raw.grants.is_some(),
+    };
+    sources.say_who_calls(&root.key("identity"), &mut notes);
     let certificates = issuers::certificates(
         raw.identity.mtls,
         &issuers,
@@ -136,6 +144,11 @@ pub(super) fn understand(
             &at,
             "no connection's policies ask for an approval, and no grants are made",
         );
+    }
+    if asked && issuers.is_empty() {
+        let message =
+            "nobody could decide: approvers sign in at an issuer under `identity.issuers`";
+        notes.warn(&at, message);
     }
     let approvals = raw
         .approvals
@@ -243,6 +256,33 @@ fn sealing(raw: &raw::Sealing, at: &At, notes: &mut Notes<'_>) -> Option<Sealing
         cap,
         topic,
     })
+}
+
+/// What of `identity`, and of what makes it serve, was written.
+struct Sources {
+    issuers: bool,
+    saml: bool,
+    certificates: bool,
+    grants: bool,
+}
+
+impl Sources {
+    /// There is one by which somebody could be known.
+    fn say_who_calls(&self, at: &At, notes: &mut Notes<'_>) {
+        let idle = self.saml && !self.grants;
+        let message =
+            "only the token endpoint takes assertions, and there is none without `grants`";
+        if self.issuers || self.certificates || self.saml && self.grants {
+            if idle {
+                notes.warn(&at.key("saml"), message);
+            }
+        } else if idle {
+            notes.fault(&at.key("saml"), message);
+        } else {
+            let message = "nobody could call: name who says who calls, under `issuers`, `saml` (with `grants`) or `mtls`";
+            notes.fault(at, message);
+        }
+    }
 }
 
 /// Certificates that are known serve somewhere, and where they do, some are known.

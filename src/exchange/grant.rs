@@ -9,7 +9,7 @@ use super::{
     request::{Caller, Forward, Read, Request},
 };
 use crate::{
-    approval::Use,
+    approval::{Use, share},
     dialect::Endpoint,
     identity::{Principal, TokenError},
     policy::ModelPattern,
@@ -108,6 +108,7 @@ impl Exchange {
             max_uses,
             until: principal.expires_at.as_second(),
             session: self.session().to_owned(),
+            share: share(&principal.issuer, &principal.subject),
         };
         self.enter(Phase::Claim);
         self.request = Request::AwaitingUse(Box::new(Using { then, read }));
@@ -137,6 +138,7 @@ impl Exchange {
                 let refusal = match not {
                     NotUsed::Over => Refusal::GrantUsedUp,
                     NotUsed::Revoked => Refusal::BadToken(TokenError::GrantRevoked),
+                    NotUsed::TooMany => Refusal::TooManyGrants,
                     NotUsed::Unavailable => Refusal::GrantsUnavailable,
                 };
                 return self.refuse(refusal, Some(read), out);

@@ -100,6 +100,8 @@ pub enum NotUsed {
     Over,
     /// It was revoked.
     Revoked,
+    /// So many of the caller's grants are remembered that no further one is used for the first time.
+    TooMany,
     /// The control log did not say.
     Unavailable,
 }

@@ -60,6 +60,8 @@ pub enum Refusal {
     OutsideGrant(&'static str),
     /// The grant was used as often as it may be.
     GrantUsedUp,
+    /// So many of the caller's grants are remembered that no further one is used for the first time.
+    TooManyGrants,
     /// Whether the grant may be used cannot be known: the control log cannot be reached.
     GrantsUnavailable,
     /// The control log cannot be reached.
@@ -119,7 +121,7 @@ impl Refusal {
             | Self::MutableContent(_) => 403,
             Self::EncodedRequest => 415,
             Self::RequestTooLarge => 413,
-            Self::TooManyStreams | Self::TooManyApprovals => 429,
+            Self::TooManyStreams | Self::TooManyApprovals | Self::TooManyGrants => 429,
             Self::Overloaded
             | Self::AuditUnavailable(_)
             | Self::ApprovalsUnavailable(_)
@@ -169,6 +171,7 @@ impl Refusal {
             Self::RetriesAsked => "retries_asked",
             Self::OutsideGrant(_) => "grant_out_of_scope",
             Self::GrantUsedUp => "grant_used_up",
+            Self::TooManyGrants => "too_many_grants",
             Self::GrantsUnavailable => "grants_unavailable",
             Self::ApprovalsUnavailable(code) => code,
             Self::RouteNotAllowed => "route_not_allowed",
@@ -253,6 +256,9 @@ impl Refusal {
                 format!("The grant is for another {what}; ask for one that covers this.")
             }
             Self::GrantUsedUp => "The grant is used up; ask for another.".into(),
+            Self::TooManyGrants => {
+                "Too many of your grants were used and have not expired yet; use those you have, or wait until some expire.".into()
+            }
             Self::GrantsUnavailable => {
                 "Whether the grant may be used cannot be checked now, so the request does not go on; try again shortly.".into()
             }
@@ -311,7 +317,7 @@ impl Refusal {
             | Self::CredentialUnavailable
             | Self::ShuttingDown => Some(1),
             Self::ApprovalRequired => Some(10),
-            Self::TooManyApprovals => Some(60),
+            Self::TooManyApprovals | Self::TooManyGrants => Some(60),
             Self::BadToken(
                 TokenError::IssuerUnavailable
                 | TokenError::GrantsUnavailable

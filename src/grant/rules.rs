@@ -14,7 +14,7 @@ use crate::{
 /// How long a grant lasts where nobody says.
 const USUAL: Duration = Duration::from_secs(15 * 60);
 /// How far ahead a grant may begin.
-const AHEAD: i64 = 24 * 60 * 60;
+const AHEAD: u64 = 24 * 60 * 60;
 
 /// Which grants the gateway makes, and in whose name.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Rules {
         // One that has begun is fine: it may have had to be approved first.
         if ask
             .not_before
-            .is_some_and(|at| (at - now.as_second()).abs() > AHEAD)
+            .is_some_and(|at| at.abs_diff(now.as_second()) > AHEAD)
         {
             return Err(NotGiven::BadWindow);
         }

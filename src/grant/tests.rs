@@ -122,7 +122,9 @@ fn a_window_may_begin_within_a_day_and_have_begun_but_not_be_over() {
     // What is over more than a day from now would have to be remembered for longer than anything is.
     assert_eq!(window(NOW + 86_400, 300), Err(NotGiven::NoRule));
     assert!(window(NOW + 86_100, 300).is_ok());
-    assert_eq!(window(i64::MIN / 2, 300), Err(NotGiven::BadWindow));
+    for odd in [i64::MIN, i64::MIN + NOW, i64::MIN / 2, 0, i64::MAX] {
+        assert_eq!(window(odd, 300), Err(NotGiven::BadWindow), "{odd}");
+    }
 }
 
 #[test]

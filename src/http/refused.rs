@@ -110,6 +110,7 @@ impl From<Ignored> for Refused {
             | Ignored::Early
             | Ignored::NotApproved
             | Ignored::TooManyPending
+            | Ignored::TooManyGrants
             | Ignored::Full
             | Ignored::UsedUp
             | Ignored::Revoked

@@ -136,7 +136,7 @@ impl Claims {
 
     /// The rule told at [`IssuerRules::allow_id_tokens`]; further, what says that it is a refresh, logout or event token
     /// never passes.
-    fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
+    pub(super) fn check_type(&self, typ: Typ, rules: &IssuerRules) -> Result<(), TokenError> {
         // Keycloak puts the kind of token into a claim and the same `JWT` into every header.
         let kind = self.0.get("typ").and_then(Value::as_str);
         let other = matches!(typ, Typ::Other | Typ::Grant | Typ::Proof)

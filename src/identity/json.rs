@@ -19,7 +19,9 @@ pub(super) enum Fault {
 /// Reads one JSON object.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Fault> {
     let fault = Cell::new(Fault::Syntax);
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    // Once over all of it, rather than text by text.
+    let text = std::str::from_utf8(bytes).map_err(|_| Fault::Syntax)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let read = Node {
         depth: 0,
         fault: &fault,
@@ -102,13 +104,15 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let inner_depth = self.inner()?.depth;
         let mut list = Vec::new();
-        loop {
-            let Some(item) = items.next_element_seed(self.inner()?)? else {
-                return Ok(Value::Array(list));
-            };
+        while let Some(item) = items.next_element_seed(Node {
+            depth: inner_depth,
+            fault: self.fault,
+        })? {
             list.push(item);
         }
+        Ok(Value::Array(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {

@@ -1,7 +1,6 @@
 //! The compact form of a signed token (RFC 7515, section 7.1) and its signature.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Map, Value};
 
 use super::{Algorithm, KeySet, TokenError, json};
@@ -115,11 +114,8 @@ impl<'t> Compact<'t> {
             .algorithm
             .filter(|algorithm| algorithms.contains(algorithm))
             .ok_or(TokenError::AlgorithmRefused)?;
-        let key = keys.select(kid, algorithm)?;
-        // The provider is named rather than taken from the process-wide default, which other code could replace.
-        (DEFAULT_PROVIDER.verifier_factory)(&algorithm.library(), key)
-            .map_err(|_| TokenError::KeyMismatch)?
-            .verify(self.signing_input.as_bytes(), &self.signature)
+        keys.select(kid, algorithm)?
+            .verify_sig(self.signing_input.as_bytes(), &self.signature)
             .map_err(|_| TokenError::BadSignature)
     }
 }

@@ -2,12 +2,12 @@
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, RsaParameters,
+    RsaPublicKeyComponents,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use jsonwebtoken::DecodingKey;
-#[cfg(feature = "saml")]
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -21,6 +21,16 @@ pub const MAX_JWKS_KEYS: usize = 128;
 /// Sizes of RSA moduli that are accepted, in bits: below is weak, above costs the verifier too much.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
+/// How an RSA key verifies, by algorithm.
+static RSA: [(Algorithm, &RsaParameters); 6] = [
+    (Algorithm::Rs256, &RSA_PKCS1_2048_8192_SHA256),
+    (Algorithm::Rs384, &RSA_PKCS1_2048_8192_SHA384),
+    (Algorithm::Rs512, &RSA_PKCS1_2048_8192_SHA512),
+    (Algorithm::Ps256, &RSA_PSS_2048_8192_SHA256),
+    (Algorithm::Ps384, &RSA_PSS_2048_8192_SHA384),
+    (Algorithm::Ps512, &RSA_PSS_2048_8192_SHA512),
+];
+
 /// An issuer's usable keys.
 #[derive(Clone, Default)]
 pub struct KeySet {
@@ -32,10 +42,9 @@ pub struct KeySet {
 #[derive(Clone)]
 struct Key {
     kid: Option<String>,
-    /// The one algorithm the issuer says the key is for.
-    algorithm: Option<Algorithm>,
     family: Family,
-    verifying: DecodingKey,
+    /// What it may verify, and by what, taken apart once: of its family, or the one algorithm that the issuer says it is for.
+    verifying: Vec<(Algorithm, ParsedPublicKey)>,
     fingerprint: [u8; 32],
     /// RFC 7638, SHA-256.
     thumbprint: [u8; 32],
@@ -196,15 +205,12 @@ impl KeySet {
         &self,
         algorithm: Algorithm,
         message: &[u8],
-        signature: &Vec<u8>,
+        signature: &[u8],
     ) -> bool {
         self.keys
             .iter()
-            .filter(|key| key.fits(algorithm))
-            .any(|key| {
-                (DEFAULT_PROVIDER.verifier_factory)(&algorithm.library(), &key.verifying)
-                    .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
-            })
+            .filter_map(|key| key.of(algorithm))
+            .any(|key| key.verify_sig(message, signature).is_ok())
     }
 
     /// The key a token with this `kid` and algorithm must be signed with.
@@ -212,7 +218,7 @@ impl KeySet {
         &self,
         kid: Option<&str>,
         algorithm: Algorithm,
-    ) -> Result<&DecodingKey, TokenError> {
+    ) -> Result<&ParsedPublicKey, TokenError> {
         let named = |key: &&Key| kid.is_none() || key.kid.as_deref() == kid;
         if !self.keys.iter().any(|key| named(&key)) {
             return Err(TokenError::UnknownKey);
@@ -221,7 +227,7 @@ impl KeySet {
             .keys
             .iter()
             .filter(named)
-            .filter(|key| key.fits(algorithm));
+            .filter_map(|key| key.of(algorithm));
         let Some(key) = fitting.next() else {
             // Without a kid the set may simply be older than the key; with one, the named key is there and is not this kind.
             return Err(if kid.is_none() {
@@ -234,7 +240,7 @@ impl KeySet {
         if fitting.next().is_some() {
             return Err(TokenError::AmbiguousKey);
         }
-        Ok(&key.verifying)
+        Ok(key)
     }
 }
 
@@ -266,37 +272,36 @@ impl Key {
             Some(Value::String(kid)) => Some(kid.clone()),
             Some(_) => return Err("has a `kid` that is not a string"),
         };
-        let (family, verifying, material, canonical) = match jwk.get("kty").and_then(Value::as_str)
-        {
-            Some("RSA") => rsa(jwk)?,
-            Some("EC") => elliptic(jwk)?,
-            Some("OKP") => edwards(jwk)?,
-            _ => return Err("is of a type that is not supported"),
-        };
+        let (family, mut verifying, material, canonical) =
+            match jwk.get("kty").and_then(Value::as_str) {
+                Some("RSA") => rsa(jwk)?,
+                Some("EC") => elliptic(jwk)?,
+                Some("OKP") => edwards(jwk)?,
+                _ => return Err("is of a type that is not supported"),
+            };
         let fingerprint = fingerprint(kid.as_deref(), algorithm, family, &material);
-        let key = Self {
+        if let Some(only) = algorithm {
+            verifying.retain(|(algorithm, _)| *algorithm == only);
+        }
+        if verifying.is_empty() {
+            return Err("is of a type or curve that does not fit its `alg`");
+        }
+        Ok(Self {
             kid,
-            algorithm,
             family,
             verifying,
             fingerprint,
             thumbprint: Sha256::digest(canonical).into(),
-        };
-        if algorithm.is_some_and(|algorithm| !key.fits(algorithm)) {
-            return Err("is of a type or curve that does not fit its `alg`");
-        }
-        Ok(key)
+        })
     }
 
-    fn fits(&self, algorithm: Algorithm) -> bool {
-        use Algorithm::{EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
-        let family = match algorithm {
-            Rs256 | Rs384 | Rs512 | Ps256 | Ps384 | Ps512 => Family::Rsa,
-            Es256 => Family::P256,
-            Es384 => Family::P384,
-            EdDsa => Family::Ed25519,
-        };
-        self.family == family && self.algorithm.is_none_or(|only| only == algorithm)
+    /// What verifies signatures of this algorithm, if it may.
+    fn of(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
+        let fits = |(of, key)| (of == &algorithm).then_some(key);
+        self.verifying
+            .iter()
+            .map(|(of, key)| (of, key))
+            .find_map(fits)
     }
 }
 
@@ -328,7 +333,7 @@ fn check_use(jwk: &Map<String, Value>) -> Result<(), &'static str> {
 }
 
 /// The kind of key, what verifies with it, its bytes, and the text of which RFC 7638, 3.2 has the thumbprint taken.
-type Material = (Family, DecodingKey, Vec<u8>, String);
+type Material = (Family, Vec<(Algorithm, ParsedPublicKey)>, Vec<u8>, String);
 
 fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     // Old encoders write a leading zero byte, which RFC 7518, 6.3.1.1 forbids; dropping it changes nothing.
@@ -362,9 +367,18 @@ fn rsa(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
     }
     let material = [modulus.as_slice(), &[0], &exponent].concat();
     let [n, e] = [&modulus, &exponent].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+    let public = RsaPublicKeyComponents {
+        n: &modulus,
+        e: &exponent,
+    };
+    let parse = |(algorithm, parameters): &(Algorithm, &'static RsaParameters)| {
+        let key = public.to_parsed_public_key(parameters).ok()?;
+        Some((*algorithm, key))
+    };
+    let verifying = RSA.iter().map(parse).collect::<Option<_>>();
     Ok((
         Family::Rsa,
-        DecodingKey::from_rsa_raw_components(&modulus, &exponent),
+        verifying.ok_or("is no RSA key")?,
         material,
         format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#),
     ))
@@ -389,9 +403,9 @@ fn has_roca_fingerprint(modulus: &[u8]) -> bool {
 }
 
 fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
-    let (family, size) = match jwk.get("crv").and_then(Value::as_str) {
-        Some("P-256") => (Family::P256, 32),
-        Some("P-384") => (Family::P384, 48),
+    let (family, size, algorithm, parameters) = match jwk.get("crv").and_then(Value::as_str) {
+        Some("P-256") => (Family::P256, 32, Algorithm::Es256, &ECDSA_P256_SHA256_FIXED),
+        Some("P-384") => (Family::P384, 48, Algorithm::Es384, &ECDSA_P384_SHA384_FIXED),
         _ => return Err("is on a curve that is not supported"),
     };
     let (x, y) = (member(jwk, "x")?, member(jwk, "y")?);
@@ -399,13 +413,11 @@ fn elliptic(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
         return Err("has coordinates that are not the length of its curve's field");
     }
     let point = [&[4], x.as_slice(), &y].concat();
-    let parsed = match family {
-        Family::P256 => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point),
-        _ => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, &point),
-    };
-    parsed.map_err(|_| "is not a point on its curve")?;
-    // The library's name says DER; what it keeps, and verifies with, is the uncompressed point.
-    let verifying = DecodingKey::from_ec_der(&point);
+    let parsed = ParsedPublicKey::new(parameters, &point);
+    let verifying = vec![(
+        algorithm,
+        parsed.map_err(|_| "is not a point on its curve")?,
+    )];
     let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
     let crv = match family {
         Family::P256 => "P-256",
@@ -420,10 +432,10 @@ fn edwards(jwk: &Map<String, Value>) -> Result<Material, &'static str> {
         return Err("is on a curve that is not supported");
     }
     let point = member(jwk, "x")?;
-    if point.len() != 32 || ParsedPublicKey::new(&ED25519, &point).is_err() {
-        return Err("is not a point on its curve");
-    }
-    let verifying = DecodingKey::from_ed_der(&point);
+    let parsed = Some(&point).filter(|point| point.len() == 32);
+    let parsed = parsed.and_then(|point| ParsedPublicKey::new(&ED25519, point).ok());
+    let parsed = parsed.ok_or("is not a point on its curve")?;
+    let verifying = vec![(Algorithm::EdDsa, parsed)];
     let x = URL_SAFE_NO_PAD.encode(&point);
     let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
     Ok((Family::Ed25519, verifying, point, canonical))

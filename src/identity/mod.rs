@@ -165,6 +165,11 @@ impl Unverified<'_> {
         self.holder(hash, rules, now)
     }
 
+    /// Whether it is of a kind that could count, by what it says of itself; for what is not proved here but asked about.
+    pub(crate) fn check_kind(&self, rules: &IssuerRules) -> Result<(), TokenError> {
+        self.claims.check_type(self.jws.typ(), rules)
+    }
+
     /// The first half of [`verify`](Self::verify), which may be tried again with newer keys: that the issuer made it.
     pub(crate) fn prove(&self, rules: &IssuerRules, keys: &KeySet) -> Result<(), TokenError> {
         if self.issuer != rules.issuer {

@@ -38,8 +38,10 @@ pub(super) enum FetchError {
     TooLarge(usize),
     #[error("no whole answer came in time")]
     TimedOut,
-    #[error("the discovery document is not JSON with `issuer` and `jwks_uri`")]
+    #[error("the discovery document is not JSON with `issuer`")]
     NotDiscovery,
+    #[error("the discovery document names no `jwks_uri`")]
+    NoKeys,
     #[error("the discovery document is that of another issuer")]
     WrongIssuer,
     #[error("the discovery document's `jwks_uri` {0}")]
@@ -253,7 +255,8 @@ pub(super) async fn introspection_endpoint(
 #[derive(Deserialize)]
 struct Discovered {
     issuer: String,
-    jwks_uri: String,
+    /// Mandatory (OIDC Discovery 3), but of use only to who verifies by keys.
+    jwks_uri: Option<String>,
     introspection_endpoint: Option<String>,
 }
 
@@ -269,7 +272,8 @@ fn discovered_of(document: &[u8], issuer: &str) -> Result<Discovered, FetchError
 
 fn jwks_uri(document: &[u8], issuer: &str, asked: &Url, insecure: bool) -> Result<Url, FetchError> {
     let discovered = discovered_of(document, issuer)?;
-    named(&discovered.jwks_uri, asked, insecure).map_err(FetchError::JwksUri)
+    let uri = discovered.jwks_uri.ok_or(FetchError::NoKeys)?;
+    named(&uri, asked, insecure).map_err(FetchError::JwksUri)
 }
 
 /// An address that the document at `asked` names.

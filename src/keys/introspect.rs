@@ -10,7 +10,7 @@
 //! Can miss: that strangers make up tokens to have the issuer asked; only the number of questions at a time is bounded.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -78,6 +78,7 @@ pub struct Introspector {
     quiet_until: AtomicU64,
     asked: AtomicU64,
     failed: AtomicU64,
+    answers: AtomicBool,
 }
 
 impl Introspector {
@@ -110,6 +111,7 @@ impl Introspector {
             quiet_until: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            answers: AtomicBool::new(true),
         })
     }
 
@@ -117,6 +119,12 @@ impl Introspector {
     #[must_use]
     pub fn questions(&self) -> (u64, u64) {
         (self.asked.load(Relaxed), self.failed.load(Relaxed))
+    }
+
+    /// Whether it answered when it was last asked something that it takes; so it is taken for before it ever was.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.answers.load(Relaxed)
     }
 
     /// Waits for leave to ask, at most [`Timing::timeout`]; none where that is over or the issuer is out of reach. Whoever waited
@@ -132,7 +140,12 @@ impl Introspector {
         let answer = tokio::time::timeout(self.timing.timeout, self.question(token)).await;
         drop(turn);
         self.asked.fetch_add(1, Relaxed);
-        let error = match answer.unwrap_or(Err(FetchError::TimedOut.into())) {
+        let answer = answer.unwrap_or(Err(FetchError::TimedOut.into()));
+        // A 400 is about what was asked, which a stranger may have made up, and says nothing of who was asked.
+        if !matches!(answer, Err(Unanswered::Fetch(FetchError::Status(400)))) {
+            self.answers.store(answer.is_ok(), Relaxed);
+        }
+        let error = match answer {
             Ok(answer) => return Some(answer),
             Err(error) => error,
         };

@@ -3,7 +3,7 @@
 //! ```text
 //! token ─> cache (SHA-256, <= 60 s, never past exp, same key epoch) ─> hit
 //!            └─ miss ─> peek ─> issuer's rules + keys ─> verify ─> unknown key? refresh once, verify again
-//!                         └─ opaque ─> ask the one issuer whose tokens are (RFC 7662) ─> verify what it says
+//!                         └─ opaque, or of an issuer without keys ─> ask the one issuer (RFC 7662) ─> verify what it says
 //! ```
 //!
 //! Promises: a hit is only ever what verification would have said within the last minute with keys of which none has gone
@@ -87,7 +87,8 @@ pub struct Authenticator {
 #[derive(Debug)]
 struct Issuer {
     rules: IssuerRules,
-    keys: Jwks,
+    /// None where it is asked about every token.
+    keys: Option<Jwks>,
     accepted: AtomicU64,
     hits: AtomicU64,
     refused: AtomicU64,
@@ -124,7 +125,7 @@ pub struct IssuerMetrics {
     pub failed_fetches: u64,
     /// Usable keys at the moment.
     pub keys: u64,
-    /// Whether tokens of this issuer can be verified at the moment.
+    /// Whether tokens of this issuer can be verified at the moment; of one without keys, whether it answered when it was last asked.
     pub available: bool,
     /// Time since the last good fetch; none before the first.
     pub keys_age: Option<Duration>,
@@ -150,12 +151,15 @@ impl Authenticator {
     /// Starts with the system's clock and default timing; fetching keys begins at once, and a source that does not answer
     /// only makes its issuer unavailable. Must be called inside a tokio runtime.
     ///
+    /// An issuer without a source of keys is one that is [asked](Self::with_opaque_tokens) about every token; no token of another
+    /// such counts.
+    ///
     /// `identity_digest` names the identity part of the configuration: what was verified under another is not believed.
     ///
     /// # Errors
     /// [`AuthenticatorError`] for faults of the configuration.
-    pub fn new(
-        issuers: Vec<(IssuerRules, KeySource)>,
+    pub fn new<K: Into<Option<KeySource>>>(
+        issuers: Vec<(IssuerRules, K)>,
         identity_digest: [u8; 32],
     ) -> Result<Self, AuthenticatorError> {
         Self::with(issuers, identity_digest, Clock::system(), Timing::default())
@@ -165,8 +169,8 @@ impl Authenticator {
     ///
     /// # Errors
     /// As for [`new`](Self::new).
-    pub fn with(
-        issuers: Vec<(IssuerRules, KeySource)>,
+    pub fn with<K: Into<Option<KeySource>>>(
+        issuers: Vec<(IssuerRules, K)>,
         identity_digest: [u8; 32],
         clock: Clock,
         timing: Timing,
@@ -175,12 +179,14 @@ impl Authenticator {
         let mut order = Vec::new();
         for (rules, source) in issuers {
             let name = rules.issuer.clone();
-            let keys = Jwks::new(&name, &source, timing, clock.clone()).map_err(|cause| {
-                AuthenticatorError::Source {
+            let keys = source
+                .into()
+                .map(|source| Jwks::new(&name, &source, timing, clock.clone()))
+                .transpose()
+                .map_err(|cause| AuthenticatorError::Source {
                     issuer: name.clone(),
                     cause,
-                }
-            })?;
+                })?;
             let issuer = Issuer {
                 rules,
                 keys,
@@ -354,17 +360,24 @@ impl Authenticator {
         let stranger = |_: &TokenError| {
             self.strangers.fetch_add(1, Relaxed);
         };
-        let token = peeked.inspect_err(stranger)?;
-        if let Some(granted) = self.granted(&token, now) {
+        let read = peeked.inspect_err(stranger)?;
+        if let Some(granted) = self.granted(&read, now) {
             let principal = self.remember(key, granted.inspect_err(stranger)?, None);
             return self.in_force(principal);
         }
-        let issuer = self.issuers.get(token.issuer());
+        let issuer = self.issuers.get(read.issuer());
         let issuer = issuer
             .ok_or(TokenError::UnknownIssuer)
             .inspect_err(stranger)?;
-        let verified = match issuer.prove(&token).await {
-            Ok(epoch) => token
+        let Some(keys) = &issuer.keys else {
+            let opaque = self.opaque.as_ref().filter(|it| it.issuer == read.issuer());
+            let opaque = opaque.ok_or(TokenError::AlgorithmRefused);
+            let opaque = opaque.and_then(|it| read.check_kind(&issuer.rules).map(|()| it));
+            let opaque = opaque.map_err(|error| issuer.refuse(error))?;
+            return self.introspect(opaque, token, key, now).await;
+        };
+        let verified = match issuer.prove(keys, &read).await {
+            Ok(epoch) => read
                 .holder(key.token, &issuer.rules, now)
                 .map(|principal| (principal, epoch)),
             Err(error) => Err(error),
@@ -441,9 +454,13 @@ impl Authenticator {
             .iter()
             .filter_map(|name| {
                 let opaque = self.opaque.as_ref().filter(|opaque| opaque.issuer == *name);
+                let issuer = self.issuers.get(name)?;
+                let answers = opaque.is_some_and(|opaque| opaque.introspector.answers());
+                let metrics = issuer.metrics();
                 Some(IssuerMetrics {
                     introspections: opaque.map(|opaque| opaque.introspector.questions()),
-                    ..self.issuers.get(name)?.metrics()
+                    available: metrics.available || issuer.keys.is_none() && answers,
+                    ..metrics
                 })
             })
             .collect();
@@ -457,8 +474,12 @@ impl Authenticator {
 
     /// Waits until the first fetch of every issuer's keys has ended, well or not.
     pub async fn first_fetches(&self) {
-        for issuer in self.issuers.values() {
-            issuer.keys.fetched(1).await;
+        for keys in self
+            .issuers
+            .values()
+            .filter_map(|issuer| issuer.keys.as_ref())
+        {
+            keys.fetched(1).await;
         }
     }
 
@@ -477,7 +498,7 @@ impl Authenticator {
         }
         let issuer = self.issuers.get(&remembered.principal.issuer)?;
         if let Some(epoch) = remembered.epoch
-            && issuer.keys.current()?.epoch != epoch
+            && issuer.keys.as_ref()?.current()?.epoch != epoch
         {
             return None;
         }
@@ -489,25 +510,25 @@ impl Authenticator {
 
 impl Issuer {
     /// That the token is the issuer's: the epoch of the keys that proved it.
-    async fn prove(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
-        if self.keys.current().is_none() {
-            self.keys.wait_for_any().await;
+    async fn prove(&self, keys: &Jwks, token: &Unverified<'_>) -> Result<u64, TokenError> {
+        if keys.current().is_none() {
+            keys.wait_for_any().await;
         }
-        let first = self.prove_with_current(token);
+        let first = self.prove_with_current(keys, token);
         if !matches!(first, Err(TokenError::UnknownKey)) {
             return first;
         }
-        let fresh = self.keys.refresh_for(token.kid()).await;
+        let fresh = keys.refresh_for(token.kid()).await;
         // Even where nothing was fetched: what another asked for may have come since the first look.
-        let second = self.prove_with_current(token);
+        let second = self.prove_with_current(keys, token);
         if fresh && matches!(second, Err(TokenError::UnknownKey)) {
-            self.keys.remember_unknown(token.kid());
+            keys.remember_unknown(token.kid());
         }
         second
     }
 
-    fn prove_with_current(&self, token: &Unverified<'_>) -> Result<u64, TokenError> {
-        let current = self.keys.current().ok_or(TokenError::IssuerUnavailable)?;
+    fn prove_with_current(&self, keys: &Jwks, token: &Unverified<'_>) -> Result<u64, TokenError> {
+        let current = keys.current().ok_or(TokenError::IssuerUnavailable)?;
         token.prove(&self.rules, &current.keys)?;
         Ok(current.epoch)
     }
@@ -518,8 +539,9 @@ impl Issuer {
     }
 
     fn metrics(&self) -> IssuerMetrics {
-        let current = self.keys.current();
-        let (fetches, failed_fetches) = self.keys.fetches();
+        let keys = self.keys.as_ref();
+        let current = keys.and_then(Jwks::current);
+        let (fetches, failed_fetches) = keys.map_or((0, 0), Jwks::fetches);
         IssuerMetrics {
             issuer: self.rules.issuer.clone(),
             accepted: self.accepted.load(Relaxed),
@@ -531,7 +553,7 @@ impl Issuer {
                 .as_ref()
                 .map_or(0, |current| current.keys.len() as u64),
             available: current.is_some(),
-            keys_age: (fetches > failed_fetches).then(|| self.keys.age()),
+            keys_age: keys.filter(|_| fetches > failed_fetches).map(Jwks::age),
             introspections: None,
         }
     }

@@ -213,7 +213,7 @@ SPIFFE = "spiffe://prod.example.org/ns/agents/sa/writer"
 class Workloads:
     """A gateway that asks callers for certificates, the authority it trusts, and one it does not."""
 
-    def __init__(self, oidc, work, upstream, change=None):
+    def __init__(self, oidc, work, upstream, change=None, issuers=True):
         self.trusted, self.stranger = Authority(work, "trusted"), Authority(work, "stranger")
         server = self.trusted.issue("server", server=True)
         sections = config(oidc.issuer, work)
@@ -223,6 +223,8 @@ class Workloads:
             {"dns": "batch.example.org", "groups": ["finance"]},
             {"subject": "CN=legacy,O=Example", "groups": ["finance"]},
         ]
+        if not issuers:
+            del sections["identity"]["issuers"]
         usual = sections["connections"][0]
         sections["connections"] = [
             {**usual, "name": "tokens", "match": {"hosts": ["127.0.0.1"], "path_prefix": "/tokens/v1"}},
@@ -361,6 +363,16 @@ def test_over_tls_a_proof_is_for_https(workloads):
     here = workloads.gateway.envoy.url.replace("http:", "https:") + PATH
     reply = workloads.call(headers={"authorization": f"DPoP {token}", "dpop": key.proof("POST", here, token)})
     assert reply.status == 200, reply.body
+
+
+def test_certificates_alone_will_do(oidc, tmp_path, upstream):
+    upstream.answer = chat("Hello there.")
+    workloads = Workloads(oidc, tmp_path, upstream, issuers=False)
+    with workloads.gateway:
+        writer = workloads.trusted.issue("writer", uri=SPIFFE)
+        assert workloads.call(writer).status == 200
+        reply = workloads.call(writer, oidc.token())
+        assert (reply.status, reply.code) == (401, "issuer_unknown")
 
 
 def test_a_workload_that_is_struck_from_the_configuration_is_known_no_more(oidc, tmp_path):

@@ -165,7 +165,7 @@ def test_the_record_says_who_called_and_holds_no_token(site, oidc):
     assert token.split(".")[2] not in json.dumps(site.countersign.records())
 
 
-def test_keys_rotate_while_requests_flow_and_nobody_is_wrongly_refused(tmp_path, upstream):
+def test_keys_rotate_while_requests_flow_and_nobody_is_wrongly_refused_or_let_in(tmp_path, upstream):
     upstream.answer = chat("Hello.")
     with OidcProvider(tmp_path) as provider, Gateway(tmp_path, config(provider.issuer, tmp_path), upstream.port) as running:
         held = [provider.token()]
@@ -177,8 +177,21 @@ def test_keys_rotate_while_requests_flow_and_nobody_is_wrongly_refused(tmp_path,
                 statuses.append(call(running.envoy.url, held[-1]).status)
             return statuses
 
-        with ThreadPoolExecutor(3) as pool:
+        def forge():
+            """The token of the moment with another's groups, and one that another key signed under the provider's name."""
+            replies = []
+            while not stop.is_set():
+                header, claims, signature = held[-1].split(".")
+                said = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"sub": "mallory"}
+                altered = base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+                for token in (f"{header}.{altered}.{signature}", provider.sign(stolen=False)):
+                    reply = call(running.envoy.url, token)
+                    replies.append((reply.status, reply.code))
+            return replies
+
+        with ThreadPoolExecutor(4) as pool:
             flows = [pool.submit(flow) for _ in range(3)]
+            forgers = pool.submit(forge)
             try:
                 for number in range(1, 4):
                     upstream.wait_for(10 * number)
@@ -189,7 +202,9 @@ def test_keys_rotate_while_requests_flow_and_nobody_is_wrongly_refused(tmp_path,
             finally:
                 stop.set()
             statuses = [status for flow in flows for status in flow.result(30)]
+            forged = forgers.result(30)
         assert set(statuses) == {200}, statuses
+        assert len(forged) >= 6 and set(forged) == {(401, "token_bad_signature")}, forged
         # The first token stays good while its key is published.
         assert call(running.envoy.url, held[0]).status == 200
 

@@ -86,6 +86,21 @@ def test_an_opaque_token_that_is_bound_to_a_key_counts_with_its_proof_only(tmp_p
         assert call(url, headers=[("authorization", f"DPoP {token}"), ("DPoP", proof)]).status == 200
 
 
+def test_an_issuer_without_algorithms_is_asked_about_every_token(tmp_path, oidc, upstream):
+    upstream.answer = chat("Hello.")
+    usual = asking(oidc.issuer, tmp_path)
+    del usual["identity"]["issuers"][0]["algorithms"]
+    with Gateway(tmp_path, usual, upstream.port) as running:
+        assert call(running.envoy.url, oidc.opaque_token()).status == 200
+        # This provider answers no question about signed tokens, so it says nothing good of them, however well they are signed.
+        reply = call(running.envoy.url, oidc.token())
+        assert (reply.status, reply.code) == (503, "issuer_unavailable")
+        said = counted(running, oidc.issuer)
+        assert (said["available"], said["keys"], said["key_fetches"]) == (1, 0, 0)
+        assert (said["introspections"], said["introspection_failures"]) == (2, 1)
+    assert len(upstream.requests) == 1
+
+
 def test_where_no_issuer_is_asked_an_opaque_token_is_no_token(gateway, oidc, upstream):
     reply = call(gateway().envoy.url, oidc.opaque_token())
     assert (reply.status, reply.code) == (401, "token_not_jws")

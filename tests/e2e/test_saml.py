@@ -6,7 +6,9 @@ import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import openai
 import pytest
 from conftest import kind
 from stack import Gateway, Upstream
@@ -67,11 +69,13 @@ class SamlDesk(Desk):
         return told["code"]
 
 
-@pytest.fixture
-def saml(oidc, tmp_path):
+@contextmanager
+def desk_of(oidc, tmp_path, issuers=True):
     idp = SamlIdp(*make_key(tmp_path), ENTITY)
     published = Published(idp.metadata())
     usual = office(oidc, tmp_path)
+    if not issuers:
+        del usual["identity"]["issuers"]
     usual["identity"]["saml"] = [{
         "entity_id": ENTITY, "metadata": {"url": published.url}, "audience": "urn:ai-gateway",
         # As pysaml2 names the attribute on the wire.
@@ -79,6 +83,22 @@ def saml(oidc, tmp_path):
     with Upstream(chat("fine")) as upstream, Gateway(tmp_path, usual, upstream.port) as gateway:
         yield SamlDesk(gateway, oidc, upstream, idp, published)
     published.stop()
+
+
+@pytest.fixture
+def saml(oidc, tmp_path):
+    with desk_of(oidc, tmp_path) as desk:
+        yield desk
+
+
+def test_assertions_alone_will_do(oidc, tmp_path):
+    with desk_of(oidc, tmp_path, issuers=False) as saml:
+        status, told = saml.show(saml.response(), models=["gpt-4o-mini"], max_uses=1)
+        assert status == 200, told
+        assert saml.call(told["access_token"]).choices[0].message.content == "fine"
+        with pytest.raises(openai.AuthenticationError) as refused:
+            saml.call(saml.token("erin", ["engineers"]))
+        assert refused.value.code == "issuer_unknown"
 
 
 def test_an_assertion_becomes_a_grant_that_an_sdk_uses_and_that_is_on_record(saml):

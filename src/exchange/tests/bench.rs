@@ -193,6 +193,7 @@ impl Office {
             Fate::Used(number) => Ok(number),
             Fate::Ignored(Ignored::Revoked) => Err(NotUsed::Revoked),
             Fate::Ignored(Ignored::UsedUp | Ignored::Late) => Err(NotUsed::Over),
+            Fate::Ignored(Ignored::TooManyGrants) => Err(NotUsed::TooMany),
             Fate::Ignored(_) => Err(NotUsed::Unavailable),
             other => panic!("{other:?}"),
         }

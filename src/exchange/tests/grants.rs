@@ -2,7 +2,7 @@
 
 use super::bench::*;
 use crate::{
-    approval::{Event, Given, Revoked, State},
+    approval::{Event, Fate, Given, Ignored, Revoked, State},
     exchange::Input,
 };
 
@@ -12,6 +12,7 @@ fn revoke(bench: &Bench, grant: &str) {
         grant: grant.to_owned(),
         until,
         by: None,
+        share: String::new(),
     });
     bench.office.lock().unwrap().append(&event);
 }
@@ -139,6 +140,34 @@ fn a_use_that_cannot_be_taken_is_no_use() {
 }
 
 #[test]
+fn who_has_used_too_many_grants_is_told_so_and_others_are_not_kept_out() {
+    let mut bench = Bench::new();
+    let share = crate::approval::share("https://idp.example", "once-openai");
+    let used = |n: usize| {
+        Event::Used(crate::approval::Use {
+            grant: format!("before-{n}"),
+            max_uses: 1,
+            until: NOON.as_second() + 60,
+            session: "another".to_owned(),
+            share: share.clone(),
+        })
+    };
+    let mut office = bench.office.lock().unwrap();
+    let ignored = |fate| matches!(fate, Fate::Ignored(Ignored::TooManyGrants));
+    let most = (0..crate::approval::MAX_GRANTS).find(|n| ignored(office.append(&used(*n))));
+    assert!(most.is_some());
+    drop(office);
+    let mut other = bench.next();
+    bench.ask("once-openai", &prompt("hello"));
+    bench.refusal(429, "too_many_grants");
+    assert!(bench.seen.upstream_head.is_none());
+    assert_eq!(bench.refused().decision.grant_use, 0);
+    other.head(head_with("once-held", &[(":authority", "held.example")]));
+    other.body(prompt("hello").as_bytes(), true);
+    assert!(other.upstream().contains("hello"));
+}
+
+#[test]
 fn who_hangs_up_while_a_use_is_taken_has_used_it_and_nothing_goes_on() {
     let mut bench = Bench::new();
     bench.slow_control = true;
@@ -199,6 +228,7 @@ fn a_request_that_needs_both_spends_both_and_a_used_grant_spends_no_approval() {
             max_uses: 1,
             until: NOON.as_second() + 60,
             session: "another".to_owned(),
+            share: String::new(),
         }));
     used.look();
     used.refusal(403, "grant_used_up");

@@ -53,7 +53,10 @@ async fn whatever_an_issuer_answers_old_keys_count_until_their_grace_is_over_and
             ..timing()
         };
         let bench = Bench::timed(&[&P256], impatient).await;
-        let keys = &bench.authenticator.issuers[&bench.idp.issuer].keys;
+        let keys = &bench.authenticator.issuers[&bench.idp.issuer]
+            .keys
+            .as_ref()
+            .unwrap();
         let mut n = 0;
         let mut token = |signer: &Signer| {
             n += 1;
@@ -136,7 +139,10 @@ async fn the_largest_key_set_is_read_and_chosen_from() {
 async fn a_clock_that_jumps_an_hour_moves_no_grace_no_memory_and_no_rate_limit() {
     for hours in [1, -1] {
         let bench = Bench::new(&[&P256]).await;
-        let keys = &bench.authenticator.issuers[&bench.idp.issuer].keys;
+        let keys = &bench.authenticator.issuers[&bench.idp.issuer]
+            .keys
+            .as_ref()
+            .unwrap();
         let long = json!({"exp": NOW + 90_000, "nbf": NOW - 9000, "iat": NOW - 9000});
         let token = bench.token(&P256, long.clone());
         assert_eq!(bench.code(&token).await, "ok");

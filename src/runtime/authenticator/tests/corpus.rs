@@ -45,7 +45,7 @@ impl Stage {
 
     /// Lets time pass, and the fetch end that falls due in it.
     async fn wait(&self, seconds: u64) {
-        let keys = &self.authenticator.issuers[ISSUER].keys;
+        let keys = &self.authenticator.issuers[ISSUER].keys.as_ref().unwrap();
         let (fetches, _) = keys.fetches();
         self.hand.advance(SECOND * u32::try_from(seconds).unwrap());
         if seconds >= 60 {

@@ -351,3 +351,96 @@ async fn keys_that_are_gone_do_not_touch_what_the_issuer_said_itself() {
     assert_eq!(desk.code(&other).await, "key_unknown");
     assert_eq!((desk.code(TOKEN).await, desk.idp.asked()), ("ok", 1));
 }
+
+/// An issuer that is asked about every token: its discovery document names no keys.
+async fn keyless() -> (Idp, Authenticator, tempfile::NamedTempFile) {
+    let idp = Idp::start(vec![]).await;
+    let document =
+        json!({"issuer": idp.issuer, "introspection_endpoint": idp.url("/realm/introspect")});
+    idp.discover(Answer::Body(document.to_string().into_bytes()));
+    idp.say(said(&idp, json!({})));
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "secret").unwrap();
+    let (mut rules, _) = issuer(&idp);
+    rules.algorithms.clear();
+    let (clock, _hand) = Clock::manual(now());
+    let issuers: Vec<(IssuerRules, Option<KeySource>)> = vec![(rules, None)];
+    let authenticator = Authenticator::with(issuers, [0; 32], clock, timing())
+        .unwrap()
+        .with_opaque_tokens(&idp.issuer, source(None, secret.path()))
+        .unwrap();
+    authenticator.first_fetches().await;
+    (idp, authenticator, secret)
+}
+
+async fn told(authenticator: &Authenticator, token: &str) -> &'static str {
+    let presented = Presented::bearer(token);
+    let principal = authenticator.authenticate(&presented, now()).await;
+    principal.map_or_else(TokenError::code, |principal| principal.auth_method.name())
+}
+
+#[tokio::test]
+async fn an_issuer_without_keys_is_asked_about_every_token_and_needs_no_jwks() {
+    let (idp, authenticator, _secret) = keyless().await;
+    for _ in 0..3 {
+        assert_eq!(told(&authenticator, TOKEN).await, "oidc_introspection");
+    }
+    assert_eq!((idp.asked(), idp.served()), (1, 0));
+    // Whatever its signature is worth: it is the issuer that says.
+    let signed = P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
+    assert_eq!(told(&authenticator, &signed).await, "oidc_introspection");
+    assert_eq!((idp.asked(), idp.served()), (2, 0));
+    idp.say(Answer::Body(br#"{"active":false}"#.to_vec()));
+    let forged = P256_SECOND.token(&testing::claims_with(json!({"iss": idp.issuer})));
+    assert_eq!(told(&authenticator, &forged).await, "token_inactive");
+    let metrics = authenticator.metrics().issuers.remove(0);
+    assert!(metrics.available && metrics.keys_age.is_none());
+    assert_eq!((metrics.keys, metrics.fetches), (0, 0));
+    assert_eq!((metrics.accepted, metrics.refused), (4, 1));
+    assert_eq!(metrics.introspections, Some((3, 0)));
+}
+
+#[tokio::test]
+async fn what_an_issuer_without_keys_is_not_asked_about_does_not_count() {
+    let (idp, authenticator, _secret) = keyless().await;
+    let strangers = P256.token(&testing::claims());
+    assert_eq!(told(&authenticator, &strangers).await, "issuer_unknown");
+    // An answer would not say that it is about an ID token or a refresh token.
+    let marked = |mark: Value| {
+        let mut claims = testing::claims_with(mark);
+        claims["iss"] = idp.issuer.clone().into();
+        P256.token(&claims)
+    };
+    let id_token = marked(json!({"typ": "ID"}));
+    assert_eq!(told(&authenticator, &id_token).await, "token_is_id_token");
+    let refresh = marked(json!({"typ": "Refresh"}));
+    assert_eq!(told(&authenticator, &refresh).await, "token_wrong_type");
+    assert_eq!(idp.asked(), 0);
+    idp.say(Answer::Status(500));
+    assert_eq!(told(&authenticator, TOKEN).await, "issuer_unavailable");
+    assert!(!authenticator.metrics().issuers[0].available);
+    idp.say(said(&idp, json!({})));
+    assert_eq!(told(&authenticator, "another").await, "oidc_introspection");
+    // No token that it does not want to be asked about makes it look away.
+    idp.say(Answer::Status(400));
+    assert_eq!(told(&authenticator, TOKEN).await, "issuer_unavailable");
+    assert!(authenticator.metrics().issuers[0].available);
+    idp.say(said(&idp, json!({})));
+    assert_eq!(told(&authenticator, TOKEN).await, "oidc_introspection");
+    assert!(authenticator.metrics().issuers[0].available);
+}
+
+#[tokio::test]
+async fn an_issuer_that_nobody_can_be_known_by_accepts_nothing() {
+    let idp = Idp::start(jwks(&[&P256])).await;
+    let issuers: Vec<(IssuerRules, Option<KeySource>)> = vec![(issuer(&idp).0, None)];
+    let (clock, _hand) = Clock::manual(now());
+    let authenticator = Authenticator::with(issuers, [0; 32], clock, timing()).unwrap();
+    let signed = P256.token(&testing::claims_with(json!({"iss": idp.issuer})));
+    assert_eq!(
+        told(&authenticator, &signed).await,
+        "token_algorithm_refused"
+    );
+    assert!(!authenticator.metrics().issuers[0].available);
+    assert_eq!(idp.requests(), 0);
+}
