@@ -44,6 +44,10 @@ mod whole;
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;
 
+pub use grpc::{
+    Asked as AskedOfSchema, MAX_SCHEMA_BYTES, SchemaFault, SchemaPart, by_schema,
+    is_path as is_field_path, method as grpc_method,
+};
 pub use json_path::JsonPath;
 pub use selection::{NOT_SELECTED, SIGNED, Selection};
 
@@ -55,7 +59,8 @@ pub fn all() -> &'static [&'static dyn Dialect] {
         &anthropic::Anthropic,
         &gemini::Gemini,
         &ollama::Ollama,
-        &grpc::Kserve,
+        &grpc::Grpc::Kserve,
+        &grpc::Grpc::Own(None),
         &generic::Json,
         &generic::Text,
     ]
@@ -65,6 +70,26 @@ pub fn all() -> &'static [&'static dyn Dialect] {
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {
     all().iter().copied().find(|dialect| dialect.name() == name)
+}
+
+/// The dialect that a connection speaks.
+#[derive(Clone, Debug)]
+pub enum Spoken {
+    /// One of the program's own.
+    BuiltIn(&'static dyn Dialect),
+    /// One by a schema of the user's own.
+    Own(Arc<dyn Dialect>),
+}
+
+impl std::ops::Deref for Spoken {
+    type Target = dyn Dialect;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::BuiltIn(dialect) => *dialect,
+            Self::Own(dialect) => &**dialect,
+        }
+    }
 }
 
 /// A provider's wire format. One value per provider, shared by all streams.
