@@ -221,6 +221,10 @@ pub trait RequestBody: Send + fmt::Debug {
     /// # Errors
     /// Why one cannot be scanned that cannot be taken out: the body would not be a request without it.
     fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str>;
+    /// Bytes in memory besides the body's own, where that may be many times those.
+    fn memory(&self) -> usize {
+        0
+    }
     /// The body with each text replaced by what `mask` returns for it, where that is `Some`; all else byte for byte as
     /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
     /// too it is put into the first part and the others become empty.

@@ -490,6 +490,11 @@ impl Exchange {
         };
         let mut body = read(head, endpoint, received).map_err(|refusal| (refusal, None))?;
         body.select(&connection.fields);
+        // What a small body is taken apart into may be large; for as long as it is looked at.
+        let apart = body.memory();
+        if self.share.set(copies * length + apart).is_err() {
+            return Err((Refusal::Overloaded, None));
+        }
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
         let findings = count(head, &texts);
@@ -549,7 +554,7 @@ impl Exchange {
         };
         // Stand-ins can be longer than what they stand for.
         let held = length + parts.memory() + read.memory();
-        if self.share.set(held.max(copies * length)).is_err() {
+        if self.share.set(held.max(copies * length) + apart).is_err() {
             return Err((Refusal::Overloaded, Some(read)));
         }
         let request = &mut read.request;

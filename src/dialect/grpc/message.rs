@@ -10,7 +10,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{
     super::{
-        ShapeError,
+        ShapeError, Text,
         json::quoted,
         texts::{MAX_LABEL_BYTES, back, is_token},
     },
@@ -385,6 +385,19 @@ fn place(path: &str, known: &FieldDescriptor, places: &mut Vec<(u32, usize)>) ->
         own.push_str(&format!(".{place}"));
     }
     own
+}
+
+/// Bytes in memory of `parts`, each with what is handed out for it.
+pub(super) fn memory(parts: &Vec<Part>) -> usize {
+    let each = |part: &Part| {
+        let inner = match &part.what {
+            What::Inner(parts) => memory(parts),
+            What::Value(json) => json.capacity(),
+            _ => size_of::<Text<'_>>(),
+        };
+        part.path.capacity() + part.label.capacity() + inner
+    };
+    parts.capacity() * size_of::<Part>() + parts.iter().map(each).sum::<usize>()
 }
 
 impl Part {

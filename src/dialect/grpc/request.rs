@@ -164,6 +164,11 @@ impl RequestBody for Request {
             .map_or(Ok(()), |kind| Err(*kind))
     }
 
+    fn memory(&self) -> usize {
+        let parts = self.messages.iter().map(|one| message::memory(&one.parts));
+        self.messages.capacity() * size_of::<Message>() + parts.sum::<usize>()
+    }
+
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes {
         let mut out = Vec::with_capacity(self.body.len());
         for Message { range, parts } in &self.messages {

@@ -535,3 +535,15 @@ fn what_is_no_escape_is_read_as_it_stands() {
     let told = format!("{seen:?}");
     assert!(told.contains("call %+1 and %4"), "{told}");
 }
+
+#[test]
+fn what_a_request_is_taken_apart_into_is_counted() {
+    let texts = vec![""; 10_000];
+    let message = [put(1, "llama"), put(5, tensor("a", "BYTES", Some(&texts)))].concat();
+    let body = framed(&message);
+    assert!(body.len() < 25_000);
+    let memory = request("model_infer", &body).unwrap().memory();
+    assert!((1 << 20..8 << 20).contains(&memory), "{memory}");
+    let few = request("model_infer", &framed(&asked("x"))).unwrap();
+    assert!(few.memory() < 16 << 10);
+}

@@ -253,6 +253,29 @@ fn refusals_are_grpcs() {
 }
 
 #[test]
+fn a_small_request_of_very_many_parts_counts_for_what_it_takes() {
+    // Elements without text, two bytes each: the body alone would have its place many times over.
+    let tensor = [put(1, "a"), put(2, "BYTES"), vec![0x2a, 0xa0, 0x9c, 0x01]].concat();
+    let parts = put(8, "").repeat(10_000);
+    let length = tensor.len() + parts.len();
+    let length = [
+        (length & 0x7f) as u8 | 0x80,
+        (length >> 7 & 0x7f) as u8 | 0x80,
+        (length >> 14) as u8,
+    ];
+    let message = [put(1, "llama"), vec![0x2a], length.to_vec(), tensor, parts].concat();
+    let body = framed(&message);
+    for (memory, passes) in [(32 << 20, true), (1 << 20, false)] {
+        let mut bench = Bench::with(1 << 20, 1 << 20, memory, 100);
+        bench.head(head(INFER, &[])).body(&body, true);
+        match passes {
+            true => assert_eq!(bench.seen.upstream, body),
+            false => assert_eq!(bench.refusal(503, "overloaded").grpc_status, Some(14)),
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_is_refused_or_cut() {
     let mut bench = Bench::new();
     bench.head(head(INFER, &[])).body(&asked("x"), true);
