@@ -135,6 +135,11 @@ pub trait Dialect: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether who sent `begun`, and has not ended the request, may be waiting for an answer to it before saying more.
+    fn may_wait(&self, _endpoint: &Endpoint, _begun: &[u8]) -> bool {
+        false
+    }
+
     /// What becomes of a field behind an answer's body, or of its head where an answer has no body. Nothing is told there
     /// in most dialects, and then nothing in it is worth the risk of passing it unread.
     fn trailer(&self, _name: &str, _value: &[u8], _filter: &mut dyn TextFilter) -> Trailer {

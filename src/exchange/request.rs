@@ -196,6 +196,17 @@ impl Request {
         }
     }
 
+    /// Whether more of the body is awaited of a caller who may be waiting for an answer to what they have sent.
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::AwaitingBody(caller, body) if !body.whole => {
+                let dialect = &caller.head.connection.dialect;
+                dialect.may_wait(&caller.endpoint, &body.bytes)
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes of the body held.
     pub(super) fn memory(&self) -> usize {
         match self {

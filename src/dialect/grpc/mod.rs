@@ -146,6 +146,13 @@ impl Dialect for Grpc {
         Bytes::new()
     }
 
+    /// Behind a whole message, of a method where both sides stream.
+    fn may_wait(&self, endpoint: &Endpoint, begun: &[u8]) -> bool {
+        let method = self.method(endpoint);
+        method.is_ok_and(|method| method.asks_often && method.answers_often)
+            && wire::is_between(begun)
+    }
+
     fn trailer(&self, name: &str, value: &[u8], filter: &mut dyn TextFilter) -> Trailer {
         trailers::trailer(name, value, filter)
     }

@@ -148,6 +148,18 @@ fn messages_of_a_stream_are_masked_each() {
 }
 
 #[test]
+fn texts_of_a_stream_are_one_whatever_their_messages_call_themselves() {
+    let (dialect, endpoint) = writer("/Tell", &[]);
+    let mut reader = dialect.read_response(&endpoint, 200, KIND).unwrap();
+    let mut seen = Runs::default();
+    let part = |id: &str| framed(&[put(1, id), put(2, put(1, "x"))].concat());
+    read(&mut *reader, [&*[part("a"), part("b")].concat()], &mut seen).unwrap();
+    let choices = seen.texts.iter().map(|(channel, _)| channel.choice);
+    assert_eq!(choices.collect::<Vec<_>>(), [0; 4]);
+    assert_eq!(reader.facts().id, None);
+}
+
+#[test]
 fn bytes_that_are_no_text_are_named_and_refused_in_an_answer_that_is_masked() {
     let model = || put(1, put(1, "writer-7"));
     let any = put(6, [put(1, "type.example/x"), put(2, "text")].concat());
