@@ -6,10 +6,11 @@ use countersign::dialect::{Dialect, Endpoint, ShapeError};
 use countersign_fuzz::{Lanes, choice, endpoint};
 use libfuzzer_sys::fuzz_target;
 
-const TYPES: [&str; 3] = [
+const TYPES: [&str; 4] = [
     "text/event-stream",
     "application/x-ndjson",
     "application/json",
+    "application/grpc",
 ];
 
 fuzz_target!(|data: &[u8]| {

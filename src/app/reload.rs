@@ -64,7 +64,7 @@ struct Watched {
     lists: Lists,
 }
 
-/// The files of dictionaries, and of keys for grants. They may be large: not their contents are compared but which file it is, and what its file
+/// The files of dictionaries, of descriptor sets, and of keys for grants. They may be large: not their contents are compared but which file it is, and what its file
 /// system says of it.
 struct Lists {
     /// As they were when they were last read, whether they could be used or not.
@@ -105,7 +105,7 @@ fn stamps(config: &Config) -> Vec<Stamp> {
         Some((of.dev(), of.ino(), of.ctime(), of.ctime_nsec(), of.size()))
     };
     let keys = config.grants.iter().flat_map(|grants| &grants.keys);
-    let files = snapshot::dictionary_files(config).chain(keys.map(PathBuf::as_path));
+    let files = snapshot::files_read(config).chain(keys.map(PathBuf::as_path));
     files.map(stamp).collect()
 }
 
@@ -227,10 +227,12 @@ impl Watched {
         match live.prepare(&self.in_force, self.in_force.grants.is_some()) {
             Ok(prepared) => {
                 live.put_in_force(prepared);
-                info!("the file of a dictionary or of a key for grants changed and is in force");
+                info!(
+                    "the file of a dictionary, of a descriptor set or of a key for grants changed and is in force"
+                );
             }
             Err(error) => {
-                error!(%error, "the changed file of a dictionary or of a key for grants cannot be used; what was in force stays")
+                error!(%error, "the changed file of a dictionary, of a descriptor set or of a key for grants cannot be used; what was in force stays")
             }
         }
     }

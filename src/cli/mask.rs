@@ -161,6 +161,12 @@ fn unknown_dialect(name: &str) -> anyhow::Error {
 
 fn endpoints(dialect: &dyn Dialect, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> {
     let all = dialect.endpoints();
+    if all.is_empty() {
+        bail!(
+            "dialect `{}` is known by the schema of a connection only, and cannot be tried here",
+            dialect.name()
+        );
+    }
     let Some(wanted) = wanted else {
         return Ok(all.to_vec());
     };

@@ -9,7 +9,7 @@ use super::{
     Connection, Known, Payload, TokenHeader, approvals,
     credential::credential,
     detectors::{self, Groups},
-    raw,
+    raw, schema,
     understand::{At, NAME_RULE, Notes, is_name},
 };
 use crate::{
@@ -293,8 +293,14 @@ fn connection(
     notes: &mut Notes<'_>,
 ) -> Option<Connection> {
     let dialect = dialect(&raw.dialect, known, &at.key("dialect"), notes);
-    let endpoints =
-        dialect.and_then(|dialect| endpoints(&raw.endpoints, dialect, &at.key("endpoints"), notes));
+    let endpoints = dialect.and_then(|dialect| {
+        let (raw, at) = (&raw.endpoints, at.key("endpoints"));
+        match dialect.name() {
+            schema::DIALECT => schema::methods(raw, &at, notes),
+            _ => endpoints(raw, dialect, &at, notes),
+        }
+    });
+    let schema = schema::schema(raw, at, notes);
     let credential = raw
         .credential
         .as_ref()
@@ -317,6 +323,7 @@ fn connection(
         },
         certificate_alone: raw.certificate_alone,
         dialect: dialect?,
+        schema,
         credential,
         chain,
         payload: match raw.payload {
@@ -360,9 +367,11 @@ fn fields(raw: &raw::Connection, at: &At, notes: &mut Notes<'_>) -> Vec<JsonPath
     let Some(paths) = &raw.fields else {
         return Vec::new();
     };
+    if raw.dialect == schema::DIALECT {
+        return Vec::new();
+    }
     if raw.dialect != "json" {
-        let message =
-            "only the dialect `json` has fields to choose from: the others know where text is";
+        let message = "only the dialects `json` and `grpc` have fields to choose from: the others know where text is";
         notes.fault(&at, message);
     }
     let mut fields = Vec::with_capacity(paths.len());

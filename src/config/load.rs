@@ -3,11 +3,12 @@
 use std::{fs::File, io::Read, path::Path};
 
 use super::{
-    Config, CustomDetector, Fault, Faults, Known, Reference, SecretSource, tree::MAX_BYTES,
+    Config, Connection, CustomDetector, Fault, Faults, Known, Reference, SecretSource,
+    fault::in_order, tree::MAX_BYTES,
 };
 use crate::{
     detect::{Catalog, Custom, DetectorError, Entity},
-    dialect,
+    dialect::{self, MAX_SCHEMA_BYTES, Spoken},
 };
 
 /// Why a file could not be loaded.
@@ -79,9 +80,37 @@ pub fn with_builtins<T>(f: impl FnOnce(&Known<'_>) -> T) -> T {
     })
 }
 
+impl Connection {
+    /// The dialect it speaks: where that needs a schema, by the file as it is now.
+    ///
+    /// # Errors
+    /// Every fault of the schema; blocks on the disk.
+    pub fn spoken(&self) -> Result<Spoken, Vec<Fault>> {
+        let Some(schema) = &self.schema else {
+            return Ok(Spoken::BuiltIn(self.dialect));
+        };
+        let set = bytes(&schema.file).map_err(|error| {
+            let (line, path) = &schema.places.file;
+            let message = format!("cannot read `{}`: {error}", schema.file.display());
+            vec![Fault::new(*line, path, message)]
+        })?;
+        schema.spoken(&set, &self.route.endpoints)
+    }
+}
+
+/// A descriptor set, and one byte more than it may have, so that a longer one is refused rather than cut.
+fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    file.take(MAX_SCHEMA_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl Config {
     /// Files and environment variables the file names that are not there now, as faults with their lines.
-    /// A secret's value is never looked at: a file is opened and closed, a variable is asked for by name.
+    /// A secret's value is never looked at: a file is opened and closed, a variable is asked for by name. What messages look
+    /// like is read, and what is wrong with that are faults too.
     #[must_use]
     #[allow(
         clippy::disallowed_methods,
@@ -99,6 +128,9 @@ impl Config {
             };
             Some(Fault::new(reference.line, &reference.path, message))
         };
-        self.references.iter().filter_map(missing).collect()
+        let mut missing: Vec<_> = self.references.iter().filter_map(missing).collect();
+        let schemas = self.connections.iter().map(Connection::spoken);
+        missing.extend(schemas.filter_map(Result::err).flatten());
+        in_order(missing)
     }
 }

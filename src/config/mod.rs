@@ -24,6 +24,7 @@ mod mend;
 mod raw;
 #[cfg(feature = "saml")]
 mod saml;
+mod schema;
 mod structure;
 mod telemetry;
 mod tree;
@@ -49,6 +50,7 @@ pub(crate) use approvals::LONGEST_HOLD;
 pub use approvals::{ALERTS_TOPIC, CONTROL_TOPIC};
 pub use fault::Fault;
 pub use load::{LoadError, load, load_with_builtins, with_builtins};
+pub use schema::MessageSchema;
 pub use structure::json_schema;
 pub use tree::MAX_BYTES;
 pub use units::duration;
@@ -369,6 +371,8 @@ pub struct Connection {
     pub certificate_alone: bool,
     /// The provider's wire format.
     pub dialect: &'static dyn Dialect,
+    /// What messages look like; there where the dialect is `grpc`.
+    pub schema: Option<MessageSchema>,
     /// The upstream's credential; none is lent where it is `None`.
     pub credential: Option<Credential>,
     /// The policy chain.

@@ -367,9 +367,21 @@ pub(super) struct Connection {
     /// What becomes of prompts with parts that a provider has signed or encrypted; where it is written, of answers
     /// too. Default: what `unscanned` says, of prompts only.
     pub(super) signed: Option<Unscanned>,
-    /// Fields that are looked into, as JSONPaths; the dialect `json` only. Default: all.
+    /// Fields that are looked into: JSONPaths for the dialect `json`, names with dots between for `grpc`, no others. Default: all.
     #[schemars(length(min = 1))]
     pub(super) fields: Option<Vec<String>>,
+    /// What messages look like. The dialect `grpc` cannot do without, others have theirs built in.
+    pub(super) schema: Option<MessageSchema>,
+}
+
+/// What gRPC messages look like, and which field of them names the model.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MessageSchema {
+    /// A descriptor set with all its imports, as `protoc --include_imports --descriptor_set_out=FILE` writes it.
+    pub(super) file: String,
+    /// The field of a request that names the model, such as `options.model`; several where methods have others. Default: none does.
+    pub(super) model: Option<OneOrMany>,
 }
 
 /// Which requests belong to a connection.

@@ -4,6 +4,7 @@ mod approvals;
 mod certificates;
 mod credential;
 mod saml;
+mod schema;
 mod sources;
 mod telemetry;
 
@@ -87,7 +88,7 @@ fn parse_as(text: &str, file: &str) -> Result<Config, Faults> {
         text,
         file,
         &Known {
-            dialects: &[&Named],
+            dialects: &[&Named, crate::dialect::by_name("grpc").unwrap()],
             entities: &entities,
             detector: &detector,
         },
@@ -960,7 +961,7 @@ fn what_is_wrong_with_a_file() {
             "    dialect: openai\n",
             "    dialect: openai\n    fields: ['$.text', 'text']\n",
             &[
-                "15: connections[0].fields: only the dialect `json` has fields to choose from: the others know where text is",
+                "15: connections[0].fields: only the dialects `json` and `grpc` have fields to choose from: the others know where text is",
                 "15: connections[0].fields[1]: a path begins with `$`, at character 1",
             ],
         ),

@@ -377,6 +377,11 @@ impl Notes<'_> {
         self.tree.place(&at.0)
     }
 
+    /// Where `at` was written: its line, and its path spelled out.
+    pub(super) fn written(&self, at: &At) -> (usize, String) {
+        (self.place(at).line, spell(&at.0))
+    }
+
     /// A path as it is meant: relative to the file's directory.
     pub(super) fn path(&mut self, written: &str, at: &At) -> PathBuf {
         if written.is_empty() || written.contains('\0') {
@@ -393,7 +398,7 @@ impl Notes<'_> {
     }
 
     fn refer(&mut self, at: &At, source: SecretSource) {
-        let (line, path) = (self.place(at).line, spell(&at.0));
+        let (line, path) = self.written(at);
         self.references.push(Reference { line, path, source });
     }
 }

@@ -44,6 +44,10 @@ mod whole;
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests;
 
+pub use grpc::{
+    Asked as AskedOfSchema, MAX_SCHEMA_BYTES, SchemaFault, SchemaPart, by_schema,
+    is_path as is_field_path, method as grpc_method,
+};
 pub use json_path::JsonPath;
 pub use selection::{NOT_SELECTED, SIGNED, Selection, SignedAnswers};
 
@@ -55,7 +59,8 @@ pub fn all() -> &'static [&'static dyn Dialect] {
         &anthropic::Anthropic,
         &gemini::Gemini,
         &ollama::Ollama,
-        &grpc::Kserve,
+        &grpc::Grpc::Kserve,
+        &grpc::Grpc::Own(None),
         &generic::Json,
         &generic::Text,
     ]
@@ -65,6 +70,26 @@ pub fn all() -> &'static [&'static dyn Dialect] {
 #[must_use]
 pub fn by_name(name: &str) -> Option<&'static dyn Dialect> {
     all().iter().copied().find(|dialect| dialect.name() == name)
+}
+
+/// The dialect that a connection speaks.
+#[derive(Clone, Debug)]
+pub enum Spoken {
+    /// One of the program's own.
+    BuiltIn(&'static dyn Dialect),
+    /// One by a schema of the user's own.
+    Own(Arc<dyn Dialect>),
+}
+
+impl std::ops::Deref for Spoken {
+    type Target = dyn Dialect;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::BuiltIn(dialect) => *dialect,
+            Self::Own(dialect) => &**dialect,
+        }
+    }
 }
 
 /// A provider's wire format. One value per provider, shared by all streams.
@@ -107,6 +132,11 @@ pub trait Dialect: Send + Sync + fmt::Debug {
 
     /// Whether answers end in trailers that tell how it went.
     fn is_told_in_trailers(&self) -> bool {
+        false
+    }
+
+    /// Whether who sent `begun`, and has not ended the request, may be waiting for an answer to it before saying more.
+    fn may_wait(&self, _endpoint: &Endpoint, _begun: &[u8]) -> bool {
         false
     }
 
@@ -196,6 +226,10 @@ pub trait RequestBody: Send + fmt::Debug {
     /// # Errors
     /// Why one cannot be scanned that cannot be taken out: the body would not be a request without it.
     fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str>;
+    /// Bytes in memory besides the body's own, where that may be many times those.
+    fn memory(&self) -> usize {
+        0
+    }
     /// The body with each text replaced by what `mask` returns for it, where that is `Some`; all else byte for byte as
     /// received. Joined text parts are asked for after each part was masked for itself; where the joined text changes
     /// too it is put into the first part and the others become empty.

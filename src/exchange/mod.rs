@@ -71,10 +71,14 @@ pub use self::{
 use self::{journal::Journal, messages::Ticket, request::Request, response::Response};
 use crate::{
     audit::{Durability, record::Entry, seal::Seed},
-    dialect::{self, ErrorShape},
+    dialect::{self, ErrorShape, ShapeError},
 };
 
-/// How often [`Input::Tick`] is due while an answer streams: the longest a delivered piece waits to be recorded.
+/// How long a caller may be silent who may be waiting for an answer that cannot come yet. People think for longer, but programs
+/// that send without waiting seldom do.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How often [`Input::Tick`] is due: the longest a delivered piece of an answer waits to be recorded.
 pub const RECORD_EVERY: Duration = Duration::from_millis(250);
 
 /// The largest piece of a body sent to Envoy in one message, in bytes. What waits for Envoy to read it is counted in such
@@ -96,6 +100,8 @@ pub struct Exchange {
     stopwatch: Option<Stopwatch>,
     /// The status of the upstream's answer, 0 where none came.
     answered: u16,
+    /// When the last piece of the request's body came.
+    heard: Duration,
     /// Whether the caller speaks gRPC, by the content type.
     grpc: bool,
     /// What the record under way is for. INVARIANT: one at a time, so that the order asked for is the order written.
@@ -163,6 +169,7 @@ impl Exchange {
             recording: 0,
             summary: Summary::default(),
             elapsed: Duration::ZERO,
+            heard: Duration::ZERO,
             stopwatch: None,
             answered: 0,
             grpc: false,
@@ -211,10 +218,30 @@ impl Exchange {
     /// Whether [`Input::Tick`] is wanted.
     #[must_use]
     pub fn wants_tick(&self) -> bool {
-        matches!(self.response, Response::Flowing(_))
+        let flows = matches!(self.response, Response::Flowing(_))
             && self.response.head_is_out()
-            && self.ending.is_none()
-            && !self.over
+            && self.ending.is_none();
+        let may_wait = self.grpc && self.is_asked();
+        (flows || may_wait) && !self.over
+    }
+
+    /// Whether a known caller's request is still coming.
+    fn is_asked(&self) -> bool {
+        matches!(self.request, Request::AwaitingBody(..))
+    }
+
+    /// Who waits for an answer before saying all would wait in vain, since nothing goes upstream before: better told than
+    /// left to wait. That they wait cannot be known, only that they said something whole, may wait and have long been silent.
+    fn refuse_who_waits(&mut self, out: &mut Vec<Output>) {
+        let silent = self.elapsed.saturating_sub(self.heard);
+        if silent >= SILENCE && self.request.may_wait() {
+            let reason = format!(
+                "the sending side was not ended within {} seconds of the last message, and nothing is answered before",
+                SILENCE.as_secs()
+            );
+            let code = "caller_waits";
+            self.refuse(Refusal::Shape(ShapeError { code, reason }), None, out);
+        }
     }
 
     /// What must still be recorded where the exchange is given up as it stands, as after a panic: what was opened and
@@ -243,7 +270,10 @@ impl Exchange {
                 self.grpc = dialect::is_grpc(headers.text("content-type"));
                 self.on_request_headers(headers, attributes, end, out)
             }
-            Input::RequestBody(bytes, end) => self.on_request_body(&bytes, end, out),
+            Input::RequestBody(bytes, end) => {
+                self.heard = self.elapsed;
+                self.on_request_body(&bytes, end, out);
+            }
             Input::RequestTrailers => self.on_request_trailers(out),
             Input::Authenticated(result) => self.on_authenticated(result, out),
             Input::ResponseHeaders(headers, end) => self.on_response_headers(&headers, end, out),
@@ -254,6 +284,7 @@ impl Exchange {
             Input::Used(result) => self.on_used(result, out),
             Input::Claimed(result) => self.on_claimed(result, out),
             Input::Recorded(result) => self.on_recorded(result, out),
+            Input::Tick if self.is_asked() => self.refuse_who_waits(out),
             Input::Tick => self.record_delivered(out),
             Input::Gone => self.on_gone(out),
             Input::Shutdown => self.on_shutdown(out),

@@ -196,6 +196,17 @@ impl Request {
         }
     }
 
+    /// Whether more of the body is awaited of a caller who may be waiting for an answer to what they have sent.
+    pub(super) fn may_wait(&self) -> bool {
+        match self {
+            Self::AwaitingBody(caller, body) if !body.whole => {
+                let dialect = &caller.head.connection.dialect;
+                dialect.may_wait(&caller.endpoint, &body.bytes)
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes of the body held.
     pub(super) fn memory(&self) -> usize {
         match self {
@@ -490,6 +501,11 @@ impl Exchange {
         };
         let mut body = read(head, endpoint, received).map_err(|refusal| (refusal, None))?;
         body.select(&connection.fields);
+        // What a small body is taken apart into may be large; for as long as it is looked at.
+        let apart = body.memory();
+        if self.share.set(copies * length + apart).is_err() {
+            return Err((Refusal::Overloaded, None));
+        }
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
         let findings = count(head, &texts);
@@ -549,7 +565,7 @@ impl Exchange {
         };
         // Stand-ins can be longer than what they stand for.
         let held = length + parts.memory() + read.memory();
-        if self.share.set(held.max(copies * length)).is_err() {
+        if self.share.set(held.max(copies * length) + apart).is_err() {
             return Err((Refusal::Overloaded, Some(read)));
         }
         let request = &mut read.request;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     detect::{DetectorError, Entity},
-    dialect::{self, Dialect, Endpoint, ResponseBody, ResponseFacts, ShapeError},
+    dialect::{self, Endpoint, ResponseBody, ResponseFacts, ShapeError, Spoken},
     mask::Operator,
     policy::Obligations,
 };
@@ -55,7 +55,7 @@ pub(super) struct Expected {
 
 /// An answer on its way through.
 pub(super) struct Flow {
-    dialect: &'static dyn Dialect,
+    dialect: Spoken,
     /// `None` for an answer without a body.
     reader: Option<Box<dyn ResponseBody>>,
     filter: Filter,
@@ -275,7 +275,7 @@ impl Exchange {
         }
         match expected.reader(headers, self.answered, end) {
             Ok(reader) => Ok(Flow {
-                dialect: expected.connection.dialect,
+                dialect: expected.connection.dialect.clone(),
                 reader,
                 head: Some(self.answer_head(&mut expected, headers)),
                 filter: expected.filter,
@@ -290,7 +290,7 @@ impl Exchange {
     /// The answer's head as it leaves: marked as seen by us, without what is ours alone to say, and without any field
     /// that repeats a credential of the connection.
     fn answer_head(&self, expected: &mut Expected, headers: &Headers) -> Mutation {
-        let (guard, dialect) = (&expected.guard, expected.connection.dialect);
+        let (guard, dialect) = (&expected.guard, &expected.connection.dialect);
         let mut set = self.marks();
         let ours = |name: &str| {
             OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -305,7 +305,7 @@ impl Exchange {
         if dialect.is_told_in_trailers() {
             let told = |name: &str| name.starts_with("grpc-") || name.ends_with("-bin");
             let told = headers.iter().filter(|(name, _)| told(name));
-            let trailers = expected.filter.trailers(dialect, told);
+            let trailers = expected.filter.trailers(&**dialect, told);
             set.extend(trailers.set);
             remove.extend(trailers.remove);
         }
@@ -372,9 +372,8 @@ impl Exchange {
         match &mut self.response {
             Response::Flowing(flow) if settled => flow.note_end(Some(End::Trailers(none()))),
             Response::Flowing(flow) => {
-                let dialect = flow.dialect;
-                let passing = flow.filter.trailers(dialect, trailers.iter());
-                if dialect.is_told_in_trailers() {
+                let passing = flow.filter.trailers(&*flow.dialect, trailers.iter());
+                if flow.dialect.is_told_in_trailers() {
                     self.note_grpc_status(trailers);
                 }
                 self.read_body(Bytes::new(), Some(End::Trailers(passing)), out);
@@ -587,7 +586,7 @@ impl Expected {
             return Ok(None);
         }
         let content_type = headers.one("content-type").ok().flatten();
-        let dialect = self.connection.dialect;
+        let dialect = &self.connection.dialect;
         match dialect.read_response(&self.endpoint, status, content_type) {
             Ok(mut reader) => {
                 reader.select(&self.connection.fields);

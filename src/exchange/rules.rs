@@ -13,7 +13,7 @@ use super::{
 use crate::{
     audit::{Durability, seal::AuditorKey},
     detect::{Catalog, DetectorError, Entity, Scanner},
-    dialect::{Dialect, Selection},
+    dialect::{Selection, Spoken},
     identity::{self, Principal, Scheme, Token, TokenError},
     mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
     policy::{Chain, LocalTime, Risk},
@@ -88,7 +88,7 @@ pub struct Connection {
     /// Whether a certificate alone may say who calls, where no token came.
     pub certificate_alone: bool,
     /// The wire format.
-    pub dialect: &'static dyn Dialect,
+    pub dialect: Spoken,
     /// What is lent to the upstream, and to which model.
     pub lender: Arc<dyn Lender>,
     /// Who may do what.

@@ -65,6 +65,14 @@ pub enum SnapshotError {
         /// Why.
         cause: std::io::Error,
     },
+    /// What messages look like cannot be read, or is not what it was.
+    #[error("connection `{connection}`: schema: {cause}")]
+    Schema {
+        /// The connection.
+        connection: String,
+        /// Why.
+        cause: String,
+    },
     /// A key for grants cannot be used.
     #[error("grants: the key `{path}` cannot be used: {cause}")]
     GrantKey {
@@ -82,6 +90,16 @@ pub enum SnapshotError {
     /// An issuer cannot be used.
     #[error(transparent)]
     Issuer(#[from] AuthenticatorError),
+}
+
+impl SnapshotError {
+    fn schema(connection: &str, faults: &[config::Fault]) -> Self {
+        let causes: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        Self::Schema {
+            connection: connection.to_owned(),
+            cause: causes.join("; "),
+        }
+    }
 }
 
 /// The bounds of waiting for approvals; who is held stays counted.
@@ -156,7 +174,9 @@ pub fn rules(
             route: from.route.clone(),
             token_header: from.token.name(),
             certificate_alone: from.certificate_alone,
-            dialect: from.dialect,
+            dialect: from
+                .spoken()
+                .map_err(|faults| SnapshotError::schema(&from.name, &faults))?,
             lender,
             chain: from.chain.clone(),
             record_text: from.payload.shows_text(),
@@ -418,13 +438,16 @@ fn with_custom(config: &Config) -> Result<Catalog, DetectorError> {
     })
 }
 
-/// The files that terms are read from.
-pub fn dictionary_files(config: &Config) -> impl Iterator<Item = &Path> {
+/// The files that terms, and what messages look like, are read from.
+pub fn files_read(config: &Config) -> impl Iterator<Item = &Path> {
     let lists = config.dictionaries.iter();
-    lists.filter_map(|list| match &list.terms {
+    let lists = lists.filter_map(|list| match &list.terms {
         config::TermSource::File(path) => Some(path.as_path()),
         config::TermSource::Here(_) => None,
-    })
+    });
+    let schemas = config.connections.iter();
+    let schemas = schemas.filter_map(|connection| connection.schema.as_ref());
+    lists.chain(schemas.map(|schema| schema.file.as_path()))
 }
 
 #[cfg(test)]

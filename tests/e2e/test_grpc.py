@@ -296,6 +296,22 @@ def test_who_waits_for_an_answer_before_ending_a_stream_waits_in_vain(client, mo
     assert model.seen == []
 
 
+def test_who_goes_on_waiting_is_told_that_no_answer_will_come(gateway, client, model, stub, metadata):
+    silence = threading.Event()
+
+    def requests():
+        yield request("hello")
+        silence.wait(40)
+
+    with pytest.raises(grpc.RpcError) as told:
+        next(stub.ModelStreamInfer(requests(), metadata=metadata, timeout=30))
+    silence.set()
+    assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert told.value.details().startswith("caller_waits: ") and "not ended within 10 seconds" in told.value.details()
+    assert model.seen == []
+    assert records(gateway, "refused")[-1]["refused"]["decision"]["code"] == "caller_waits"
+
+
 def test_a_value_dealt_out_over_messages_cuts_the_stream(gateway, model, stub, metadata):
     said = []
     with pytest.raises(grpc.RpcError) as cut:

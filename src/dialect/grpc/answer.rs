@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{
     super::{
-        Channel, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
+        Channel, NOT_SELECTED, Passed, ResponseBody, ResponseFacts, ShapeError, TextFilter,
         notes::Notes,
         stream::{MAX_CHANNELS, too_many_channels},
     },
-    kserve::Method,
-    message::{self, Part, Reader, What},
+    message::{self, Part, What},
+    schema::{Meaning, Method},
     wire::{self, FRAME},
 };
 
@@ -79,12 +79,15 @@ impl Answer {
         filter: &mut dyn TextFilter,
     ) -> Result<Vec<u8>, ShapeError> {
         let range = 0..bytes.len();
-        let parts = message::read(bytes, range.clone(), &self.method.output, &mut 0)?;
+        let Method {
+            output, meaning, ..
+        } = &self.method;
+        let parts = message::read(bytes, range.clone(), output, (meaning, ""), &mut 0)?;
         self.note(bytes, &parts, filter)?;
         let choice = self.choice(bytes, &parts)?;
         let mut spread = false;
         let mut edit = |part: &Part, text: &str| {
-            if matches!(part.what, What::Word) {
+            if matches!(part.what, What::Word | What::Unchosen) {
                 return filter.word(text);
             }
             let field = part.path.clone();
@@ -103,15 +106,18 @@ impl Answer {
         Ok(out)
     }
 
-    /// Which request's answer the message is part of: texts of one are strung together, those of several are not.
+    /// Which request's answer the message is part of: texts of one are strung together, those of several are not. All are one's
+    /// where the protocol is not known to say.
     fn choice(&mut self, bytes: &[u8], parts: &[Part]) -> Result<u32, ShapeError> {
         let mut id = "";
         let see = &mut |part: &Part| {
             if matches!(&*part.path, "id" | "infer_response.id") {
-                id = Reader::new(bytes).own(part);
+                id = message::own(bytes, part);
             }
         };
-        parts.iter().for_each(|part| part.each(see));
+        if let Meaning::Kserve = self.method.meaning {
+            parts.iter().for_each(|part| part.each(see));
+        }
         if let Some(choice) = self.ids.get(id) {
             return Ok(*choice);
         }
@@ -131,9 +137,16 @@ impl Answer {
         filter: &mut dyn TextFilter,
     ) -> Result<(), ShapeError> {
         let mut unscanned = Vec::new();
+        let mut unchosen = false;
+        let kserve = matches!(self.method.meaning, Meaning::Kserve);
         let see = &mut |part: &Part| {
-            if let What::Unscanned(why) = part.what {
-                unscanned.push(why);
+            match part.what {
+                What::Unscanned(why) => unscanned.push(why),
+                What::Unchosen => unchosen = true,
+                _ => {}
+            }
+            if !kserve {
+                return;
             }
             let fact = match part
                 .path
@@ -144,7 +157,7 @@ impl Answer {
                 "id" => Notes::id,
                 _ => return,
             };
-            let word = matches!(part.what, What::Word).then(|| Reader::new(bytes).own(part));
+            let word = matches!(part.what, What::Word).then(|| message::own(bytes, part));
             let word = word.filter(|word| !word.is_empty());
             let word = word.map(|word| filter.word(word).unwrap_or_else(|| word.to_owned()));
             fact(&mut self.notes, word);
@@ -155,6 +168,9 @@ impl Answer {
             return Err(ShapeError::new("invalid_utf8", reason));
         }
         self.notes.unscanned(&unscanned);
+        if unchosen {
+            self.notes.unscanned(&[NOT_SELECTED]);
+        }
         Ok(())
     }
 }

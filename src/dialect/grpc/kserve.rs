@@ -3,27 +3,15 @@
 
 use std::sync::LazyLock;
 
-use prost_reflect::{DescriptorPool, MessageDescriptor};
+use prost_reflect::DescriptorPool;
 
 use super::{
     super::{Endpoint, ShapeError},
     message::{Part, Reader, What, numbers},
+    schema::{Meaning, Method},
 };
 
 const SERVICE: &str = "inference.GRPCInferenceService";
-
-/// A method.
-#[derive(Debug)]
-pub(super) struct Method {
-    pub(super) input: MessageDescriptor,
-    pub(super) output: MessageDescriptor,
-    /// The field that names the model; `None` where the method is about none.
-    pub(super) model: Option<u32>,
-    /// Whether a request may have several messages.
-    pub(super) asks_often: bool,
-    /// Whether an answer may have several messages.
-    pub(super) answers_often: bool,
-}
 
 macro_rules! endpoints {
     ($($name:literal $method:literal),* $(,)?) => {
@@ -59,14 +47,11 @@ pub(super) fn method(endpoint: &Endpoint) -> Option<Method> {
     let method = service.methods().find(|method| method.name() == name)?;
     let input = method.input();
     let names = ["model_name", "name"];
-    let model = names.iter().find_map(|name| input.get_field_by_name(name));
-    Some(Method {
-        model: model.map(|field| field.number()),
-        output: method.output(),
-        asks_often: method.is_client_streaming(),
-        answers_often: method.is_server_streaming(),
-        input,
-    })
+    let model = names
+        .iter()
+        .find(|name| input.get_field_by_name(name).is_some());
+    let model = model.copied().unwrap_or_default();
+    Some(Method::new(&method, model.to_owned(), Meaning::Kserve))
 }
 
 /// Whether a string field of that full name has words of the protocol. A text in its place is text all the same.

@@ -1,8 +1,8 @@
 //! One message, read by its descriptor: where its texts are, and the same message with others in their places.
 //!
-//! Promises: every string, and every element of a tensor of strings, is a text or a word of the protocol; what is neither
-//! and may hold text is named. All else leaves byte for byte as it came. A field that the descriptor does not have, or has
-//! once and the message twice, is refused: what upstream makes of it is not known.
+//! Promises: every string, and all bytes that are to be read as text, are a text, a word of the protocol, or named as what is
+//! not read. All else leaves byte for byte as it came. A field that the descriptor does not have, or has once and the message
+//! twice, is refused: what upstream makes of it is not known.
 
 use std::ops::Range;
 
@@ -10,11 +10,12 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{
     super::{
-        ShapeError,
+        ShapeError, Text,
         json::quoted,
         texts::{MAX_LABEL_BYTES, back, is_token},
     },
     kserve,
+    schema::{self, Meaning},
     wire::{self, Field, WireType, invalid},
 };
 
@@ -58,13 +59,16 @@ pub(super) enum What {
     Word,
     /// May hold text that cannot be read; why.
     Unscanned(&'static str),
+    /// May hold text that the configuration does not choose.
+    Unchosen,
     /// Holds no text: shown as this JSON.
     Value(String),
     /// Bytes that mean nothing before the message is known whole.
     Raw,
 }
 
-/// Reads the message at `range` of `bytes`, and adds to `count` how many fields it has.
+/// Reads the message at `range` of `bytes` by what its fields mean, and adds to `count` how many it has. `model` is the path of
+/// the field that names the model, empty where none does.
 ///
 /// # Errors
 /// `invalid_protobuf`, `invalid_utf8`, `unknown_field`, `duplicate_field`, `too_many_fields`, and what
@@ -73,14 +77,19 @@ pub(super) fn read(
     bytes: &[u8],
     range: Range<usize>,
     descriptor: &MessageDescriptor,
+    (meaning, model): (&Meaning, &str),
     count: &mut usize,
 ) -> Result<Vec<Part>, ShapeError> {
     let mut reader = Reader {
         bytes,
+        meaning,
+        model,
         parts: *count,
     };
     let mut parts = reader.message(range, descriptor, "", 0)?;
-    kserve::settle(&mut parts, descriptor.full_name(), &mut reader)?;
+    if let Meaning::Kserve = meaning {
+        kserve::settle(&mut parts, descriptor.full_name(), &mut reader)?;
+    }
     *count = reader.parts;
     Ok(parts)
 }
@@ -88,14 +97,12 @@ pub(super) fn read(
 /// What is read.
 pub(super) struct Reader<'b> {
     bytes: &'b [u8],
+    meaning: &'b Meaning,
+    model: &'b str,
     parts: usize,
 }
 
 impl<'b> Reader<'b> {
-    pub(super) fn new(bytes: &'b [u8]) -> Self {
-        Self { bytes, parts: 0 }
-    }
-
     fn message(
         &mut self,
         range: Range<usize>,
@@ -142,7 +149,7 @@ impl<'b> Reader<'b> {
                 prefix: field.prefix,
                 body: field.body,
                 path,
-                label: String::new(),
+                label: self.meaning.label(&known).to_owned(),
                 what,
             });
         }
@@ -186,19 +193,13 @@ impl<'b> Reader<'b> {
                     Ok(What::Inner(parts))
                 }
                 Kind::String => {
-                    let text = self.text(&body).ok_or_else(|| {
+                    let text = text(self.bytes, &body).ok_or_else(|| {
                         let reason = "a string is not UTF-8";
                         ShapeError::at("invalid_utf8", reason, body.start)
                     })?;
-                    let word = kserve::is_word(known.full_name());
-                    Ok(match word && (text.is_empty() || is_token(text)) {
-                        true => What::Word,
-                        false => What::Text,
-                    })
+                    Ok(self.string_is(known, path, text))
                 }
-                _ if kserve::is_element(known.full_name()) => Ok(self.element(&body)),
-                _ if kserve::is_raw(known.full_name()) => Ok(What::Raw),
-                _ => Ok(What::Unscanned(BYTES)),
+                _ => Ok(self.bytes_are(known, path, &body)),
             };
         }
         Err(invalid(
@@ -207,9 +208,35 @@ impl<'b> Reader<'b> {
         ))
     }
 
+    fn string_is(&self, known: &FieldDescriptor, path: &str, text: &str) -> What {
+        let word = match self.meaning {
+            Meaning::Kserve => kserve::is_word(known.full_name()),
+            Meaning::Own(_) if path == self.model => true,
+            Meaning::Own(chosen) if !schema::is_chosen(chosen, path) => return What::Unchosen,
+            Meaning::Own(_) => false,
+        };
+        match word && (text.is_empty() || is_token(text)) {
+            true => What::Word,
+            false => What::Text,
+        }
+    }
+
+    fn bytes_are(&self, known: &FieldDescriptor, path: &str, body: &Range<usize>) -> What {
+        let name = known.full_name();
+        match self.meaning {
+            Meaning::Kserve if kserve::is_element(name) => self.element(body),
+            Meaning::Kserve if kserve::is_raw(name) => What::Raw,
+            Meaning::Kserve => What::Unscanned(BYTES),
+            Meaning::Own(chosen) if !schema::is_chosen(chosen, path) => What::Unchosen,
+            // A message of its own, which masking would break where it happens to be UTF-8.
+            Meaning::Own(_) if name == "google.protobuf.Any.value" => What::Unscanned(BYTES),
+            Meaning::Own(_) => self.element(body),
+        }
+    }
+
     /// What bytes are that should be a text.
     fn element(&self, body: &Range<usize>) -> What {
-        match self.text(body) {
+        match text(self.bytes, body) {
             Some(_) => What::Text,
             None => What::Unscanned(BYTES),
         }
@@ -292,20 +319,32 @@ impl<'b> Reader<'b> {
         Ok(elements)
     }
 
-    fn text(&self, body: &Range<usize>) -> Option<&'b str> {
-        std::str::from_utf8(self.bytes.get(body.clone())?).ok()
-    }
-
     /// The string field of that number; empty where there is none.
     pub(super) fn string(&self, parts: &[Part], number: u32) -> &'b str {
         let part = parts.iter().find(|part| part.number == number);
-        part.map(|part| self.own(part)).unwrap_or_default()
+        part.map(|part| own(self.bytes, part)).unwrap_or_default()
     }
+}
 
-    /// The text of `part`; empty where it is none.
-    pub(super) fn own(&self, part: &Part) -> &'b str {
-        self.text(&part.body).unwrap_or_default()
+fn text<'b>(bytes: &'b [u8], body: &Range<usize>) -> Option<&'b str> {
+    std::str::from_utf8(bytes.get(body.clone())?).ok()
+}
+
+/// The text of `part`; empty where it is none.
+pub(super) fn own<'b>(bytes: &'b [u8], part: &Part) -> &'b str {
+    text(bytes, &part.body).unwrap_or_default()
+}
+
+/// The text of the field at `path`, none of whose steps there may be several of; empty where there is none.
+pub(super) fn at<'b>(bytes: &'b [u8], parts: &[Part], path: &str) -> &'b str {
+    for part in parts {
+        match path.strip_prefix(&*part.path) {
+            Some("") => return own(bytes, part),
+            Some(rest) if rest.starts_with('.') => return at(bytes, part.inner(), path),
+            _ => {}
+        }
     }
+    ""
 }
 
 /// Of bytes that are no text.
@@ -346,6 +385,19 @@ fn place(path: &str, known: &FieldDescriptor, places: &mut Vec<(u32, usize)>) ->
         own.push_str(&format!(".{place}"));
     }
     own
+}
+
+/// Bytes in memory of `parts`, each with what is handed out for it.
+pub(super) fn memory(parts: &Vec<Part>) -> usize {
+    let each = |part: &Part| {
+        let inner = match &part.what {
+            What::Inner(parts) => memory(parts),
+            What::Value(json) => json.capacity(),
+            _ => size_of::<Text<'_>>(),
+        };
+        part.path.capacity() + part.label.capacity() + inner
+    };
+    parts.capacity() * size_of::<Part>() + parts.iter().map(each).sum::<usize>()
 }
 
 impl Part {
@@ -396,7 +448,7 @@ pub(super) fn write(
                 write(bytes, part.body.clone(), parts, edit, &mut inner);
                 inner
             }
-            What::Text | What::Word => {
+            What::Text | What::Word | What::Unchosen => {
                 let text = std::str::from_utf8(slice(part.body.clone())).unwrap_or_default();
                 match edit(part, text) {
                     Some(text) => text.into_bytes(),

@@ -5,9 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::{
-    super::{RequestBody, ShapeError, Text, json::quoted, texts::is_token},
-    kserve::Method,
-    message::{self, Part, Reader, What},
+    super::{NOT_SELECTED, RequestBody, ShapeError, Text, json::quoted, texts::is_token},
+    message::{self, Part, What},
+    schema::Method,
     wire::{self, FRAME},
 };
 
@@ -66,9 +66,11 @@ impl Request {
             let reason = "the request has more messages than the method or the dialect takes";
             return Err(wrong("too_many_messages", reason));
         }
-        let parts = message::read(&self.body, range.clone(), &method.input, &mut self.fields)?;
-        if let Some(field) = method.model {
-            let model = Reader::new(&self.body).string(&parts, field);
+        let means = (&method.meaning, &*method.model);
+        let (body, fields) = (&self.body, &mut self.fields);
+        let parts = message::read(body, range.clone(), &method.input, means, fields)?;
+        if !method.model.is_empty() {
+            let model = message::at(&self.body, &parts, &method.model);
             if model.is_empty() {
                 return Err(wrong("missing_model", "a message names no model"));
             }
@@ -86,9 +88,12 @@ impl Request {
         }
         for part in &parts {
             part.each(&mut |part| {
-                if let What::Unscanned(why) = part.what
-                    && !self.unscanned.contains(&why)
-                {
+                let why = match part.what {
+                    What::Unscanned(why) => why,
+                    What::Unchosen => NOT_SELECTED,
+                    _ => return,
+                };
+                if !self.unscanned.contains(&why) {
                     self.unscanned.push(why);
                 }
             });
@@ -159,6 +164,11 @@ impl RequestBody for Request {
             .map_or(Ok(()), |kind| Err(*kind))
     }
 
+    fn memory(&self) -> usize {
+        let parts = self.messages.iter().map(|one| message::memory(&one.parts));
+        self.messages.capacity() * size_of::<Message>() + parts.sum::<usize>()
+    }
+
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes {
         let mut out = Vec::with_capacity(self.body.len());
         for Message { range, parts } in &self.messages {
@@ -184,7 +194,7 @@ impl RequestBody for Request {
                     What::Text => quoted(&mask(text).unwrap_or_else(|| text.text.to_owned())),
                     What::Word => quoted(text.text),
                     What::Value(json) => json.clone(),
-                    What::Unscanned(_) | What::Raw | What::Inner(_) => {
+                    What::Unscanned(_) | What::Unchosen | What::Raw | What::Inner(_) => {
                         message::numbers(part.body.len())
                     }
                 };

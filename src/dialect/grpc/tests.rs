@@ -1,3 +1,5 @@
+mod own;
+
 use proptest::prelude::*;
 
 use super::{super::tests::*, *};
@@ -109,7 +111,7 @@ fn every_method_of_the_protocol_that_is_open_is_in_the_schema() {
     for endpoint in kserve::ENDPOINTS {
         let method = kserve::method(endpoint).unwrap();
         let about_a_model = endpoint.name.starts_with("model_");
-        assert_eq!(method.model.is_some(), about_a_model, "{}", endpoint.name);
+        assert_eq!(!method.model.is_empty(), about_a_model, "{}", endpoint.name);
         let streams = endpoint.name == "model_stream_infer";
         assert_eq!(
             (method.asks_often, method.answers_often),
@@ -569,4 +571,16 @@ fn what_is_no_escape_is_read_as_it_stands() {
     dialect.trailer("grpc-message", b"call %+1 and %4", &mut seen);
     let told = format!("{seen:?}");
     assert!(told.contains("call %+1 and %4"), "{told}");
+}
+
+#[test]
+fn what_a_request_is_taken_apart_into_is_counted() {
+    let texts = vec![""; 10_000];
+    let message = [put(1, "llama"), put(5, tensor("a", "BYTES", Some(&texts)))].concat();
+    let body = framed(&message);
+    assert!(body.len() < 25_000);
+    let memory = request("model_infer", &body).unwrap().memory();
+    assert!((1 << 20..8 << 20).contains(&memory), "{memory}");
+    let few = request("model_infer", &framed(&asked("x"))).unwrap();
+    assert!(few.memory() < 16 << 10);
 }

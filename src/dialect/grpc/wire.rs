@@ -140,6 +140,21 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<usize>, ShapeError> {
     Ok(Some(length))
 }
 
+/// Whether `body` is one or more whole messages and nothing else.
+pub(super) fn is_between(body: &[u8]) -> bool {
+    let mut rest = body;
+    while !rest.is_empty() {
+        let Ok(Some(length)) = frame(rest) else {
+            return false;
+        };
+        let Some(next) = rest.get(FRAME + length..) else {
+            return false;
+        };
+        rest = next;
+    }
+    !body.is_empty()
+}
+
 /// Writes a message behind its frame.
 pub(super) fn put_frame(message: &[u8], out: &mut Vec<u8>) {
     out.push(0);

@@ -432,6 +432,12 @@ impl Bench {
         &self.exchange
     }
 
+    /// Time goes by.
+    pub(super) fn later(&mut self, by: Duration) -> &mut Self {
+        self.now += by;
+        self
+    }
+
     pub(super) fn handle(&mut self, input: Input) -> &mut Self {
         self.now += Duration::from_millis(1);
         let said = format!("{input:?}");

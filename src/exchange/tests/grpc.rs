@@ -1,5 +1,7 @@
 //! gRPC: what is told in trailers, and to whom refusals are told so.
 
+use std::time::Duration;
+
 use super::bench::*;
 use crate::exchange::{Headers, Input};
 
@@ -253,6 +255,29 @@ fn refusals_are_grpcs() {
 }
 
 #[test]
+fn a_small_request_of_very_many_parts_counts_for_what_it_takes() {
+    // Elements without text, two bytes each: the body alone would have its place many times over.
+    let tensor = [put(1, "a"), put(2, "BYTES"), vec![0x2a, 0xa0, 0x9c, 0x01]].concat();
+    let parts = put(8, "").repeat(10_000);
+    let length = tensor.len() + parts.len();
+    let length = [
+        (length & 0x7f) as u8 | 0x80,
+        (length >> 7 & 0x7f) as u8 | 0x80,
+        (length >> 14) as u8,
+    ];
+    let message = [put(1, "llama"), vec![0x2a], length.to_vec(), tensor, parts].concat();
+    let body = framed(&message);
+    for (memory, passes) in [(32 << 20, true), (1 << 20, false)] {
+        let mut bench = Bench::with(1 << 20, 1 << 20, memory, 100);
+        bench.head(head(INFER, &[])).body(&body, true);
+        match passes {
+            true => assert_eq!(bench.seen.upstream, body),
+            false => assert_eq!(bench.refusal(503, "overloaded").grpc_status, Some(14)),
+        }
+    }
+}
+
+#[test]
 fn an_answer_that_cannot_be_read_is_refused_or_cut() {
     let mut bench = Bench::new();
     bench.head(head(INFER, &[])).body(&asked("x"), true);
@@ -272,4 +297,41 @@ fn an_answer_that_cannot_be_read_is_refused_or_cut() {
     bench.head(head(INFER, &[])).body(&asked("x"), true);
     bench.answer_head(200, &[GRPC, ("grpc-encoding", "gzip")]);
     bench.refusal(502, "encoded_response");
+}
+
+#[test]
+fn who_waits_for_an_answer_before_ending_their_side_is_told_that_none_will_come() {
+    let (nearly, rest) = (Duration::from_millis(9_900), Duration::from_millis(200));
+    let piece = |bytes: &[u8]| Input::RequestBody(bytes.to_vec().into(), false);
+    let one = asked("one");
+    let mut bench = Bench::new();
+    bench.head(head(STREAM, &[])).handle(piece(&one));
+    assert!(bench.wants_tick());
+    bench.later(nearly).handle(Input::Tick);
+    // Who goes on is not silent.
+    bench.handle(piece(&one)).later(nearly).handle(Input::Tick);
+    assert!(bench.seen.end.is_none());
+    bench.later(rest).handle(Input::Tick);
+    let immediate = bench.refusal(400, "caller_waits");
+    assert_eq!(immediate.grpc_status, Some(3));
+    let told = String::from_utf8(immediate.body.to_vec()).unwrap();
+    assert!(told.contains("was not ended within 10 seconds"), "{told}");
+
+    // Who is in the middle of a message is slow, and where only one message may come, or none, nobody can wait for an answer to it.
+    for (path, bytes) in [
+        (STREAM, &one[..one.len() - 1]),
+        (STREAM, &[]),
+        (INFER, &one),
+    ] {
+        let mut bench = Bench::new();
+        bench.head(head(path, &[])).handle(piece(bytes));
+        bench.later(10 * nearly).handle(Input::Tick);
+        assert!(bench.seen.end.is_none(), "{path}");
+    }
+
+    // Nor while it is decided on what was said whole.
+    let mut bench = Bench::new();
+    bench.head(head(STREAM, &[])).body(&one, true);
+    bench.later(10 * nearly);
+    assert_eq!(bench.seen.upstream, one);
 }

@@ -274,7 +274,7 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         route: known.route.clone(),
         token_header: known.token_header,
         certificate_alone: known.certificate_alone,
-        dialect: known.dialect,
+        dialect: known.dialect.clone(),
         lender: known.lender.clone(),
         chain: known.chain.clone(),
         record_text: known.record_text,
