@@ -99,6 +99,8 @@ fn ours(service: String, config: Option<&Path>) -> anyhow::Result<Ours> {
         service,
         lend_to_routes: Vec::new(),
         lend_to_clusters: Vec::new(),
+        lent_headers: Vec::new(),
+        allows_websockets: false,
         longest_hold: config::LONGEST_HOLD,
         names_ports: false,
     };
@@ -114,7 +116,13 @@ fn ours(service: String, config: Option<&Path>) -> anyhow::Result<Ours> {
         _ => None,
     });
     ours.longest_hold = holds.max().unwrap_or_default();
+    ours.allows_websockets = connections
+        .iter()
+        .flat_map(|connection| connection.chain.policies())
+        .any(|policy| policy.then == Effect::AllowUpgrade);
     for connection in connections {
+        let credentials = connection.credential.into_iter();
+        ours.lent_headers.extend(credentials.map(|one| one.header));
         ours.lend_to_routes.extend(connection.route.lend_to_routes);
         ours.lend_to_clusters
             .extend(connection.route.lend_to_clusters);

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::{
-    Found,
+    Found, Ours,
     connection::checks_certificates,
+    copies,
     routes::{self, Reached},
     shape::{Parts, Spot, any, at, field, is_set, seconds, text, whole},
 };
@@ -56,14 +57,14 @@ pub(super) fn service(parts: &Parts<'_>, service: &str, found: &mut Found) {
             "every request in flight is one stream here, and 1024 are few; raise `max_requests`",
         );
     }
-    if !is_tls(spot) && !is_local(spot) {
+    if is_open(spot) {
         found.error("service_plain", &spot.path, "who stands between can read every prompt and answer in Countersign's stead; use a Unix socket, or TLS with a client certificate");
     }
     tls(spot, found);
 }
 
 /// Holds the clusters that governed requests reach against what they must be.
-pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, found: &mut Found) {
+pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, ours: &Ours, found: &mut Found) {
     for name in reached.clusters() {
         let Some(spot) = parts.cluster(name) else {
             found.warning("cluster_unseen", "", format!("routes lead to the cluster `{name}`, which was not found and not looked at; give the answer of `/config_dump`"));
@@ -71,6 +72,8 @@ pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, found: &mut Found) {
         };
         chosen_by_caller(spot, found);
         tls(spot, found);
+        copies::look(spot, ours, found);
+        copies::tapped(spot, found);
         spot.each(&mut |below| {
             routes::behind_our_back(&below, found);
             if let Some(filters) = below.key("http_filters").filter(|set| {
@@ -108,10 +111,27 @@ fn chosen_by_caller(spot: &Spot<'_>, found: &mut Found) {
     }
 }
 
-fn is_tls(spot: &Spot<'_>) -> bool {
-    any(spot.value, &|value| {
-        super::shape::is_type(value, "UpstreamTlsContext")
-    })
+/// Fields that hold a TLS context towards an upstream without saying its type.
+const CONTEXTS: [&str; 2] = ["upstream_tls_context", "tls_socket_config"];
+
+/// Whether every connection is TLS from its first byte, whichever transport socket it takes.
+fn is_tls(cluster: &Spot<'_>) -> bool {
+    let is_secure = |socket: &Spot<'_>| {
+        any(socket.value, &|value| {
+            ["UpstreamTlsContext", "QuicUpstreamTransport"]
+                .iter()
+                .any(|kind| super::shape::is_type(value, kind))
+        })
+    };
+    let chosen = cluster.list("transport_socket_matches");
+    let chosen = chosen.iter().map(|chosen| chosen.key("transport_socket"));
+    let mut sockets = chosen.chain([cluster.key("transport_socket")]);
+    sockets.all(|socket| socket.as_ref().is_some_and(is_secure))
+}
+
+/// Whether what is said to a cluster can be read between here and there.
+pub(super) fn is_open(cluster: &Spot<'_>) -> bool {
+    !is_tls(cluster) && !is_local(cluster)
 }
 
 /// Whether all endpoints are known, and on this host.
@@ -145,7 +165,7 @@ fn tls(cluster: &Spot<'_>, found: &mut Found) {
         })
     });
     cluster.each(&mut |spot| {
-        if !spot.is_type("UpstreamTlsContext") {
+        if !spot.is_tls_context("UpstreamTlsContext", &CONTEXTS) {
             return;
         }
         let has = |key: &str| any(spot.value, &|value| field(value, key).is_some_and(is_set));

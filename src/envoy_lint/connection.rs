@@ -137,13 +137,16 @@ fn filter_kind<'c>(filter: &Spot<'c>) -> Option<&'c str> {
     field(filter.value, "typed_config").and_then(kind)
 }
 
+/// Fields that hold a TLS context towards callers without saying its type.
+const CONTEXTS: [&str; 2] = ["downstream_tls_context", "tls_socket_config"];
+
 /// Client certificates that Envoy takes unchecked, Countersign would believe.
 fn certificates(listener: &Spot<'_>, found: &mut Found) {
     listener.each(&mut |spot| {
         if text(spot.value, "trust_chain_verification").is_some_and(|how| how != "VERIFY_TRUST_CHAIN") {
             found.error("client_untrusted", &spot.path, "client certificates of anybody are taken for identity; remove `trust_chain_verification`");
         }
-        let asks = spot.is_type("DownstreamTlsContext") && field(spot.value, "require_client_certificate").is_some_and(is_set);
+        let asks = spot.is_tls_context("DownstreamTlsContext", &CONTEXTS) && field(spot.value, "require_client_certificate").is_some_and(is_set);
         if asks && !any(spot.value, &checks_certificates) {
             found.error("client_ca", &spot.path, "client certificates are asked for but not checked; add a `validation_context` with `trusted_ca`");
         }

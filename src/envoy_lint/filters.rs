@@ -81,6 +81,9 @@ pub(super) fn chain(
         } else {
             other(filter, at > ours, found);
         }
+        if x_envoy == Some(at) && any(filter.value(), &says_ours) {
+            found.error("permit_forged", &filter.spot.path, FORGED);
+        }
         if lua == Some(at) && guards::lua(filter.value()) == Lua::Changed {
             found.warning("response_guard_changed", &filter.spot.path, "the response guard is not the one of envoy/envoy.yaml, and what it does was not looked at; take that one");
         }
@@ -124,6 +127,16 @@ fn conditional(filter: &Filter<'_>, found: &mut Found) {
     }
 }
 
+const FORGED: &str =
+    "another filter names what the guards ask for, and could say it in our stead; remove it";
+
+/// Whether this names something of ours.
+fn says_ours(value: &Value) -> bool {
+    value
+        .as_str()
+        .is_some_and(|text| text.contains("countersign"))
+}
+
 /// A filter that is none of ours. What stands before ours changes requests before policy reads them, and answers after
 /// they were released, so little can go wrong there.
 fn other(filter: &Filter<'_>, behind: bool, found: &mut Found) {
@@ -139,14 +152,9 @@ fn other(filter: &Filter<'_>, behind: bool, found: &mut Found) {
         return;
     };
     // A second processor is named as such; the rest could set the metadata that the guards ask for.
-    let says_ours = |value: &Value| {
-        value
-            .as_str()
-            .is_some_and(|text| text.contains("countersign"))
-    };
     match kind {
         "ExternalProcessor" => found.warning("second_ext_proc", path, "two ext_proc filters in one chain hang or lose bodies; keep one"),
-        kind if kind != "RBAC" && any(filter.value(), &says_ours) => found.error("permit_forged", path, "another filter names what the guards ask for, and could say it in our stead; remove it"),
+        kind if kind != "RBAC" && any(filter.value(), &says_ours) => found.error("permit_forged", path, FORGED),
         "ExtensionWithMatcher" | "Composite" => found.error("matcher", path, "a matcher chooses which filters a request meets, and that was not followed; put filters into the chain itself"),
         "CacheConfig" | "CacheV2Config" => found.error("cache", path, "answers are given from a cache, without a decision; remove it"),
         "Tap" => found.error("tap", path, "copies of requests and answers leave; remove it"),

@@ -10,6 +10,7 @@
 mod bootstrap;
 mod clusters;
 mod connection;
+mod copies;
 mod filters;
 mod guards;
 mod processor;
@@ -55,6 +56,10 @@ pub struct Ours {
     pub lend_to_routes: Vec<String>,
     /// Names of Envoy's clusters that credentials are lent to.
     pub lend_to_clusters: Vec<String>,
+    /// Request headers that credentials are lent in, lower case, beside those that every credential is known to come in.
+    pub lent_headers: Vec<String>,
+    /// Whether some policy allows WebSockets.
+    pub allows_websockets: bool,
     /// How long a request may be held for an approval at most.
     pub longest_hold: Duration,
     /// Whether a connection answers for a host only under a certain port.
@@ -72,6 +77,7 @@ pub fn lint(config: &Value, ours: &Ours) -> Result<Vec<Finding>, String> {
     let mut managers = 0;
     for listener in &parts.listeners {
         connection::listener(listener, &mut found);
+        copies::tapped(listener, &mut found);
         listener.each(&mut |spot| {
             if spot.is_type("HttpConnectionManager") {
                 managers += 1;
@@ -84,7 +90,7 @@ pub fn lint(config: &Value, ours: &Ours) -> Result<Vec<Finding>, String> {
     }
     reached.lending(ours, &parts, &mut found);
     clusters::service(&parts, &ours.service, &mut found);
-    clusters::reached(&reached, &parts, &mut found);
+    clusters::reached(&reached, &parts, ours, &mut found);
     bootstrap::judge(&parts, &mut found);
     Ok(found.0)
 }
@@ -106,14 +112,20 @@ fn manager(
         return;
     }
     connection::manager(spot, ours, found);
+    copies::look(spot, ours, found);
     let names = filters::chain(spot, parts, &ours.service, found);
     let judge = routes::Judge {
         names: &names,
+        allows_websockets: ours.allows_websockets,
         longest_hold: ours.longest_hold,
         idle: connection::stream_idle(spot),
     };
     for table in &tables {
         judge.table(table, reached, found);
+        // What stands in the manager itself was looked at with it.
+        if !table.path.starts_with(&spot.path) {
+            copies::look(table, ours, found);
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Found, Ours,
+    Found, Ours, clusters,
     connection::LOCAL_REPLY_MARK,
+    copies::CREDENTIALS,
     shape::{self, Parts, Spot, field, is_set, is_type, seconds, text},
 };
 
@@ -55,17 +56,8 @@ const REWRITE: &str =
 const HOST: &str =
     "the caller chooses the host that the upstream reads; use `host_rewrite_literal`";
 
-/// Headers that only Countersign may set on a request.
-const NOT_TO_ADD: [&str; 8] = [
-    ":path",
-    ":authority",
-    "host",
-    "authorization",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "cookie",
-];
+/// Headers that nobody may set on a request behind the decision, besides those that only Countersign may.
+const NOT_TO_ADD: [&str; 3] = [":path", ":authority", "host"];
 
 /// Whether any route of the table leads to a cluster, rather than to an answer of Envoy's.
 pub(super) fn reaches_a_cluster(table: &Value) -> bool {
@@ -105,6 +97,8 @@ pub(super) struct Judge<'a> {
     /// Filters that no route may override.
     pub(super) names: &'a [String],
     pub(super) longest_hold: Duration,
+    /// Whether some policy allows WebSockets.
+    pub(super) allows_websockets: bool,
     /// How long a stream may be idle where its route does not say; `None` is for ever.
     pub(super) idle: Option<Duration>,
 }
@@ -140,11 +134,7 @@ impl Judge<'_> {
                 headers_added(&added, found);
             }
             if let Some(upgrades) = spot.key("upgrade_configs").filter(|set| is_set(set.value)) {
-                found.error(
-                    "upgrade",
-                    &upgrades.path,
-                    "what is said after an upgrade is not governed; remove it",
-                );
+                self.upgrades(&upgrades, found);
             }
             if let Some(overrides) = spot.key("typed_per_filter_config") {
                 self.overridden(&overrides, found);
@@ -154,6 +144,21 @@ impl Judge<'_> {
                 self.route(&spot, &action, reached, found);
             }
         });
+    }
+
+    /// WebSockets are let through by policy, which has to have said so.
+    fn upgrades(&self, upgrades: &Spot<'_>, found: &mut Found) {
+        let is_websocket = |one: &Spot<'_>| {
+            let plain = one.key("connect_config").is_none() && one.key("filters").is_none();
+            text(one.value, "upgrade_type")
+                .is_some_and(|kind| kind.eq_ignore_ascii_case("websocket"))
+                && plain
+        };
+        match upgrades.items().iter().all(is_websocket) {
+            true if self.allows_websockets => {}
+            true => found.warning("upgrade", &upgrades.path, "no policy that was seen allows WebSockets, so the upgrade is of no use; remove it, or give the configuration with `allow_upgrade` by `--config`"),
+            false => found.error("upgrade", &upgrades.path, "what is said after an upgrade is not governed; remove it"),
+        }
     }
 
     fn overridden(&self, overrides: &Spot<'_>, found: &mut Found) {
@@ -230,7 +235,7 @@ fn headers_added(added: &Spot<'_>, found: &mut Found) {
         let name = text(header.value, "header.key")
             .unwrap_or_default()
             .to_ascii_lowercase();
-        if NOT_TO_ADD.contains(&&*name) {
+        if NOT_TO_ADD.contains(&&*name) || CREDENTIALS.contains(&&*name) {
             found.error("headers_added", &header.path, format!("Envoy sets `{name}` after it was decided and lent; remove it, and let Countersign lend the credential"));
         }
     }
@@ -254,6 +259,21 @@ impl Reached {
         for cluster in &ours.lend_to_clusters {
             if parts.cluster(cluster).is_none() {
                 found.warning("lend_cluster", "", format!("`lend_to` names the cluster `{cluster}`, which is not there; name one that is"));
+            }
+        }
+        let on_routes = ours
+            .lend_to_routes
+            .iter()
+            .filter_map(|route| self.by_route.get(route));
+        let lent_to: BTreeSet<&String> =
+            on_routes.flatten().chain(&ours.lend_to_clusters).collect();
+        for spot in lent_to.into_iter().filter_map(|name| parts.cluster(name)) {
+            if clusters::is_open(spot) {
+                found.warning(
+                    "lend_plain",
+                    &spot.path,
+                    "the lent credential can be read between Envoy and this cluster; use TLS",
+                );
             }
         }
     }

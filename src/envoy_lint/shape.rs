@@ -46,6 +46,15 @@ impl<'c> Spot<'c> {
         is_type(self.value, name)
     }
 
+    /// Whether this is a TLS context of that type: by its type, or because it stands in a field that holds nothing else.
+    pub(super) fn is_tls_context(&self, name: &str, fields: &[&str]) -> bool {
+        let last = self.path.rsplit('.').next().unwrap_or_default();
+        self.is_type(name)
+            || fields
+                .iter()
+                .any(|field| last == *field || last == camel(field))
+    }
+
     /// This value and all below it, in order.
     pub(super) fn each(&self, see: &mut dyn FnMut(Spot<'c>)) {
         see(self.clone());
@@ -131,6 +140,16 @@ pub(super) fn any(value: &Value, test: &dyn Fn(&Value) -> bool) -> bool {
             Value::Array(items) => items.iter().any(|value| any(value, test)),
             _ => false,
         }
+}
+
+/// What `see` makes of the first text of which it makes something, in `value` or below it.
+pub(super) fn any_text<T>(value: &Value, see: &dyn Fn(&str) -> Option<T>) -> Option<T> {
+    match value {
+        Value::String(text) => see(text),
+        Value::Object(map) => map.values().find_map(|value| any_text(value, see)),
+        Value::Array(items) => items.iter().find_map(|value| any_text(value, see)),
+        _ => None,
+    }
 }
 
 /// Whether there is something in it: `false`, `0s`, an empty list are as good as nothing.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{connection::LOCAL_REPLY_MARK as LOCAL_REPLY, *};
 
 const DOCS: &str = include_str!("../../docs/add-to-an-existing-envoy.md");
 const MANAGER: &str = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
@@ -24,6 +24,8 @@ fn ours() -> Ours {
         service: "countersign".to_owned(),
         lend_to_routes: Vec::new(),
         lend_to_clusters: Vec::new(),
+        lent_headers: Vec::new(),
+        allows_websockets: false,
         longest_hold: Duration::from_secs(600),
         names_ports: false,
     }
@@ -709,7 +711,8 @@ fn what_a_credential_is_lent_to_must_be_there_and_be_one() {
     };
     assert_eq!(
         codes(&shipped(), &lending(&["model"], &["model"])),
-        Vec::<&str>::new()
+        ["lend_plain"],
+        "the model server we ship a place for is another host, and speaks no TLS"
     );
     assert_eq!(codes(&shipped(), &lending(&["gone"], &[])), ["lend_route"]);
     assert_eq!(
@@ -725,8 +728,167 @@ fn what_a_credential_is_lent_to_must_be_there_and_be_one() {
     routes.as_array_mut().unwrap().push(twin);
     assert_eq!(
         codes(&config, &lending(&["model"], &[])),
-        ["lend_cluster_many"]
+        ["lend_cluster_many", "lend_plain"]
     );
+}
+
+#[test]
+fn a_lent_credential_is_not_copied_anywhere() {
+    let logged = |format: &str| json!([{"typed_config": {"@type": "x/a.FileAccessLog", "log_format": {"json_format": {"a": format}}}}]);
+    let action = format!("{ROUTE}/route");
+    let table: Vec<(&str, &str, Value)> = vec![
+        ("", "access_log", logged("%REQ(AUTHORIZATION)%")),
+        ("", "access_log", logged("of %REQ(x-y?x-api-key):10%")),
+        (
+            "",
+            "access_log",
+            logged("%CEL(request.headers['api-key'])%"),
+        ),
+        (
+            "",
+            "access_log",
+            json!([{"typed_config": {"additional_request_headers_to_log": ["x-y", "Cookie"]}}]),
+        ),
+        (
+            "",
+            "tracing",
+            json!({"custom_tags": [{"tag": "a", "request_header": {"name": "x-goog-api-key"}}]}),
+        ),
+        (
+            "/http_filters/4/typed_config",
+            "upstream_log",
+            logged("%REQ(authorization)%"),
+        ),
+        (
+            &action,
+            "response_headers_to_add",
+            json!([{"header": {"key": "x-echo", "value": "%REQ(authorization)%"}}]),
+        ),
+    ];
+    for (at, key, value) in table {
+        let config = with(at, key, value.clone());
+        assert_eq!(found(&config), ["credential_copied"], "{key}: {value}");
+    }
+    let custom = with("", "access_log", logged("%REQ(X-Llm-Key)%"));
+    assert_eq!(found(&custom), Vec::<&str>::new());
+    let lent = Ours {
+        lent_headers: vec!["x-llm-key".to_owned()],
+        ..ours()
+    };
+    assert_eq!(codes(&custom, &lent), ["credential_copied"]);
+    let harmless = with("", "access_log", logged("authorization %REQ(:PATH)%"));
+    assert_eq!(found(&harmless), Vec::<&str>::new());
+    let mut config = shipped();
+    config["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] =
+        json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.tap.v3.Tap"}});
+    assert_eq!(found(&config), ["tap"]);
+}
+
+#[test]
+fn websockets_are_let_through_where_policy_may_allow_them() {
+    let action = format!("{ROUTE}/route");
+    let allowing = Ours {
+        allows_websockets: true,
+        ..ours()
+    };
+    let plain = with(
+        &action,
+        "upgrade_configs",
+        json!([{"upgrade_type": "websocket"}]),
+    );
+    assert_eq!(codes(&plain, &allowing), Vec::<&str>::new());
+    for more in [
+        json!([{"upgrade_type": "CONNECT"}]),
+        json!([{"upgrade_type": "websocket", "connect_config": {}}]),
+        json!([{"upgrade_type": "websocket"}, {"upgrade_type": "h2c"}]),
+    ] {
+        let config = with(&action, "upgrade_configs", more);
+        assert_eq!(codes(&config, &allowing), ["upgrade"]);
+    }
+    let everywhere = with(
+        "",
+        "upgrade_configs",
+        json!([{"upgrade_type": "websocket"}]),
+    );
+    assert_eq!(codes(&everywhere, &allowing), ["upgrade"]);
+}
+
+/// The cluster `model` we ship, elsewhere than on this host, with these transport sockets.
+fn model_elsewhere(sockets: &Value) -> Value {
+    let mut config = shipped();
+    let clusters = config["static_resources"]["clusters"].as_array_mut();
+    let model = clusters
+        .unwrap()
+        .iter_mut()
+        .find(|cluster| cluster["name"] == "model")
+        .unwrap();
+    for (key, value) in sockets.as_object().unwrap() {
+        model[key] = value.clone();
+    }
+    let endpoint = &mut model["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    endpoint["address"]["socket_address"]["address"] = json!("models.example");
+    config
+}
+
+#[test]
+fn what_is_lent_travels_in_tls_only() {
+    let lending = Ours {
+        lend_to_clusters: vec!["model".to_owned()],
+        ..ours()
+    };
+    let context = json!({"common_tls_context": {"validation_context": {
+        "trusted_ca": {"filename": "ca"}, "match_typed_subject_alt_names": [{"san_type": "DNS"}]}}});
+    let mut typed = context.clone();
+    typed["@type"] = json!("x/a.UpstreamTlsContext");
+    let tls = json!({"name": "tls", "typed_config": typed});
+    let quic = |context: &Value| json!({"typed_config": {"@type": "x/a.QuicUpstreamTransport", "upstream_tls_context": context}});
+    let start = json!({"typed_config": {"@type": "x/a.UpstreamStartTlsConfig", "tls_socket_config": context}});
+    let plain = json!({"typed_config": {"@type": "x/a.RawBuffer"}});
+    let either = json!([{"name": "a", "match": {}, "transport_socket": tls}, {"name": "b", "match": {}, "transport_socket": plain}]);
+    for (sockets, codes_found) in [
+        (json!({}), vec!["lend_plain"]),
+        (json!({"transport_socket": tls}), vec![]),
+        (json!({"transport_socket": quic(&context)}), vec![]),
+        (json!({"transport_socket": start}), vec!["lend_plain"]),
+        (
+            json!({"transport_socket": tls, "transport_socket_matches": either}),
+            vec!["lend_plain"],
+        ),
+        // Contexts without a type of their own are looked at like any other.
+        (
+            json!({"transport_socket": quic(&json!({}))}),
+            vec!["upstream_ca"],
+        ),
+    ] {
+        let config = model_elsewhere(&sockets);
+        assert_eq!(codes(&config, &lending), codes_found, "{sockets}");
+    }
+}
+
+#[test]
+fn client_certificates_over_quic_are_checked_too() {
+    let mut config = shipped();
+    config["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = json!({"typed_config": {
+        "@type": "x/a.QuicDownstreamTransport", "downstream_tls_context": {"require_client_certificate": true}}});
+    assert_eq!(found(&config), ["client_ca"]);
+}
+
+#[test]
+fn the_filter_that_removes_headers_does_not_speak_for_us() {
+    let mut config = shipped();
+    let filters = manager(&mut config)["http_filters"].as_array_mut().unwrap();
+    let mutation = filters
+        .iter_mut()
+        .find(|filter| {
+            filter["typed_config"]["@type"]
+                .as_str()
+                .unwrap()
+                .ends_with("HeaderMutation")
+        })
+        .unwrap();
+    mutation["typed_config"]["mutations"]["response_mutations"] =
+        json!([{"append": {"header": {"key": LOCAL_REPLY, "value": "1"}}}]);
+    assert_eq!(found(&config), ["permit_forged"]);
 }
 
 #[test]
