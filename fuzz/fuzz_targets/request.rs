@@ -13,7 +13,12 @@ fuzz_target!(|data: &[u8]| {
     };
     let body = Bytes::copy_from_slice(body);
     let path = endpoint.path.replace("{model}", "model");
-    let read = |body| dialect.read_request(endpoint, &path, Some("application/json"), body);
+    let kind = match dialect.name() {
+        "kserve" | "grpc" => "application/grpc",
+        "text" => "text/plain",
+        _ => "application/json",
+    };
+    let read = |body| dialect.read_request(endpoint, &path, Some(kind), body);
     let Ok(request) = read(body.clone()) else {
         return;
     };

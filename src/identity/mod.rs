@@ -256,6 +256,7 @@ pub fn token_hash(token: &str) -> [u8; 32] {
 
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "tests")]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "scripts need little of it"))]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DIALECTS = 6  # dialect::all()
+DIALECTS = 8  # dialect::all()
 ENDPOINTS = 4  # the most that one has
-TYPES = 3  # of fuzz_targets/response.rs
+TYPES = 5  # of fuzz_targets/response.rs
+SIGNED = 2  # of the three: refused answers are not read far
 
 REQUESTS = [
     {"model": "m", "messages": [{"role": "user", "content": "card 4111 1111 1111 1111"},
@@ -35,8 +36,9 @@ def main() -> None:
     texts = [re.split("^======== .*\n", path.read_text("utf-8"), flags=re.M)[1] for path in ROOT.glob("tests/transcripts/*/*.txt")]
     for where in itertools.product(range(DIALECTS), range(ENDPOINTS)):
         for kind, text in itertools.product(range(TYPES), texts):
-            if len(text) < 6000:
-                keep("response", bytes([*where, kind, 5]) + text.encode())
+            for signed in range(SIGNED):
+                if len(text) < 6000:
+                    keep("response", bytes([*where, TYPES * signed + kind, 5]) + text.encode())
         for request in REQUESTS:
             keep("request", bytes(where) + json.dumps(request).encode())
     examples = re.findall(r"^\| `[A-Z_]+`.*\| `([^|]*)` \|$", (ROOT / "docs/detectors.md").read_text("utf-8"), flags=re.M)
