@@ -204,6 +204,10 @@ class Rig:
     def count_misconfigured(self) -> float:
         return sum(value for name, value in self.countersign.metrics().items() if name.startswith("countersign_envoy_misconfigured_total"))
 
+    def loud(self) -> bool:
+        """Whether a wrong configuration of Envoy was counted since the row began."""
+        return self.count_misconfigured() > self.misconfigured
+
     def recorded(self) -> list[str]:
         """What is on record of sessions since the row began."""
         told = []
