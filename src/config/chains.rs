@@ -217,6 +217,7 @@ fn masking(raw: raw::Mask, words: &Words<'_>, at: &At, notes: &mut Notes<'_>) ->
     let mut side = |raw: Option<raw::MaskSide>, key: &str| {
         raw.map(|raw| masked(raw, words, key == "request", &at.key(key), notes))
             .unwrap_or_default()
+            .into()
     };
     Some(Masking {
         request: side(raw.request, "request"),

@@ -195,11 +195,12 @@ pub(crate) fn quoted(text: &str) -> String {
 /// Appends `text` as the inside of a JSON string, escaping only what must be.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
     let mut rest = text;
-    let special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    while let Some(at) = rest.bytes().position(special) {
-        let (plain, from) = rest.split_at(at);
+    loop {
+        let (plain, from) = rest.split_at(plain_end(rest.as_bytes(), 0));
         out.push_str(plain);
-        let byte = from.bytes().next().unwrap_or_default();
+        let Some(byte) = from.bytes().next() else {
+            return;
+        };
         match short_letter(byte) {
             Some(letter) => out.extend(['\\', letter]),
             None => {
@@ -210,7 +211,22 @@ pub(crate) fn escape_into(out: &mut String, text: &str) {
         }
         rest = from.get(1..).unwrap_or_default();
     }
-    out.push_str(rest);
+}
+
+/// How many bytes are looked at in one go, so that a compiler makes vectors of them.
+const STRIDE: usize = 32;
+
+/// Where the next byte at or behind `at` stands that means something inside a JSON string: a quote, a backslash, or a control
+/// character; the length of `bytes` where none does.
+fn plain_end(bytes: &[u8], at: usize) -> usize {
+    let means = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    let rest = bytes.get(at..).unwrap_or_default();
+    let any = |chunk: &&[u8]| chunk.iter().fold(false, |any, &byte| any | means(byte));
+    let plain = rest.chunks_exact(STRIDE).take_while(|chunk| !any(chunk));
+    let from = at + plain.count() * STRIDE;
+    let rest = bytes.get(from..).unwrap_or_default();
+    let found = rest.iter().position(|&byte| means(byte));
+    found.map_or(bytes.len(), |found| from + found)
 }
 
 /// The letter that stands for a byte that must be escaped, where there is one.
@@ -513,7 +529,7 @@ impl Reader<'_> {
                         "a string has a control character that is not escaped",
                     ));
                 }
-                Some(_) => self.at += 1,
+                Some(_) => self.at = plain_end(self.bytes, self.at),
                 None => return Err(self.cut()),
             }
         }

@@ -236,7 +236,8 @@ pub trait RequestBody: Send + fmt::Debug {
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes;
     /// The same for people to read: on record, and where somebody must approve it.
     fn shown(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> String {
-        String::from_utf8_lossy(&self.rewrite(mask)).into_owned()
+        String::from_utf8(self.rewrite(mask).into())
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 }
 

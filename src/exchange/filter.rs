@@ -13,7 +13,7 @@ use super::Mutation;
 use crate::{
     detect::Entity,
     dialect::{Channel, Dialect, TextFilter, Trailer},
-    mask::{self, Masker, Operator, Plan, Restorer, Vault},
+    mask::{self, Masker, Operator, Owed, Plan, Restorer, Vault},
 };
 
 /// Most text channels one answer may have; an answer with more is refused.
@@ -29,7 +29,7 @@ pub(super) struct Treatment {
     /// Looks for the lent credential alone: all that is masked in words of the protocol.
     pub(super) lent: Option<Arc<Plan>>,
     /// The operators of `traffic`.
-    pub(super) operators: BTreeMap<Entity, Operator>,
+    pub(super) operators: Owed,
     /// What was taken out of the prompt and is put back.
     pub(super) vault: Option<Arc<Vault>>,
     /// What is recorded of the text.
@@ -41,7 +41,7 @@ pub(super) struct Filter {
     plan: Option<Arc<Plan>>,
     lent: Option<Arc<Plan>>,
     vault: Option<Arc<Vault>>,
-    operators: BTreeMap<Entity, Operator>,
+    operators: Owed,
     lanes: BTreeMap<Channel, Lane>,
     /// The ends of what channels of whole messages said, as the masks left it.
     tails: BTreeMap<Channel, String>,

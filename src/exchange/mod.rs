@@ -63,7 +63,7 @@ pub use self::{
     request::{COPIES, identity as identity_of_record},
     route::{HostPattern, Route, Territory},
     rules::{
-        Approvals, CREDENTIAL_HEADERS, Connection, Limits, Masking, Rules, SESSION_HEADER,
+        Approvals, CREDENTIAL_HEADERS, Connection, Limits, Masking, Plans, Rules, SESSION_HEADER,
         Unscanned,
     },
     trace::TraceParent,

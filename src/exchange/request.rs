@@ -21,7 +21,7 @@ use crate::{
     detect::{DetectorError, Entity},
     dialect::{Endpoint, NOT_SELECTED, RequestBody, SIGNED, ShapeError, Text},
     identity::{Principal, TokenError},
-    mask::{self, Operator, Plan},
+    mask::{self, Owed, Plan},
     policy::{self, Call, Obligations, Outcome, Permit},
 };
 
@@ -508,7 +508,11 @@ impl Exchange {
         }
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
-        let findings = count(head, &texts);
+        let (findings, looked) = look(head, &texts);
+        let apart = apart + looked.memory();
+        if self.share.set(copies * length + apart).is_err() {
+            return Err((Refusal::Overloaded, None));
+        }
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
         let clean = findings.is_empty() && (!labelled || connection.everything.reads_labels());
@@ -532,7 +536,7 @@ impl Exchange {
                 faults: verdict.faults,
                 ..Default::default()
             },
-            request: shown(head, &*body, &findings, clean, length),
+            request: shown(head, &*body, &findings, looked, length),
             original,
         });
         self.summary.called = Some(Called {
@@ -731,7 +735,7 @@ pub(super) struct Masked {
 impl Masked {
     fn of(
         connection: &Connection,
-        obligations: &BTreeMap<Entity, Operator>,
+        obligations: &Owed,
         body: &dyn RequestBody,
         secrets: &Secrets,
         clean: bool,
@@ -766,11 +770,34 @@ fn masked_text(
         *counts.entry(entity.to_string()).or_default() += 1;
         return Some(masked);
     }
-    let (masked, found) = mask::mask_under(plan, text.label, text.text);
+    let (masked, found) = mask::find_under(plan, text.label, text.text);
     for (entity, n) in found {
         *counts.entry(entity.to_string()).or_default() += n;
     }
-    (masked != text.text).then_some(masked)
+    masked.filter(|masked| masked != text.text)
+}
+
+/// What the record may show of each text, where that is not the text itself: kept from when it was counted what is in them.
+struct Looked<'t>(Vec<(Text<'t>, Option<String>)>);
+
+impl Looked<'_> {
+    /// How far apart the order in which texts are listed and that in which they are put back may be.
+    const NEAR: usize = 4;
+
+    /// Bytes in memory.
+    fn memory(&self) -> usize {
+        let shown = self.0.iter().filter_map(|(_, shown)| shown.as_deref());
+        shown.map(str::len).sum()
+    }
+
+    /// What is shown of `text`, which is asked for once and nearly in order; `None` where it is not known.
+    fn take(&mut self, at: &mut usize, text: Text<'_>) -> Option<Option<String>> {
+        let mut near = self.0.iter_mut().enumerate().skip(*at).take(Self::NEAR);
+        let (found, shown) =
+            near.find_map(|(n, (known, shown))| (*known == text).then_some((n, shown)))?;
+        *at = found + 1;
+        Some(shown.take())
+    }
 }
 
 /// The request as the record may show it: whatever is done to the traffic, everything a detector knows is masked here.
@@ -778,19 +805,17 @@ fn shown(
     head: &Head,
     body: &dyn RequestBody,
     findings: &BTreeMap<Entity, u64>,
-    clean: bool,
+    mut looked: Looked<'_>,
     length: usize,
 ) -> record::RequestRecord {
     let (connection, guard) = (&head.connection, &head.lending.guard);
     let plan = guard.record_plan();
     let text = if connection.record_text {
-        // What is left to look for in a clean one are the connection's credentials.
-        let texts = if clean {
-            guard.plan.as_ref()
-        } else {
-            Some(plan)
-        };
-        let shown = body.shown(&mut |text| masked_text(texts?, text, &mut BTreeMap::new()));
+        let mut at = 0;
+        let shown = body.shown(&mut |text| match looked.take(&mut at, text) {
+            Some(shown) => shown,
+            None => masked_text(plan, text, &mut BTreeMap::new()),
+        });
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
         mask::mask(plan, &shown).0
@@ -816,27 +841,33 @@ fn shown(
     }
 }
 
-fn count(head: &Head, texts: &[Text<'_>]) -> BTreeMap<Entity, u64> {
-    let connection = &head.connection;
+/// What is in `texts`, and how the record shows them.
+fn look<'t>(head: &Head, texts: &[Text<'t>]) -> (BTreeMap<Entity, u64>, Looked<'t>) {
+    let (everything, guard) = (&head.connection.everything, &head.lending.guard);
+    let (known, plan) = (everything.entities(), guard.record_plan());
     let mut counts = BTreeMap::new();
     let mut found = |entity: Entity, n| *counts.entry(entity).or_default() += n;
+    let mut looked = Vec::with_capacity(texts.len());
     for text in texts {
         if let Some(entity) = text.entity {
             found(entity.into(), 1);
-        } else if text.label.is_empty() {
-            let findings = connection.everything.find(text.text);
+            continue;
+        }
+        let (shown, counts) = mask::find_under(plan, text.label, text.text);
+        let lent = counts.keys().any(|entity| !known.contains(entity));
+        if lent && text.label.is_empty() {
+            // A credential may have hidden what policy counts.
+            let findings = everything.find(text.text);
             findings.into_iter().for_each(|one| found(one.entity, 1));
         } else {
-            let plan = head.lending.guard.record_plan();
-            let (_, counts) = mask::mask_under(plan, text.label, text.text);
-            let known = connection.everything.entities();
             let counts = counts.into_iter();
             counts
                 .filter(|(entity, _)| known.contains(entity))
                 .for_each(|(entity, n)| found(entity, n));
         }
+        looked.push((*text, shown.filter(|shown| shown != text.text)));
     }
-    counts
+    (counts, Looked(looked))
 }
 
 /// A caller, as records have them.

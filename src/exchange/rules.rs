@@ -1,6 +1,9 @@
 //! The rules one exchange runs under from its first byte to its last: a snapshot that never changes beneath it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -12,10 +15,10 @@ use super::{
 };
 use crate::{
     audit::{Durability, seal::AuditorKey},
-    detect::{Catalog, DetectorError, Entity, Scanner},
+    detect::{Catalog, DetectorError, Scanner},
     dialect::{Selection, Spoken},
     identity::{self, Principal, Scheme, Token, TokenError},
-    mask::{Keys, MaskingKey, Operator, Plan, Scope, Vault},
+    mask::{Keys, MaskingKey, Owed, Plan, Scope, Vault},
     policy::{Chain, LocalTime, Risk},
 };
 
@@ -111,6 +114,53 @@ pub struct Connection {
     pub everything: Arc<Scanner>,
     /// What keyed operators work with; `None` where no policy uses one.
     pub masking: Option<Arc<Masking>>,
+    /// What requests have owed, made ready.
+    pub plans: Plans,
+}
+
+/// The newest plans that were made for a connection, for the next request that owes the same: a few at most.
+#[derive(Default)]
+pub struct Plans(Mutex<VecDeque<Made>>);
+
+/// A plan without what is a request's own, and what it was made of.
+struct Made {
+    catalog: Arc<Catalog>,
+    owed: Owed,
+    plan: Arc<Plan>,
+}
+
+/// Most plans that are kept.
+const PLANS: usize = 8;
+
+impl std::fmt::Debug for Plans {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plans").finish_non_exhaustive()
+    }
+}
+
+impl Plans {
+    fn find_or_make<E>(
+        &self,
+        catalog: &Arc<Catalog>,
+        owed: &Owed,
+        make: impl FnOnce() -> Result<Plan, E>,
+    ) -> Result<Arc<Plan>, E> {
+        let is_it = |made: &&Made| Arc::ptr_eq(&made.catalog, catalog) && made.owed == *owed;
+        // Nothing here can leave the list half changed, so a poisoned lock is as good as another.
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = kept().iter().find(is_it) {
+            return Ok(made.plan.clone());
+        }
+        let plan = Arc::new(make()?);
+        let mut kept = kept();
+        kept.truncate(PLANS - 1);
+        kept.push_front(Made {
+            catalog: catalog.clone(),
+            owed: owed.clone(),
+            plan: plan.clone(),
+        });
+        Ok(plan)
+    }
 }
 
 /// What becomes of prompts with parts that no detector can look into.
@@ -196,7 +246,7 @@ impl Connection {
     /// [`DetectorError`] where the detectors do not compile together.
     pub(super) fn request_plan(
         &self,
-        obligations: &BTreeMap<Entity, Operator>,
+        obligations: &Owed,
         secrets: &Secrets,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
         if obligations.is_empty() {
@@ -211,7 +261,7 @@ impl Connection {
     /// [`DetectorError`] where the detectors do not compile together.
     pub(super) fn response_plan(
         &self,
-        obligations: &BTreeMap<Entity, Operator>,
+        obligations: &Owed,
         secrets: &Secrets,
         guard: &Guard,
     ) -> Result<Option<Arc<Plan>>, DetectorError> {
@@ -223,14 +273,21 @@ impl Connection {
 
     fn plan(
         &self,
-        catalog: &Catalog,
-        obligations: &BTreeMap<Entity, Operator>,
+        catalog: &Arc<Catalog>,
+        obligations: &Owed,
         secrets: &Secrets,
     ) -> Result<Arc<Plan>, DetectorError> {
-        let looked_for = obligations.keys();
-        let looked_for = looked_for.filter(|entity| !self.fields.names(entity));
-        let scanner = catalog.scanner(&looked_for.cloned().collect())?;
-        let mut plan = Plan::new(scanner, obligations);
+        let plan = self.plans.find_or_make(catalog, obligations, || {
+            let looked_for = obligations.keys();
+            let looked_for = looked_for.filter(|entity| !self.fields.names(entity));
+            let scanner = catalog.scanner(&looked_for.cloned().collect())?;
+            Ok(Plan::new(scanner, obligations))
+        })?;
+        if secrets.keys.is_none() && secrets.vault.is_none() {
+            return Ok(plan);
+        }
+        // What is the request's own is in no plan that is kept.
+        let mut plan = Plan::clone(&plan);
         if let Some(keys) = &secrets.keys {
             plan = plan.with_keys(keys.clone());
         }

@@ -36,6 +36,9 @@ pub use operator::{Operator, Restore};
 pub use unmask::unmask;
 pub use vault::{Restorer, Vault};
 
+/// What is to be masked, and how. Shared, as most requests owe the same.
+pub type Owed = Arc<BTreeMap<Entity, Operator>>;
+
 /// What to look for and what to put in its place. Shared by all streams it is used for.
 #[derive(Clone)]
 pub struct Plan {
@@ -117,26 +120,45 @@ impl Plan {
 /// Masks a whole text that stands under `label`, such as the key of a value, and counts what was masked.
 #[must_use]
 pub fn mask_under(plan: &Arc<Plan>, label: &str, text: &str) -> (String, BTreeMap<Entity, u64>) {
+    let (masked, counts) = find_under(plan, label, text);
+    (masked.unwrap_or_else(|| text.to_owned()), counts)
+}
+
+/// The same, without a copy of a text in which nothing is found.
+#[must_use]
+pub fn find_under(
+    plan: &Arc<Plan>,
+    label: &str,
+    text: &str,
+) -> (Option<String>, BTreeMap<Entity, u64>) {
     if label.is_empty() || !plan.scanner.reads_labels() {
-        return mask(plan, text);
+        return find(plan, text);
     }
     let mut out = String::with_capacity(text.len());
     let mut masker = Masker::under(plan.clone(), label);
     masker.push(text, &mut out);
     masker.finish(&mut out);
-    (out, masker.counts())
+    let counts = masker.counts();
+    ((!counts.is_empty()).then_some(out), counts)
 }
 
 /// Masks a whole text, and counts what was masked.
 #[must_use]
 pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
-    let mut out = String::with_capacity(text.len());
-    let mut counts = BTreeMap::new();
+    let (masked, counts) = find(plan, text);
+    (masked.unwrap_or_else(|| text.to_owned()), counts)
+}
+
+fn find(plan: &Plan, text: &str) -> (Option<String>, BTreeMap<Entity, u64>) {
+    let (mut out, mut counts) = (String::new(), BTreeMap::new());
     let (mut effort, mut room) = (Effort::default(), plan.scanner.room());
     let view = View::of(text, &mut room);
     let mut at = 0;
     for hit in plan.scanner.hits(view.text, &mut effort) {
         let (start, end) = (view.start(hit.start), view.end(hit.end));
+        if counts.is_empty() {
+            out.reserve(text.len());
+        }
         out.push_str(&text[at..start]);
         plan.put(&hit, &text[start..end], &mut out);
         *counts
@@ -144,7 +166,10 @@ pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
             .or_default() += 1;
         at = end;
     }
-    out.push_str(&text[at..]);
     room.give_back();
-    (out, counts)
+    if counts.is_empty() {
+        return (None, counts);
+    }
+    out.push_str(&text[at..]);
+    (Some(out), counts)
 }

@@ -1,9 +1,6 @@
 //! The chain: policies in order, one verdict.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     ApprovalRule, Denial, Obligations, Outcome, Pending, Permit, Request, Verdict, digest,
@@ -11,7 +8,7 @@ use super::{
     pattern::Patterns,
     vocabulary::{self, Named},
 };
-use crate::{detect::Entity, mask::Operator};
+use crate::mask::{Operator, Owed};
 
 /// A named policy: when a condition holds, something follows.
 #[derive(Clone, Debug)]
@@ -45,9 +42,9 @@ pub enum Effect {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Masking {
     /// Entities masked in the prompt, each with its operator.
-    pub request: BTreeMap<Entity, Operator>,
+    pub request: Owed,
     /// Entities masked in the answer, each with its operator.
-    pub response: BTreeMap<Entity, Operator>,
+    pub response: Owed,
     /// A caller in any of these groups is exempt from this policy, not from another that masks the same entity.
     pub exempt_groups: BTreeSet<String>,
 }
@@ -262,9 +259,14 @@ impl Masking {
     }
 
     fn oblige(&self, obligations: &mut Obligations) {
-        let add = |to: &mut BTreeMap<Entity, Operator>, from: &BTreeMap<Entity, Operator>| {
-            for (entity, operator) in from {
-                to.entry(entity.clone()).or_insert(*operator);
+        let add = |to: &mut Owed, from: &Owed| {
+            if to.is_empty() {
+                to.clone_from(from);
+            } else if !Arc::ptr_eq(to, from) {
+                let to = Arc::make_mut(to);
+                for (entity, operator) in &**from {
+                    to.entry(entity.clone()).or_insert(*operator);
+                }
             }
         };
         add(&mut obligations.mask_request, &self.request);

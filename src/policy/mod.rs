@@ -29,7 +29,7 @@ pub use pending::{ApprovalRule, Pending};
 pub use risk::{MAX_COUNTED, ModelPattern, Risk};
 pub use vocabulary::Vocabulary;
 
-use crate::{detect::Entity, identity::Principal, mask::Operator};
+use crate::{detect::Entity, identity::Principal, mask::Owed};
 
 /// What policy is asked: principal, action, resource and context in one value.
 #[derive(Clone, Copy, Debug)]
@@ -146,9 +146,9 @@ impl Permit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Obligations {
     /// Entities masked in the prompt, each with its operator.
-    pub mask_request: BTreeMap<Entity, Operator>,
+    pub mask_request: Owed,
     /// Entities masked in the answer, each with its operator.
-    pub mask_response: BTreeMap<Entity, Operator>,
+    pub mask_response: Owed,
 }
 
 /// Why a call was denied.

@@ -13,7 +13,11 @@ mod expressions;
 mod risk;
 
 use super::*;
-use crate::identity::{Principal, testing};
+use crate::{
+    detect::Entity,
+    identity::{Principal, testing},
+    mask::Operator,
+};
 
 fn vocabulary() -> Vocabulary {
     Vocabulary {
@@ -138,7 +142,8 @@ fn mask(request: &[(&str, Operator)], response: &[(&str, Operator)], exempt: &[&
     let side = |side: &[(&str, Operator)]| {
         side.iter()
             .map(|(entity, operator)| (Entity::from(*entity), *operator))
-            .collect()
+            .collect::<BTreeMap<_, _>>()
+            .into()
     };
     Effect::Mask(Masking {
         request: side(request),

@@ -52,7 +52,7 @@ mod signing;
 mod writer;
 
 use holders::{Held, Holders, Webhook};
-use queue::{Command, Ending, Item};
+use queue::{Command, Commands, Ending, Item};
 use retention::{Pruner, Relief, Retention, SweepError, Sweeper};
 use writer::Writer;
 
@@ -241,7 +241,7 @@ impl std::fmt::Debug for Ledger {
 }
 
 struct Inner {
-    commands: mpsc::Sender<Command>,
+    commands: Commands,
     records: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     queue_bytes: usize,
@@ -312,7 +312,12 @@ impl Ledger {
                 Publisher::start(prepared, &dir, &options.deployment, &options.replica, live)
             })
             .transpose()?;
-        let (commands, queue) = mpsc::channel();
+        let (sender, queue) = mpsc::channel();
+        let writing = thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|_| OpenError::System("thread"))?;
+        let commands = Commands::new(sender, writing.thread().clone());
         let pruner = options.retention.clone().map(|retention| {
             let sweeper = Sweeper {
                 dir: dir.clone(),
@@ -327,10 +332,6 @@ impl Ledger {
             };
             Pruner::start(sweeper, bell, rung)
         });
-        thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(|_| OpenError::System("thread"))?;
         let inner = Inner {
             commands,
             records: Arc::new(Semaphore::new(options.queue_records)),
@@ -380,7 +381,7 @@ impl Ledger {
         durability: Durability,
     ) -> Result<Vec<Receipt>, LedgerError> {
         let group = Group::new(entries)?;
-        let mut unclaimed = Unclaimed::new(self.inner.commands.clone(), group.opens.clone());
+        let mut unclaimed = Unclaimed::new(&self.inner.commands, group.opens.clone());
         let queued = async {
             let inner = &self.inner;
             let room = group.bytes.min(inner.queue_bytes);
@@ -399,8 +400,11 @@ impl Ledger {
                 reply,
                 _room: [room, place],
             };
-            let sent = inner.commands.send(Command::Append(item));
-            sent.map_err(|_| LedgerError::Closed)?;
+            let left = inner.commands.leave(Command::Append(item));
+            let wake = left.map_err(|_| LedgerError::Closed)?;
+            // What else runs now may have records too: to wake the writer costs as much as to write two.
+            tokio::task::yield_now().await;
+            drop(wake);
             // The writer drops a reply unanswered only when it ends.
             let receipts = receipts.await.map_err(|_| LedgerError::Closed)??;
             if let (Durability::Kafka, Some(last)) = (durability, receipts.last()) {
@@ -488,7 +492,7 @@ fn has_no_chain(dir: &Path) -> Result<bool, StoreError> {
 }
 
 /// What most records need, in bytes, so that few are moved while they are written.
-const USUAL_RECORD: usize = 2048;
+const USUAL_RECORD: usize = 4096;
 
 /// Records that are appended together.
 struct Group {
@@ -535,15 +539,15 @@ impl Group {
 
 /// Sees to it that a session is closed whose `opened` may be in the log although nobody was told so: because appending it
 /// failed, took too long, or was given up.
-struct Unclaimed {
-    commands: mpsc::Sender<Command>,
+struct Unclaimed<'a> {
+    commands: &'a Commands,
     session: Option<String>,
     /// Set by the writer when it put the record into the log.
     written: Arc<AtomicBool>,
 }
 
-impl Unclaimed {
-    fn new(commands: mpsc::Sender<Command>, session: Option<String>) -> Self {
+impl<'a> Unclaimed<'a> {
+    fn new(commands: &'a Commands, session: Option<String>) -> Self {
         let written = Arc::new(AtomicBool::new(false));
         Self {
             commands,
@@ -557,7 +561,7 @@ impl Unclaimed {
     }
 }
 
-impl Drop for Unclaimed {
+impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             // Behind the append in the queue, so that the writer knows by then whether it wrote it.

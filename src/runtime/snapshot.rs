@@ -21,7 +21,7 @@ use crate::{
     detect::{Catalog, Custom, DetectorError, Entity, MAX_TERM_BYTES, Terms},
     exchange::{
         Admission, Approvals, Budget, Connection, Guard, Hidden, Lender, Lending, Limits, Masking,
-        Rules,
+        Plans, Rules,
     },
     grant::{GrantKey, KeyRing},
     keys::secret::SecretError,
@@ -192,6 +192,7 @@ pub fn rules(
             catalog: catalog.clone(),
             everything: everything.clone(),
             masking: masking.clone().filter(|_| from.chain.needs_key()),
+            plans: Plans::default(),
         }))
     };
     let connections = config

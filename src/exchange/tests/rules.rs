@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     audit::seal::AuditorSecret,
     config::{self, Config},
-    exchange::{Admission, Approvals, Budget, Connection, Limits, Rules},
+    exchange::{Admission, Approvals, Budget, Connection, Limits, Plans, Rules},
     identity::{Grant, Kind, Principal, Scope, TokenError, testing},
     runtime::{clock::Clock, lending::Sources, snapshot},
 };
@@ -286,5 +286,6 @@ pub(crate) fn copy(known: &Connection) -> Connection {
         catalog: known.catalog.clone(),
         everything: known.everything.clone(),
         masking: known.masking.clone(),
+        plans: Plans::default(),
     }
 }

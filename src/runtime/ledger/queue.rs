@@ -1,10 +1,14 @@
-//! What the handle asks of the writer, and how much of it is dealt with in one go.
+//! What the handle asks of the writer, how it is woken, and how much of it is dealt with in one go.
 
-use std::sync::{Arc, atomic::AtomicBool, mpsc};
+use std::{
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread::{self, Thread},
+    time::Instant,
+};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Group, LedgerError, room::OVERHEAD};
+use super::{Group, LedgerError, now, room::OVERHEAD};
 use crate::audit::{Durability, Receipt, record::Entry};
 
 /// What the handle asks for.
@@ -43,6 +47,69 @@ pub(super) struct Item {
     pub(super) reply: oneshot::Sender<Result<Vec<Receipt>, LedgerError>>,
     /// Their place in the queue, given back when they were dealt with.
     pub(super) _room: [OwnedSemaphorePermit; 2],
+}
+
+/// Where commands are left for the writer. Its channel wakes nobody; [`Wake`] does, so that several may be
+/// left for one waking.
+#[derive(Clone)]
+pub(super) struct Commands {
+    sender: mpsc::Sender<Command>,
+    // Dropped behind the sender: the writer must see that nobody is left.
+    wake: Wake,
+}
+
+/// Wakes the writer when it is dropped. That costs nothing where it is awake.
+#[derive(Clone)]
+pub(super) struct Wake(Thread);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.unpark();
+    }
+}
+
+/// The writer is gone.
+pub(super) struct Gone;
+
+impl Commands {
+    /// To the writer that receives on `writer`.
+    pub(super) fn new(sender: mpsc::Sender<Command>, writer: Thread) -> Self {
+        let wake = Wake(writer);
+        Self { sender, wake }
+    }
+
+    /// Leaves a command and wakes the writer.
+    pub(super) fn send(&self, command: Command) -> Result<(), Gone> {
+        self.leave(command).map(drop)
+    }
+
+    /// Leaves a command; the writer is woken once what this returns is dropped.
+    pub(super) fn leave(&self, command: Command) -> Result<Wake, Gone> {
+        self.sender.send(command).map_err(|_| Gone)?;
+        Ok(self.wake.clone())
+    }
+}
+
+/// The next command, on the thread that is woken.
+pub(super) fn receive(
+    commands: &mpsc::Receiver<Command>,
+    until: Instant,
+) -> Result<Command, mpsc::RecvTimeoutError> {
+    loop {
+        match commands.try_recv() {
+            Ok(command) => return Ok(command),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                return Err(mpsc::RecvTimeoutError::Disconnected);
+            }
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return Err(mpsc::RecvTimeoutError::Timeout);
+        }
+        // Woken since the look above: returns at once.
+        thread::park_timeout(left);
+    }
 }
 
 pub(super) const MAX_BATCH_RECORDS: usize = 1_024;

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use super::{
     ALARMS, OpenError,
     holders::Holders,
-    queue::{Command, Own},
+    queue::{Command, Commands, Own},
     room::usable,
     wall,
 };
@@ -113,7 +113,7 @@ pub(super) struct Sweeper {
     pub(super) holders: Holders,
     pub(super) publishes: bool,
     pub(super) cap_bytes: u64,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) commands: Commands,
     /// One sweep at a time; the records that all of them took.
     pub(super) gone: Mutex<u64>,
     /// How many sweeps there were, for whoever waits for room.

@@ -5,7 +5,6 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering, mpsc},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,7 @@ use jiff::Timestamp;
 
 use super::{
     LedgerError, LedgerHealth, now,
-    queue::{Batch, Command, Ending, Item, MAX_BATCH_RECORDS, Own},
+    queue::{self, Batch, Command, Ending, Item, MAX_BATCH_RECORDS, Own},
     retention::Relief,
     room::Room,
     signing::Signer,
@@ -33,8 +32,6 @@ mod begin;
 
 /// `spool` promises 50 ms; the sync itself needs some of it.
 const SPOOL_SYNC: Duration = Duration::from_millis(30);
-/// How often others may run before the writer sleeps: waking it costs as much processor time as writing two records.
-const YIELDS: usize = 8;
 /// How often a disk in trouble is tried again while nobody writes.
 const PROBE: Duration = Duration::from_millis(250);
 /// How long retention may take to make room.
@@ -80,13 +77,13 @@ impl Writer {
     }
 
     /// Runs until shut down, or until every handle is gone.
-    pub(super) fn run(mut self, queue: &mpsc::Receiver<Command>) {
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
         loop {
             let mut batch = Batch::default();
-            match self.next(queue) {
+            match queue::receive(commands, now() + self.until_due()) {
                 Ok(command) => {
                     batch.take(command);
-                    self.collect(queue, &mut batch);
+                    self.collect(commands, &mut batch);
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -133,26 +130,11 @@ impl Writer {
         }
     }
 
-    /// The next command, within the time until something is due. Others may run before this thread sleeps: under load there
-    /// is more to do by then, and nobody has to wake it.
-    fn next(&self, queue: &mpsc::Receiver<Command>) -> Result<Command, mpsc::RecvTimeoutError> {
-        for _ in 0..YIELDS {
-            if let Ok(command) = queue.try_recv() {
-                return Ok(command);
-            }
-            thread::yield_now();
-        }
-        queue.recv_timeout(self.until_due())
-    }
-
     /// Adds what is queued, and what comes within the group commit delay, up to the bounds of a batch.
-    fn collect(&self, queue: &mpsc::Receiver<Command>, batch: &mut Batch) {
+    fn collect(&self, commands: &mpsc::Receiver<Command>, batch: &mut Batch) {
         let until = now() + self.group_commit_delay;
         while !batch.is_full() {
-            let next = queue
-                .try_recv()
-                .or_else(|_| queue.recv_timeout(until.saturating_duration_since(now())));
-            match next {
+            match queue::receive(commands, until) {
                 Ok(command) => batch.take(command),
                 Err(_) => return,
             }
