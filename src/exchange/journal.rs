@@ -41,8 +41,6 @@ pub(super) struct Journal {
     answered: Answered,
     masked_response: BTreeMap<String, u64>,
     open: bool,
-    /// `closed` was asked for.
-    closing: bool,
 }
 
 /// How a session ended, as `closed` says it.
@@ -73,7 +71,6 @@ impl Journal {
             answered: Answered::default(),
             masked_response: BTreeMap::new(),
             open: false,
-            closing: false,
         }
     }
 
@@ -330,13 +327,13 @@ impl Journal {
         entries
     }
 
-    /// What recovery would write for the session, where it is open and no `closed` was asked for.
-    pub(super) fn unknown(&self) -> Option<Entry> {
+    /// What recovery would write for the session.
+    pub(super) fn unknown(&self) -> Entry {
         let closed = Closed {
             outcome: "unknown".into(),
             ..Closed::default()
         };
-        (self.open && !self.closing).then(|| self.entry(Event::Closed(Box::new(closed))))
+        self.entry(Event::Closed(Box::new(closed)))
     }
 
     /// The last records of the session: what was let out and not yet recorded, then `closed`.
@@ -397,7 +394,6 @@ impl Journal {
         closed.parts = self.parts;
         closed.transaction_sha256 = self.transaction.finish(closed.status);
         entries.push(self.entry(Event::Closed(Box::new(closed))));
-        self.closing = true;
         entries
     }
 }

@@ -244,11 +244,11 @@ impl Exchange {
         }
     }
 
-    /// What must still be recorded where the exchange is given up as it stands, as after a panic: what was opened and
-    /// for which no `closed` was asked is closed as `unknown`.
+    /// What must still be recorded where the exchange is given up as it stands, as after a panic, while the ledger holds its `opened`
+    /// and no `closed`: that it ended is all that is known.
     #[must_use]
-    pub fn abandon(&self) -> Option<(Vec<Entry>, Durability)> {
-        Some((vec![self.journal.unknown()?], self.journal.durability()))
+    pub fn abandon(&self) -> (Vec<Entry>, Durability) {
+        (vec![self.journal.unknown()], self.journal.durability())
     }
 
     /// Takes what happened, `elapsed` after the exchange began, and says what should happen. Once [`Output::Finished`] or

@@ -11,8 +11,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
-use super::{Backing, answers::Teller, convert};
-use crate::exchange::{Exchange, Held, Input, Output, RECORD_EVERY};
+use super::{Backing, answers::Teller, convert, fault};
+use crate::{
+    audit::record::Event,
+    exchange::{Exchange, Held, Input, Output, RECORD_EVERY},
+};
 
 /// From here on a body is worth a thread of its own to look through, in bytes.
 const LARGE: usize = 256 << 10;
@@ -43,6 +46,7 @@ pub(super) async fn drive<B: Backing>(
         tasks,
         began,
         waiting: None,
+        session: Session::Unopened,
         outputs: Vec::new(),
         weight: Weight::default(),
         untold: false,
@@ -82,23 +86,44 @@ struct Driver<B: Backing> {
     waiting: Option<BoxFuture<'static, Input>>,
     outputs: Vec<Output>,
     weight: Weight,
+    /// What the ledger holds, as far as it said so: what the exchange makes of that may have come to nothing.
+    session: Session,
     /// Envoy did not take an answer in time.
     untold: bool,
     /// Outcome and code where the exchange came to none by itself.
     otherwise: (&'static str, &'static str),
 }
 
+/// How far the ledger is with the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    Unopened,
+    /// It was given the `opened`. Where that fails or is not waited for, the ledger itself closes what it holds.
+    Opening,
+    Open,
+    /// It was given the `closed`, and sees to it itself.
+    Closing,
+}
+
 /// However it ends, by a panic or with its task too: it is counted, and what was opened is closed.
 impl<B: Backing> Drop for Driver<B> {
     fn drop(&mut self) {
-        if let (Some((entries, durability)), Ok(runtime)) =
-            (self.exchange.abandon(), Handle::try_current())
-        {
-            // What was being recorded goes first: only what is in the ledger's queue already still counts.
-            self.waiting = None;
-            let recorded = self.backing.record(entries, Vec::new(), durability);
+        let waiting = self.waiting.take();
+        let last = match self.session {
+            Session::Unopened | Session::Opening => None,
+            Session::Open => {
+                // What was being recorded goes first: only what is in the ledger's queue already still counts.
+                drop(waiting);
+                let (entries, durability) = self.exchange.abandon();
+                let recorded = self.backing.record(entries, Vec::new(), durability);
+                Some(recorded.map(Input::Recorded).boxed())
+            }
+            // It may not have begun.
+            Session::Closing => waiting,
+        };
+        if let (Some(last), Ok(runtime)) = (last, Handle::try_current()) {
             // Where this fails too, recovery closes it.
-            self.tasks.spawn_on(recorded.map(drop), &runtime);
+            self.tasks.spawn_on(last.map(drop), &runtime);
         }
         let mut summary = self.exchange.summary().clone();
         if summary.outcome.is_empty() {
@@ -153,6 +178,14 @@ impl<B: Backing> Driver<B> {
     }
 
     fn take(&mut self, input: Input) {
+        if let (Session::Opening, Input::Recorded(opened)) = (self.session, &input) {
+            self.session = match opened {
+                Ok(()) => Session::Open,
+                Err(_) => Session::Unopened,
+            };
+        }
+        let what = fault::name(&input);
+        fault::point("before", what);
         let elapsed = self.backing.monotonic().saturating_sub(self.began);
         // Of messages one may become whole with any piece.
         let large = self.weight.takes(&input) || self.exchange.answer_held() >= LARGE;
@@ -162,6 +195,7 @@ impl<B: Backing> Driver<B> {
         } else {
             handle();
         }
+        fault::point("behind", what);
     }
 
     async fn carry_out(&mut self, teller: &Teller, drain: &CancellationToken) -> Option<End> {
@@ -185,6 +219,13 @@ impl<B: Backing> Driver<B> {
                     self.waiting = Some(self.backing.claim(claimed).map(Input::Claimed).boxed());
                 }
                 Output::Record(entries, sealed, durability) => {
+                    for entry in &entries {
+                        match entry.event {
+                            Event::Opened(_) => self.session = Session::Opening,
+                            Event::Closed(_) => self.session = Session::Closing,
+                            _ => {}
+                        }
+                    }
                     let recorded = self.backing.record(entries, sealed, durability);
                     self.waiting = Some(recorded.map(Input::Recorded).boxed());
                 }

@@ -6,6 +6,7 @@
 mod answers;
 mod convert;
 mod drive;
+mod fault;
 #[cfg(test)]
 mod tests;
 

@@ -276,6 +276,26 @@ def test_streams_are_cut_ended_stalled_and_delayed_at_any_message(request, oidc,
                 at_the_end(world, gateway, upstream, cut=True)
 
 
+PHASES = {"request_headers", "authenticated", "request_body", "asked", "held", "claimed", "recorded", "response_headers", "response_body"}
+
+
+@pytest.mark.timeout(600)
+def test_a_panic_at_any_phase(oidc, tmp_path):
+    with Upstream(answers) as upstream:
+        gateway = Gateway(tmp_path, settings(oidc, tmp_path), upstream.port)
+        gateway.countersign.panic_every = 60
+        with gateway:
+            world = World(Office(gateway, oidc, upstream), random.Random(3))
+
+            def everywhere():
+                found = set(re.findall(r"injected (before|behind) (\w+)", gateway.countersign.log_text()))
+                return found >= {(when, phase) for when in ("before", "behind") for phase in PHASES} and len(world.sent) > 300
+
+            with world.going_on(8):
+                wait_until("there was a panic at each phase", everywhere, 300, every=0.5)
+            at_the_end(world, gateway, upstream)
+
+
 def test_the_checker_sees_what_gets_by(oidc, tmp_path):
     """Without the guards in Envoy's configuration a clean end passes everything on; the checker must say so."""
 

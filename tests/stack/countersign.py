@@ -51,6 +51,7 @@ class Countersign(Process):
         self.config["audit"] = {"dir": str(self.work / "audit"), **config.get("audit", {})}
         self.audit = Path(self.config["audit"]["dir"])
         self.file = self.work / "countersign.yaml"
+        self.panic_every = 0
         self.write()
 
     def write(self, config: dict | None = None):
@@ -60,6 +61,9 @@ class Countersign(Process):
         fresh = self.file.with_suffix(".new")
         fresh.write_text(yaml.dump(self.config, Dumper=WrittenOut, sort_keys=False))
         fresh.replace(self.file)
+
+    def environment(self):
+        return {"COUNTERSIGN_PANIC_EVERY": str(self.panic_every)} if self.panic_every else {}
 
     def command(self):
         return [binary(), "serve", "--config", self.file]

@@ -226,27 +226,3 @@ fn a_lost_closed_keeps_the_end_back() {
     bench.refusal(503, "audit_unavailable");
     assert_eq!(bench.exchange().summary().outcome, "refused_response");
 }
-
-#[test]
-fn what_is_given_up_while_open_is_closed_as_unknown_once() {
-    let unknown = |bench: &Bench| bench.exchange().abandon().is_some();
-    let mut bench = Bench::new();
-    bench.ledger = Ledger::Slow;
-    assert!(!unknown(&bench));
-    bench.ask("alice", &streamed("hi"));
-    assert!(
-        !unknown(&bench),
-        "the ledger closes what it was still writing"
-    );
-    bench.durable();
-    assert!(unknown(&bench));
-    bench
-        .answer_stream()
-        .answer(&chunk("hello "), false)
-        .handle(Input::Tick);
-    assert!(unknown(&bench));
-    bench.durable().answer(&(stop() + DONE), true);
-    assert!(!unknown(&bench), "`closed` was asked for");
-    bench.lost("audit_unavailable");
-    assert!(!unknown(&bench));
-}
