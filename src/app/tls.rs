@@ -372,14 +372,16 @@ impl Tls {
             let under_way = Arc::new(Semaphore::new(HANDSHAKES));
             let addresses = Addresses::default();
             loop {
-                let Ok(permit) = Arc::clone(&under_way).acquire_owned().await else {
-                    return;
+                let next = async {
+                    let permit = Arc::clone(&under_way).acquire_owned().await;
+                    (permit, listener.accept().await)
                 };
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
+                let (permit, accepted) = tokio::select! {
+                    next = next => next,
                     () = done.closed() => return,
                     () = stop.cancelled() => return,
                 };
+                let Ok(permit) = permit else { return };
                 let (stream, peer) = match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {

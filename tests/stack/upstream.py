@@ -119,6 +119,13 @@ def relay(port: int, prefix: str = "", **more) -> Callable[[Request], Answer]:
     return answer
 
 
+class Server(ThreadingHTTPServer):
+    """One that does not leave connections waiting when hundreds come at once: with more than are listened for, the kernel drops some, and
+    they are heard of again after seconds, or never."""
+
+    request_queue_size = 1024
+
+
 class Upstream:
     """`requests` is what arrived; `answer` is an `Answer`, or makes one from the request."""
 
@@ -208,7 +215,7 @@ class Upstream:
 
         self._closing = threading.Event()
         self._connections: set[socket.socket] = set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
