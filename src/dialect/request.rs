@@ -154,6 +154,10 @@ impl RequestBody for Request {
         }
     }
 
+    fn memory(&self) -> usize {
+        self.texts.memory()
+    }
+
     fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
         self.texts.strip(these)
     }

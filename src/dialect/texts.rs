@@ -243,6 +243,10 @@ impl Leaf {
         }
     }
 
+    fn memory(&self) -> usize {
+        self.0.as_deref().map_or(0, str::len)
+    }
+
     /// The text, given the document and the string's span in it.
     pub(super) fn text<'a>(&'a self, document: &'a str, span: Span) -> &'a str {
         self.0.as_deref().unwrap_or_else(|| {
@@ -288,6 +292,12 @@ impl Texts {
 }
 
 impl Texts {
+    /// Bytes in memory besides the document's.
+    pub(super) fn memory(&self) -> usize {
+        let removal = size_of::<(&str, Option<Removal>)>();
+        memory(&self.slots) + self.removals.capacity() * removal
+    }
+
     /// Whether the text of `channel` goes on in the document.
     pub(super) fn goes_on(&self, document: &str, channel: &Channel) -> bool {
         self.slots.iter().any(|slot| match &slot.what {
@@ -306,6 +316,41 @@ impl Texts {
             .iter()
             .all(|(span, _)| self.slots.iter().any(|slot| pads(slot, *span)))
     }
+}
+
+/// Bytes in memory of `slots`, each with what is handed out for it.
+fn memory(slots: &Vec<Slot>) -> usize {
+    let each = |slot: &Slot| {
+        let inner = match &slot.what {
+            What::Text(leaf)
+            | What::Piece(leaf)
+            | What::ArgumentsPiece(leaf)
+            | What::Word(leaf) => leaf.memory(),
+            What::Key { leaf, .. } => leaf.memory(),
+            What::Arguments { leaf, texts } => {
+                let each = texts
+                    .iter()
+                    .map(|(label, text)| label.len() + text.capacity());
+                let handed = size_of::<(Arc<str>, String)>() + size_of::<Text<'_>>();
+                leaf.memory() + texts.capacity() * handed + each.sum::<usize>()
+            }
+            What::Run { parts, joined } => {
+                let each = parts.iter().map(|(_, leaf)| leaf.memory());
+                let handed = size_of::<(Span, Leaf)>() + size_of::<Text<'_>>();
+                parts.capacity() * handed + each.sum::<usize>() + joined.capacity()
+            }
+            What::Named { text, inside, .. } => text.capacity() + memory(inside),
+            What::Signed { inside, .. } => memory(inside),
+            What::Number
+            | What::NumberPiece
+            | What::Echo(_)
+            | What::Annotations
+            | What::Padding => 0,
+        };
+        slot.channel.field.capacity() + slot.label.len() + inner
+    };
+    let handed = size_of::<Slot>() + size_of::<Text<'_>>();
+    slots.capacity() * handed + slots.iter().map(each).sum::<usize>()
 }
 
 fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {

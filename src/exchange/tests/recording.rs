@@ -130,7 +130,8 @@ fn a_request_counts_as_often_as_it_is_in_memory() {
     bench.ask("alice", &body);
     bench.refusal(503, "overloaded");
 
-    let mut bench = Bench::with(1 << 20, 1 << 20, 3 * body.len(), 10);
+    // And a little for where its few texts are.
+    let mut bench = Bench::with(1 << 20, 1 << 20, 3 * body.len() + 4096, 10);
     bench.ledger = Ledger::Slow;
     bench.ask("alice", &body);
     // To be forwarded, and on its way into the record.
@@ -140,6 +141,22 @@ fn a_request_counts_as_often_as_it_is_in_memory() {
     assert_eq!(bench.rules.budget.used(), body.len());
     bench.answer_stream();
     assert_eq!(bench.rules.budget.used(), 0);
+}
+
+#[test]
+fn what_a_body_is_taken_apart_into_counts_too() {
+    let parts = r#"{"type":"text","text":"a"},"#.repeat(5_000);
+    let parts = parts.trim_end_matches(',');
+    let message = format!(r#"{{"role":"user","content":[{parts}]}}"#);
+    let body = format!(r#"{{"model":"gpt-4o-mini","messages":[{message}]}}"#);
+    let mut bench = Bench::with(1 << 20, 1 << 20, 3 * body.len() + 4096, 10);
+    bench.ask("alice", &body);
+    bench.refusal(503, "overloaded");
+    assert_eq!(bench.rules.budget.used(), 0);
+
+    let mut bench = Bench::with(1 << 20, 1 << 20, 10 * body.len(), 10);
+    bench.ask("alice", &body).answer_stream();
+    assert_eq!(bench.seen.end, Some(End::Finished));
 }
 
 #[test]

@@ -74,7 +74,7 @@ def page() -> str:
         for row in (row for row in ROWS if row.group == group):
             client = "(gone)" if row.client is GONE else row.client.words
             newest = "".join(f" (not on {version}: it hangs there)" for version in row.hangs)
-            newest += " (on the newest only, unless `--long`)" if row.long else ""
+            newest += " (on the newest only, unless `--long`)" if row.long else " (only with `--long`)" if row.longest else ""
             cells = [row.name + newest, words(row.call), words(row.model), client, seen(row), ledger(row) + more(row)]
             out.append("| " + " | ".join(cells) + " |\n")
         out.append("\n")

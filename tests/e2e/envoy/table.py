@@ -60,6 +60,7 @@ class Row:
     whole: bool = True  # what reached the model server did so to its end
     memory: int = 0  # the most the service may grow by, in MiB
     long: bool = False  # only on the newest Envoy, unless --long
+    longest: bool = False  # only with --long
     uses: int = 0  # uses of approvals on record
     stand_in: bool = False  # the service is one that governs nothing
     hangs: tuple[str, ...] = ()  # releases on which the caller gets no answer at all
@@ -154,6 +155,7 @@ SIZES = [
                                                                    document("All work. " * 2_600_000)),
      Gets(502, "response_too_large"), 1, completed("refused_response")),
     ("a stream without end", reads_slowly, streams("says 30 MB in events", 30_000_000), Gets(200), 1, ONCE, {"memory": 100, "long": True}),
+    ("a stream of 300 MB", reads_slowly, streams("says 300 MB in events", 300_000_000), Gets(200), 1, ONCE, {"memory": 100, "longest": True}),
 ]
 
 ABORTS = [

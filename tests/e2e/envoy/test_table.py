@@ -19,6 +19,8 @@ def rig(request, oidc, tmp_path_factory):
 
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_row(rig, row, request):
+    if row.longest and not request.config.getoption("--long"):
+        pytest.skip("only with --long")
     if row.long and rig.version != CURRENT and not request.config.getoption("--long"):
         pytest.skip("on the newest Envoy only, unless --long")
     if rig.version in row.hangs:
