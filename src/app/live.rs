@@ -495,8 +495,18 @@ impl Backing for Live {
         async move {
             // A crash after this leaves frames that no record tells of: noise to everyone but the auditors.
             if !sealed.is_empty() {
-                let seals = seals.ok_or(LedgerError::Unavailable.code())?;
-                seals.keep(sealed).await.map_err(|error| error.code())?;
+                let kept = match seals {
+                    Some(seals) => seals.keep(sealed).await,
+                    None => Err(LedgerError::Unavailable),
+                };
+                if let Err(error) = kept {
+                    // That it ended is worth a record all the same.
+                    let closed = |entry: &Entry| matches!(entry.event, Event::Closed(_));
+                    if let Some(closed) = entries.into_iter().find(closed) {
+                        ledger.close(closed.session);
+                    }
+                    return Err(error.code());
+                }
             }
             ledger
                 .append_all(entries, durability)

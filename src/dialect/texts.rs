@@ -328,11 +328,10 @@ fn memory(slots: &Vec<Slot>) -> usize {
             | What::Word(leaf) => leaf.memory(),
             What::Key { leaf, .. } => leaf.memory(),
             What::Arguments { leaf, texts } => {
-                let each = texts
-                    .iter()
-                    .map(|(label, text)| label.len() + text.capacity());
+                let each = texts.iter().map(|(_, text)| text.capacity());
+                let labels = labels(texts.iter().map(|(label, _)| label));
                 let handed = size_of::<(Arc<str>, String)>() + size_of::<Text<'_>>();
-                leaf.memory() + texts.capacity() * handed + each.sum::<usize>()
+                leaf.memory() + texts.capacity() * handed + each.sum::<usize>() + labels
             }
             What::Run { parts, joined } => {
                 let each = parts.iter().map(|(_, leaf)| leaf.memory());
@@ -347,10 +346,24 @@ fn memory(slots: &Vec<Slot>) -> usize {
             | What::Annotations
             | What::Padding => 0,
         };
-        slot.channel.field.capacity() + slot.label.len() + inner
+        slot.channel.field.capacity() + inner
     };
+    let labels = labels(slots.iter().map(|slot| &slot.label));
     let handed = size_of::<Slot>() + size_of::<Text<'_>>();
-    slots.capacity() * handed + slots.iter().map(each).sum::<usize>()
+    slots.capacity() * handed + slots.iter().map(each).sum::<usize>() + labels
+}
+
+/// Bytes of labels, of which neighbours share one.
+fn labels<'a>(labels: impl Iterator<Item = &'a Arc<str>>) -> usize {
+    let mut last: Option<&Arc<str>> = None;
+    let mut bytes = 0;
+    for label in labels {
+        if !last.is_some_and(|last| Arc::ptr_eq(last, label)) {
+            bytes += label.len();
+        }
+        last = Some(label);
+    }
+    bytes
 }
 
 fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {

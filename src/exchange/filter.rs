@@ -7,7 +7,10 @@
 //!
 //! Promises: nothing is shown that has not left; what is shown holds nothing a detector knows.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 use super::Mutation;
 use crate::{
@@ -236,7 +239,7 @@ impl Filter {
     /// The text has left; how many bytes of recordable text became known with it.
     pub(super) fn left(&mut self, text: Released) -> usize {
         for release in text.0 {
-            self.shown.push(&release);
+            self.shown.push(release);
         }
         std::mem::take(&mut self.shown.fresh)
     }
@@ -274,7 +277,7 @@ impl Filter {
         let open: Vec<_> = self.shown.lanes.keys().cloned().collect();
         for channel in open {
             let (label, text) = Default::default();
-            self.shown.push(&Release {
+            self.shown.push(Release {
                 channel,
                 label,
                 text,
@@ -447,7 +450,7 @@ impl TextFilter for Filter {
 }
 
 impl Shown {
-    fn push(&mut self, release: &Release) {
+    fn push(&mut self, release: Release) {
         let Release {
             channel,
             label,
@@ -459,32 +462,37 @@ impl Shown {
             Record::AsItLeaves => return self.add(channel, text),
             Record::Masked(plan) => plan,
         };
-        if *last && !self.lanes.contains_key(channel) {
-            let (shown, counts) = mask::mask_under(plan, label, text);
+        if last && !self.lanes.contains_key(&channel) {
+            let (shown, counts) = mask::find_under(plan, &label, &text);
             add(&mut self.found, &counts);
-            return self.add(channel, &shown);
+            return self.add(channel, shown.unwrap_or(text));
         }
         let mut shown = String::new();
         let masker = self
             .lanes
             .entry(channel.clone())
-            .or_insert_with(|| Masker::under(plan.clone(), label));
-        masker.push(text, &mut shown);
-        if *last {
+            .or_insert_with(|| Masker::under(plan.clone(), &label));
+        masker.push(&text, &mut shown);
+        if last {
             masker.finish(&mut shown);
             add(&mut self.found, &masker.counts());
-            self.lanes.remove(channel);
+            self.lanes.remove(&channel);
         }
-        self.add(channel, &shown);
+        self.add(channel, shown);
     }
 
-    fn add(&mut self, channel: &Channel, text: &str) {
+    fn add(&mut self, channel: Channel, text: String) {
         if text.is_empty() {
             return;
         }
         self.bytes += text.len();
         self.fresh += text.len();
-        self.text.entry(channel.clone()).or_default().push_str(text);
+        match self.text.entry(channel) {
+            Entry::Vacant(place) => {
+                place.insert(text);
+            }
+            Entry::Occupied(mut before) => before.get_mut().push_str(&text),
+        }
     }
 }
 

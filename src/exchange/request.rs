@@ -508,6 +508,10 @@ impl Exchange {
         }
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
+        let apart = apart + Looked::room(&connection, texts.len());
+        if self.share.set(copies * length + apart).is_err() {
+            return Err((Refusal::Overloaded, None));
+        }
         let (findings, looked) = look(head, &texts);
         let apart = apart + looked.memory();
         if self.share.set(copies * length + apart).is_err() {
@@ -778,16 +782,26 @@ fn masked_text(
 }
 
 /// What the record may show of each text, where that is not the text itself: kept from when it was counted what is in them.
+/// Nothing where the record shows no text.
 struct Looked<'t>(Vec<(Text<'t>, Option<String>)>);
 
 impl Looked<'_> {
     /// How far apart the order in which texts are listed and that in which they are put back may be.
     const NEAR: usize = 4;
 
-    /// Bytes in memory.
+    /// Bytes in memory that so many texts take, whatever is in them.
+    fn room(connection: &Connection, texts: usize) -> usize {
+        if connection.record_text {
+            texts * size_of::<(Text<'_>, Option<String>)>()
+        } else {
+            0
+        }
+    }
+
+    /// Bytes in memory besides that.
     fn memory(&self) -> usize {
-        let shown = self.0.iter().filter_map(|(_, shown)| shown.as_deref());
-        shown.map(str::len).sum()
+        let shown = self.0.iter().filter_map(|(_, shown)| shown.as_ref());
+        shown.map(String::capacity).sum()
     }
 
     /// What is shown of `text`, which is asked for once and nearly in order; `None` where it is not known.
@@ -818,7 +832,7 @@ fn shown(
         });
         // Once more as a whole: what stands where the protocol has words of its own (a model's name, an id) was chosen by
         // the caller too.
-        mask::mask(plan, &shown).0
+        mask::find(plan, &shown).0.unwrap_or(shown)
     } else {
         String::new()
     };
@@ -847,7 +861,8 @@ fn look<'t>(head: &Head, texts: &[Text<'t>]) -> (BTreeMap<Entity, u64>, Looked<'
     let (known, plan) = (everything.entities(), guard.record_plan());
     let mut counts = BTreeMap::new();
     let mut found = |entity: Entity, n| *counts.entry(entity).or_default() += n;
-    let mut looked = Vec::with_capacity(texts.len());
+    let keep = head.connection.record_text;
+    let mut looked = Vec::with_capacity(if keep { texts.len() } else { 0 });
     for text in texts {
         if let Some(entity) = text.entity {
             found(entity.into(), 1);
@@ -865,7 +880,9 @@ fn look<'t>(head: &Head, texts: &[Text<'t>]) -> (BTreeMap<Entity, u64>, Looked<'
                 .filter(|(entity, _)| known.contains(entity))
                 .for_each(|(entity, n)| found(entity, n));
         }
-        looked.push((*text, shown.filter(|shown| shown != text.text)));
+        if keep {
+            looked.push((*text, shown.filter(|shown| shown != text.text)));
+        }
     }
     (counts, Looked(looked))
 }

@@ -487,7 +487,7 @@ impl Exchange {
         if let Some(piece) = flow.withheld.pop_front() {
             let text = flow.filter.left(piece.text);
             self.journal.let_out(at, piece.bytes.len(), text);
-            leaving.extend_from_slice(&piece.bytes);
+            join(leaving, piece.bytes);
         }
     }
 
@@ -545,8 +545,10 @@ impl Exchange {
             ..
         } = *flow;
         self.give_head(head, out);
-        let mut last: Vec<u8> = withheld.into_iter().flat_map(|piece| piece.bytes).collect();
-        last.extend_from_slice(&terminal.bytes);
+        let mut last = Vec::new();
+        for piece in withheld.into_iter().chain([terminal]) {
+            join(&mut last, piece.bytes);
+        }
         match end {
             Some(End::Head) => self.finish(out),
             Some(End::Body) => {
@@ -607,12 +609,12 @@ impl Flow {
         let mut passed = reader.push(bytes, &mut self.filter)?;
         if end {
             let rest = reader.finish(&mut self.filter)?;
-            if passed.terminal.is_empty() {
-                passed.now.extend_from_slice(&rest.now);
-            } else {
-                passed.terminal.extend_from_slice(&rest.now);
-            }
-            passed.terminal.extend_from_slice(&rest.terminal);
+            let behind = match passed.terminal.is_empty() {
+                true => &mut passed.now,
+                false => &mut passed.terminal,
+            };
+            join(behind, rest.now);
+            join(&mut passed.terminal, rest.terminal);
         }
         let terminal = !passed.terminal.is_empty();
         if passed.now.is_empty() && !terminal && !end {
@@ -620,7 +622,7 @@ impl Flow {
             return Ok(false);
         }
         let mut text = self.filter.take_released();
-        self.terminal.bytes.extend_from_slice(&passed.terminal);
+        join(&mut self.terminal.bytes, passed.terminal);
         // What trailers say leaves with the end too.
         let last = terminal || (end && self.terminal.text.len() == 0);
         if passed.now.is_empty() && last {
@@ -651,6 +653,15 @@ impl Flow {
     fn memory(&self) -> usize {
         let texts = self.withheld.iter().chain([&self.terminal]);
         self.held() + texts.map(|piece| piece.text.len()).sum::<usize>() + self.filter.memory()
+    }
+}
+
+/// Puts `more` behind `bytes`, without a copy where it is all there is.
+fn join(bytes: &mut Vec<u8>, more: Vec<u8>) {
+    if bytes.is_empty() {
+        *bytes = more;
+    } else {
+        bytes.extend_from_slice(&more);
     }
 }
 

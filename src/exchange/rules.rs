@@ -1,9 +1,6 @@
 //! The rules one exchange runs under from its first byte to its last: a snapshot that never changes beneath it.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -118,13 +115,14 @@ pub struct Connection {
     pub plans: Plans,
 }
 
-/// The newest plans that were made for a connection, for the next request that owes the same: a few at most.
+/// The plans that were last used for a connection, for the next request that owes the same: a few at most.
 #[derive(Default)]
-pub struct Plans(Mutex<VecDeque<Made>>);
+pub struct Plans(Mutex<Vec<Made>>);
 
 /// A plan without what is a request's own, and what it was made of.
 struct Made {
-    catalog: Arc<Catalog>,
+    // Not kept alive by this: it may know a credential that has since been replaced.
+    catalog: Weak<Catalog>,
     owed: Owed,
     plan: Arc<Plan>,
 }
@@ -145,22 +143,40 @@ impl Plans {
         owed: &Owed,
         make: impl FnOnce() -> Result<Plan, E>,
     ) -> Result<Arc<Plan>, E> {
-        let is_it = |made: &&Made| Arc::ptr_eq(&made.catalog, catalog) && made.owed == *owed;
-        // Nothing here can leave the list half changed, so a poisoned lock is as good as another.
-        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = kept().iter().find(is_it) {
-            return Ok(made.plan.clone());
+        if let Some(plan) = find(&mut self.kept(), catalog, owed) {
+            return Ok(plan);
         }
         let plan = Arc::new(make()?);
-        let mut kept = kept();
+        let mut kept = self.kept();
+        // Another may have made it meanwhile.
+        if let Some(plan) = find(&mut kept, catalog, owed) {
+            return Ok(plan);
+        }
+        kept.retain(|made| made.catalog.strong_count() > 0);
         kept.truncate(PLANS - 1);
-        kept.push_front(Made {
-            catalog: catalog.clone(),
+        let made = Made {
+            catalog: Arc::downgrade(catalog),
             owed: owed.clone(),
             plan: plan.clone(),
-        });
+        };
+        kept.insert(0, made);
         Ok(plan)
     }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<Made>> {
+        // Nothing here can leave the list half changed, so a poisoned lock is as good as another.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The plan for `owed`, which then is the last to go.
+fn find(kept: &mut [Made], catalog: &Arc<Catalog>, owed: &Owed) -> Option<Arc<Plan>> {
+    let is_it = |made: &Made| {
+        std::ptr::eq(made.catalog.as_ptr(), Arc::as_ptr(catalog)) && made.owed == *owed
+    };
+    let at = kept.iter().position(is_it)?;
+    kept[..=at].rotate_right(1);
+    kept.first().map(|made| made.plan.clone())
 }
 
 /// What becomes of prompts with parts that no detector can look into.
@@ -324,5 +340,54 @@ pub(super) fn token(headers: &Headers, header: &str) -> Result<Token, TokenError
             scheme: Scheme::Bare,
             text: text.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{detect::Entity, mask::Operator};
+
+    fn owed(operator: Operator) -> Owed {
+        let entity: Entity = "US_SSN".into();
+        Arc::new(BTreeMap::from([(entity, operator)]))
+    }
+
+    #[test]
+    fn plans_are_kept_for_what_is_owed_under_a_catalog_that_is_there() {
+        let plans = Plans::default();
+        let made = |catalog: &Arc<Catalog>, owed: &Owed| {
+            let mut made = false;
+            let plan = plans.find_or_make(catalog, owed, || {
+                made = true;
+                let scanner = catalog.scanner(&owed.keys().cloned().collect())?;
+                Ok::<_, DetectorError>(Plan::new(scanner, owed))
+            });
+            (made, Arc::downgrade(&plan.unwrap()))
+        };
+        let rotated =
+            |token| Arc::new(Catalog::builtin().unwrap().with_credentials([token]).unwrap());
+        let (replace, redact) = (owed(Operator::Replace), owed(Operator::Redact));
+        let old = rotated("an old credential");
+        let (new, of_old) = made(&old, &replace);
+        assert!(new);
+        let (again, same) = made(&old, &owed(Operator::Replace));
+        assert!(!again && same.ptr_eq(&of_old));
+        assert!(made(&old, &redact).0, "another operator is another plan");
+        let fresh = rotated("a new credential");
+        assert!(made(&fresh, &replace).0, "another catalog is another plan");
+        // The credential was replaced: with the next plan what knows it is gone.
+        drop(old);
+        assert!(made(&fresh, &redact).0);
+        assert!(of_old.upgrade().is_none());
+        assert!(!made(&fresh, &replace).0 && !made(&fresh, &redact).0);
+        // A few at most.
+        let more: Vec<_> = (0..2 * PLANS).map(|_| rotated("one more")).collect();
+        for catalog in &more {
+            assert!(made(catalog, &replace).0);
+        }
+        assert_eq!(plans.kept().len(), PLANS);
     }
 }

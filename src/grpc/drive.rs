@@ -1,6 +1,6 @@
 //! One stream: what Envoy says goes into an exchange, what comes out is done.
 
-use std::{future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
@@ -112,7 +112,7 @@ impl<B: Backing> Drop for Driver<B> {
         let last = match self.session {
             Session::Unopened | Session::Opening => None,
             Session::Open => {
-                // What was being recorded goes first: only what is in the ledger's queue already still counts.
+                // Of what was being recorded nobody would hear any more; it may be missing, as after a kill.
                 drop(waiting);
                 let (entries, durability) = self.exchange.abandon();
                 let recorded = self.backing.record(entries, Vec::new(), durability);
@@ -237,6 +237,8 @@ impl<B: Backing> Driver<B> {
                     _ = teller.answer(convert::message(answer)) => {}
                     // Nor is one waited for that reads too slowly when our time is over: it never has the whole answer.
                     () = drain.cancelled() => self.untold = true,
+                    // What was let out before is recorded meanwhile, however slowly Envoy reads.
+                    never = go_on(&mut self.waiting) => match never {},
                 },
                 Output::Finished if self.untold => {
                     return Some(End::Failed(Status::aborted("shutting_down")));
@@ -281,6 +283,15 @@ async fn wait(waiting: &mut Option<BoxFuture<'static, Input>>) -> Input {
         Some(input) => input.await,
         None => future::pending().await,
     }
+}
+
+/// Goes on with what is waited for, without telling what came of it yet.
+async fn go_on(waiting: &mut Option<BoxFuture<'static, Input>>) -> Infallible {
+    if let Some(going) = waiting {
+        let input = going.await;
+        *waiting = Some(future::ready(input).boxed());
+    }
+    future::pending().await
 }
 
 fn every(period: Duration) -> Interval {

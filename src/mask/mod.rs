@@ -149,7 +149,9 @@ pub fn mask(plan: &Plan, text: &str) -> (String, BTreeMap<Entity, u64>) {
     (masked.unwrap_or_else(|| text.to_owned()), counts)
 }
 
-fn find(plan: &Plan, text: &str) -> (Option<String>, BTreeMap<Entity, u64>) {
+/// [`mask`], without a copy of a text in which nothing is found.
+#[must_use]
+pub fn find(plan: &Plan, text: &str) -> (Option<String>, BTreeMap<Entity, u64>) {
     let (mut out, mut counts) = (String::new(), BTreeMap::new());
     let (mut effort, mut room) = (Effort::default(), plan.scanner.room());
     let view = View::of(text, &mut room);

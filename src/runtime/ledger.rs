@@ -380,8 +380,8 @@ impl Ledger {
         entries: Vec<Entry>,
         durability: Durability,
     ) -> Result<Vec<Receipt>, LedgerError> {
+        let mut unclaimed = Unclaimed::new(&self.inner.commands, &entries);
         let group = Group::new(entries)?;
-        let mut unclaimed = Unclaimed::new(&self.inner.commands, group.opens.clone());
         let queued = async {
             let inner = &self.inner;
             let room = group.bytes.min(inner.queue_bytes);
@@ -402,6 +402,7 @@ impl Ledger {
             };
             let left = inner.commands.leave(Command::Append(item));
             let wake = left.map_err(|_| LedgerError::Closed)?;
+            unclaimed.given();
             // What else runs now may have records too: to wake the writer costs as much as to write two.
             tokio::task::yield_now().await;
             drop(wake);
@@ -423,6 +424,13 @@ impl Ledger {
             unclaimed.claim();
         }
         result
+    }
+
+    /// Has a session closed, outcome `unknown`, whose `closed` could not be made ready to be appended.
+    pub fn close(&self, session: String) {
+        let written = Arc::new(AtomicBool::new(true));
+        // Where the writer is gone the next start closes it.
+        let _ = self.inner.commands.send(Command::Unclosed { session, written });
     }
 
     /// How the ledger is doing.
@@ -499,8 +507,7 @@ struct Group {
     /// Their JSON.
     entries: Vec<Vec<u8>>,
     bytes: usize,
-    /// The session one of them opens, and the one that one of them closes.
-    opens: Option<String>,
+    /// The session that one of them closes.
     closes: Option<String>,
     /// Whether refusing them saves room for what is under way.
     begins_work: bool,
@@ -511,7 +518,6 @@ impl Group {
         let mut group = Self {
             entries: Vec::with_capacity(entries.len()),
             bytes: 0,
-            opens: None,
             closes: None,
             begins_work: false,
         };
@@ -524,12 +530,10 @@ impl Group {
             group.bytes += json.len();
             group.entries.push(json);
             match entry.event {
-                Event::Opened(_) => {
-                    group.begins_work = true;
-                    group.opens = Some(entry.session);
-                }
                 Event::Closed(_) => group.closes = Some(entry.session),
-                Event::Refused(_) | Event::Unauthenticated(_) => group.begins_work = true,
+                Event::Opened(_) | Event::Refused(_) | Event::Unauthenticated(_) => {
+                    group.begins_work = true;
+                }
                 _ => {}
             }
         }
@@ -537,22 +541,39 @@ impl Group {
     }
 }
 
-/// Sees to it that a session is closed whose `opened` may be in the log although nobody was told so: because appending it
-/// failed, took too long, or was given up.
+/// Sees to it that a session is closed whose `opened` may be in the log although nobody was told so, or whose `closed` the
+/// writer was never given: because appending it failed, took too long, or was given up.
 struct Unclaimed<'a> {
     commands: &'a Commands,
     session: Option<String>,
-    /// Set by the writer when it put the record into the log.
+    /// Whether it is in the log. Set by the writer when it put an `opened` there; where only a `closed` is appended, it is.
     written: Arc<AtomicBool>,
+    /// Of a `closed` the writer itself takes care, once it was given it.
+    closes: bool,
 }
 
 impl<'a> Unclaimed<'a> {
-    fn new(commands: &'a Commands, session: Option<String>) -> Self {
-        let written = Arc::new(AtomicBool::new(false));
+    fn new(commands: &'a Commands, entries: &[Entry]) -> Self {
+        let session = |is_it: fn(&Event) -> bool| {
+            let mut entries = entries.iter();
+            let found = entries.find(|entry| is_it(&entry.event));
+            found.map(|entry| entry.session.clone())
+        };
+        let opens = session(|event| matches!(event, Event::Opened(_)));
+        let closes = opens.is_none();
+        let written = Arc::new(AtomicBool::new(closes));
         Self {
             commands,
-            session,
+            session: opens.or_else(|| session(|event| matches!(event, Event::Closed(_)))),
             written,
+            closes,
+        }
+    }
+
+    /// The writer has the records.
+    fn given(&mut self) {
+        if self.closes {
+            self.session = None;
         }
     }
 
@@ -566,7 +587,7 @@ impl Drop for Unclaimed<'_> {
         if let Some(session) = self.session.take() {
             // Behind the append in the queue, so that the writer knows by then whether it wrote it.
             let written = Arc::clone(&self.written);
-            let _ = self.commands.send(Command::Abandoned { session, written });
+            let _ = self.commands.send(Command::Unclosed { session, written });
         }
     }
 }

@@ -246,13 +246,13 @@ impl<'e> Edit<'e> {
                 } else {
                     self.filter.whole(channel, text)
                 };
-                self.put(*span, text, &masked);
+                self.put(*span, text, masked);
             }
             What::Number | What::NumberPiece => {
                 let text = span.of(self.document);
                 self.label(slot);
                 let masked = self.filter.whole(channel, text);
-                self.put(*span, text, &masked);
+                self.put(*span, text, masked);
             }
             What::Arguments { leaf, .. } => {
                 let text = text(leaf);
@@ -262,12 +262,12 @@ impl<'e> Edit<'e> {
                     arguments(text, channel, self.filter)?
                 };
                 if let Some(masked) = masked {
-                    self.put(*span, text, &masked);
+                    self.put(*span, text, masked);
                 }
             }
             What::Word(leaf) => {
                 if let Some(masked) = self.filter.word(text(leaf)) {
-                    self.edits.push((*span, json::quoted(&masked)));
+                    self.edits.push((*span, json::quote(masked)));
                 }
             }
             What::Key { leaf, object, word } => {
@@ -287,7 +287,7 @@ impl<'e> Edit<'e> {
                 text,
                 inside,
             } => match self.filter.named(entity, channel, text) {
-                Some(masked) => self.edits.push((*span, json::quoted(&masked))),
+                Some(masked) => self.edits.push((*span, json::quote(masked))),
                 None => {
                     self.slots(inside)?;
                     self.filter.named_over();
@@ -318,9 +318,9 @@ impl<'e> Edit<'e> {
         }
     }
 
-    fn put(&mut self, span: Span, text: &str, masked: &str) {
+    fn put(&mut self, span: Span, text: &str, masked: String) {
         if masked != text {
-            self.edits.push((span, json::quoted(masked)));
+            self.edits.push((span, json::quote(masked)));
         }
     }
 
@@ -334,22 +334,20 @@ impl<'e> Edit<'e> {
             for (span, leaf) in parts {
                 let text = leaf.text(self.document, *span);
                 let masked = self.filter.again(channel, text);
-                self.put(*span, text, &masked);
+                self.put(*span, text, masked);
             }
             return;
         }
-        let masked: Vec<String> = texts.by_ref().map(|text| self.filter.part(text)).collect();
+        let mut masked: Vec<String> = texts.by_ref().map(|text| self.filter.part(text)).collect();
         let together = masked.concat();
         let seamless = self.filter.whole(channel, &together);
-        let mut texts: Vec<&str> = masked.iter().map(String::as_str).collect();
         if seamless != together {
-            texts.fill("");
-            texts
-                .first_mut()
-                .into_iter()
-                .for_each(|text| *text = &seamless);
+            masked.iter_mut().for_each(String::clear);
+            if let Some(first) = masked.first_mut() {
+                *first = seamless;
+            }
         }
-        for ((span, leaf), masked) in parts.iter().zip(texts) {
+        for ((span, leaf), masked) in parts.iter().zip(masked) {
             self.put(*span, leaf.text(self.document, *span), masked);
         }
     }
@@ -556,6 +554,10 @@ impl TextFilter for Mask<'_> {
             entity: Some(entity),
             ..Text::bare(text)
         })
+    }
+
+    fn whole(&mut self, _: &Channel, text: &str) -> String {
+        self.part(text)
     }
 
     fn part(&mut self, text: &str) -> String {

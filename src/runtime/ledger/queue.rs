@@ -14,8 +14,8 @@ use crate::audit::{Durability, Receipt, record::Entry};
 /// What the handle asks for.
 pub(super) enum Command {
     Append(Item),
-    /// Nobody was told that this session's `opened` is in the log.
-    Abandoned {
+    /// This session is to be closed if its `opened` is in the log: nobody else will.
+    Unclosed {
         session: String,
         written: Arc<AtomicBool>,
     },
@@ -128,7 +128,7 @@ pub(super) struct Batch {
     pub(super) items: Vec<Item>,
     pub(super) records: usize,
     pub(super) bytes: usize,
-    pub(super) abandoned: Vec<(String, Arc<AtomicBool>)>,
+    pub(super) unclosed: Vec<(String, Arc<AtomicBool>)>,
     pub(super) own: Vec<Own>,
     pub(super) recount: bool,
     pub(super) ending: Option<Ending>,
@@ -142,7 +142,7 @@ impl Batch {
                 self.bytes += item.group.bytes;
                 self.items.push(item);
             }
-            Command::Abandoned { session, written } => self.abandoned.push((session, written)),
+            Command::Unclosed { session, written } => self.unclosed.push((session, written)),
             Command::Own(own) => self.own.push(own),
             Command::Recount => self.recount = true,
             Command::Shutdown(ending) => self.ending = Some(ending),

@@ -107,12 +107,12 @@ impl Writer {
                 });
                 let _ = reply.send(written);
             }
-            for (session, written) in batch.abandoned {
+            for (session, written) in batch.unclosed {
                 if written.load(Ordering::Acquire) {
                     self.must_close(Some(session));
                 }
             }
-            self.close_abandoned();
+            self.close_unclosed();
             self.tick();
             self.publish_state();
             if let Some(Ending {
@@ -213,7 +213,7 @@ impl Writer {
     }
 
     /// Closes the sessions that only the log believes to be open.
-    fn close_abandoned(&mut self) {
+    fn close_unclosed(&mut self) {
         while !self.closing.is_empty() {
             let entries: Vec<Entry> = self
                 .closing
@@ -341,7 +341,7 @@ impl Writer {
         self.room.count();
         if written.is_ok() {
             self.room.works();
-            self.close_abandoned();
+            self.close_unclosed();
         }
     }
 
@@ -376,7 +376,7 @@ impl Writer {
     }
 
     fn end(&mut self, cut_sessions: u32) -> Result<(), LedgerError> {
-        self.close_abandoned();
+        self.close_unclosed();
         let entry = Entry {
             session: String::new(),
             event: Event::Shutdown(Shutdown { cut_sessions }),
