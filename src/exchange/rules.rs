@@ -367,8 +367,14 @@ mod tests {
             });
             (made, Arc::downgrade(&plan.unwrap()))
         };
-        let rotated =
-            |token| Arc::new(Catalog::builtin().unwrap().with_credentials([token]).unwrap());
+        let rotated = |token| {
+            Arc::new(
+                Catalog::builtin()
+                    .unwrap()
+                    .with_credentials([token])
+                    .unwrap(),
+            )
+        };
         let (replace, redact) = (owed(Operator::Replace), owed(Operator::Redact));
         let old = rotated("an old credential");
         let (new, of_old) = made(&old, &replace);

@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::ProcessingRequest;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
     time::{Interval, MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,6 +26,7 @@ const LARGE: usize = 256 << 10;
 pub(super) async fn drive<B: Backing>(
     backing: Arc<B>,
     tasks: TaskTracker,
+    large: Arc<Semaphore>,
     inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin,
     trace: String,
     teller: Teller,
@@ -44,6 +46,7 @@ pub(super) async fn drive<B: Backing>(
         trace,
         backing,
         tasks,
+        large,
         began,
         waiting: None,
         session: Session::Unopened,
@@ -78,6 +81,8 @@ struct Driver<B: Backing> {
     exchange: Exchange,
     backing: Arc<B>,
     tasks: TaskTracker,
+    /// Places for bodies that take long.
+    large: Arc<Semaphore>,
     began: Duration,
     /// Where the stream stands in Envoy's trace, until the exchange is told.
     trace: String,
@@ -162,7 +167,7 @@ impl<B: Backing> Driver<B> {
                 () = drain.cancelled(), if !drained => { drained = true; Some(Input::Shutdown) }
             };
             let Some(input) = input else { continue };
-            self.take(input);
+            self.take(input).await;
             if let Some(end) = self.carry_out(teller, drain).await {
                 return end;
             }
@@ -177,7 +182,7 @@ impl<B: Backing> Driver<B> {
         convert::check_modes(first).inspect_err(|why| self.backing.misconfigured(why))
     }
 
-    fn take(&mut self, input: Input) {
+    async fn take(&mut self, input: Input) {
         if let (Session::Opening, Input::Recorded(opened)) = (self.session, &input) {
             self.session = match opened {
                 Ok(()) => Session::Open,
@@ -189,11 +194,17 @@ impl<B: Backing> Driver<B> {
         let elapsed = self.backing.monotonic().saturating_sub(self.began);
         // Of messages one may become whole with any piece.
         let large = self.weight.takes(&input) || self.exchange.answer_held() >= LARGE;
-        let handle = || self.exchange.handle(elapsed, input, &mut self.outputs);
         if large && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-            tokio::task::block_in_place(handle);
+            let _place = tokio::select! {
+                biased;
+                place = self.large.acquire() => place,
+                never = go_on(&mut self.waiting) => match never {},
+            };
+            tokio::task::block_in_place(|| {
+                self.exchange.handle(elapsed, input, &mut self.outputs);
+            });
         } else {
-            handle();
+            self.exchange.handle(elapsed, input, &mut self.outputs);
         }
         fault::point("behind", what);
     }

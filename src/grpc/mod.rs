@@ -10,13 +10,14 @@ mod fault;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, num::NonZero, pin::Pin, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::ext_proc::v3::{
     ProcessingRequest, external_processor_server::ExternalProcessor,
 };
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -82,6 +83,9 @@ pub trait Backing: Send + Sync + 'static {
 pub struct Service<B> {
     backing: Arc<B>,
     tasks: TaskTracker,
+    /// How many bodies that take long are looked through at once: as many as there are cores. What a document is parsed into
+    /// for that while is in no budget, and more at once would be done no sooner.
+    large: Arc<Semaphore>,
     drain: CancellationToken,
 }
 
@@ -97,9 +101,11 @@ impl<B: Backing> Service<B> {
     /// A service over `backing`. Streams run on `tasks`; when `drain` is cancelled, those still open are cut.
     #[must_use]
     pub fn new(backing: Arc<B>, tasks: TaskTracker, drain: CancellationToken) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             backing,
             tasks,
+            large: Arc::new(Semaphore::new(cores)),
             drain,
         }
     }
@@ -123,6 +129,7 @@ impl<B: Backing> ExternalProcessor for Service<B> {
         let driving = drive::drive(
             self.backing.clone(),
             self.tasks.clone(),
+            self.large.clone(),
             request.into_inner(),
             trace,
             teller,

@@ -235,6 +235,7 @@ struct Stream {
     answers: Option<answers::Answers>,
     task: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
+    large: Arc<Semaphore>,
     drain: CancellationToken,
 }
 
@@ -244,9 +245,11 @@ impl Stream {
         let (envoy, inbound) = mpsc::unbounded();
         let (teller, answers) = answers::channel();
         let (tasks, drain) = (TaskTracker::new(), CancellationToken::new());
+        let large = Arc::new(Semaphore::new(1));
         let driving = drive::drive(
             fake.clone(),
             tasks.clone(),
+            large.clone(),
             inbound,
             String::new(),
             teller,
@@ -258,6 +261,7 @@ impl Stream {
             answers: Some(answers),
             task: tasks.spawn(driving),
             tasks,
+            large,
             drain,
         }
     }
@@ -665,6 +669,32 @@ async fn what_was_let_out_is_recorded_also_while_envoy_reads_nothing() {
     assert_eq!(stream.end().await, None);
     stream.settled().await;
     assert_eq!(stream.fake.kinds(), ["opened", "closed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_wait_for_one_another_and_small_ones_for_none() {
+    let mut stream = Stream::open(Fake::new(Ledger::Durable));
+    let taken = stream.large.clone().acquire_owned().await.unwrap();
+    let large = PROMPT.replace("hi", &"hello ".repeat(50_000));
+    assert!(large.len() > 256 << 10);
+    stream.say(first()).say(body(&large, true, false));
+    // A small one goes its whole way meanwhile.
+    let mut small = Stream::open(Fake::new(Ledger::Durable));
+    let _other = small.large.clone().acquire_owned().await.unwrap();
+    small.flows().await;
+    let said = stream.envoy.as_ref().unwrap();
+    soon(async {
+        while !said.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // It was heard, and not looked at.
+    assert!(stream.fake.kinds().is_empty());
+    assert_eq!(stream.fake.rules.budget.used(), 0);
+    drop(taken);
+    assert!(matches!(stream.told().await, Told::RequestHeaders(_)));
+    assert_eq!(stream.fake.kinds(), ["opened"]);
 }
 
 #[tokio::test]

@@ -430,7 +430,10 @@ impl Ledger {
     pub fn close(&self, session: String) {
         let written = Arc::new(AtomicBool::new(true));
         // Where the writer is gone the next start closes it.
-        let _ = self.inner.commands.send(Command::Unclosed { session, written });
+        let _ = self
+            .inner
+            .commands
+            .send(Command::Unclosed { session, written });
     }
 
     /// How the ledger is doing.
