@@ -1,9 +1,12 @@
 """Upstream credentials from every source, while they rotate, expire, and cannot be had; and that nobody but the upstream ever sees one."""
 
 import base64
+import contextlib
 import copy
+import http.client
 import itertools
 import json
+import re
 import secrets
 import signal
 import threading
@@ -443,6 +446,23 @@ def test_only_the_upstream_ever_sees_a_secret(tmp_path, lending, oidc, upstream,
         wait_until("the bad servers have shown much of what they can", lambda: len(told) >= 8, 60)
         assert set(told) == {canaries["echoed-vault-token"], canaries["echoed-client-secret"]} and len(upstream.requests) == asked
         places = {path: gateway.countersign.get(path)[1] for path in ("/metrics", "/readyz", "/healthz")}
+        # Once more, with panics at each phase, told with all their frames.
+        gateway.countersign.stop()
+        gateway.countersign.panic_every = 25
+        monkeypatch.setenv("RUST_BACKTRACE", "full")
+        gateway.countersign.start()
+        upstream.answer = parrot
+        phases = {"request_headers", "authenticated", "request_body", "recorded", "response_headers", "response_body"}
+
+        def everywhere():
+            for name in good:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    replies.append(call(gateway.envoy.url, tokens(), prompt(stream=True), path=f"/{name}{PATH}"))
+            found = set(re.findall(r"injected (?:before|behind) (\w+)", gateway.countersign.log_text()))
+            return found >= phases and any(reply.status == 200 for reply in replies[-len(good):])
+
+        wait_until("there was a panic at each phase", everywhere, 60)
+        places["metrics behind panics"] = gateway.countersign.get("/metrics")[1]
         places["records"] = json.dumps(gateway.countersign.records()).encode()
         places["replies"] = repr(replies).encode()
         gateway.stop()

@@ -1,4 +1,5 @@
-// A certified OpenID provider for the tests: client credentials, JWT access tokens with groups.
+// A certified OpenID provider for the tests: client credentials, JWT access tokens with groups. The client `terminal` has no secret, and
+// signs people in by the device authorization grant (RFC 8628), on the provider's own pages.
 // Read from standard input by `node`, in the directory that has node_modules.
 // In: PORT (0: any), KEYS (file that keeps the keys over a restart), CLIENTS (JSON: id -> claims), AUDIENCE, TTL (s).
 // A resource `NAME:opaque` gives an opaque token for NAME; every client may introspect, and revoke its own (POST /token/revocation).
@@ -24,7 +25,14 @@ function serve(issuer) {
   fs.writeFileSync(KEYS, JSON.stringify(keys), { mode: 0o600 });
   provider = new Provider(issuer, {
     jwks: { keys },
-    clients: Object.keys(claims).map((client_id) => ({
+    clients: [{
+      client_id: 'terminal',
+      application_type: 'native',
+      grant_types: ['urn:ietf:params:oauth:grant-type:device_code'],
+      redirect_uris: [],
+      response_types: [],
+      token_endpoint_auth_method: 'none',
+    }, ...Object.keys(claims).map((client_id) => ({
       client_id,
       client_secret: 's3cret',
       grant_types: ['client_credentials'],
@@ -32,13 +40,14 @@ function serve(issuer) {
       response_types: [],
       token_endpoint_auth_method: 'client_secret_basic',
       id_token_signed_response_alg: keys[0].alg,
-    })),
+    }))],
     scopes: ['openid', 'chat'],
     features: {
       clientCredentials: { enabled: true },
       introspection: { enabled: true },
       revocation: { enabled: true },
-      devInteractions: { enabled: false },
+      deviceFlow: { enabled: true },
+      devInteractions: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => AUDIENCE,
@@ -55,7 +64,10 @@ function serve(issuer) {
       },
     },
     ttl: { ClientCredentials: () => ttl },
-    extraTokenClaims: (_ctx, token) => claims[token.clientId],
+    // Who signed in says of which groups they are: `sam+security`.
+    extraTokenClaims: (ctx, token) => (token.clientId === 'terminal'
+      ? { groups: token.accountId.split('+').slice(1), auth_time: ctx.oidc.entities.DeviceCode.authTime }
+      : claims[token.clientId]),
   }).callback();
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import time
@@ -93,6 +94,32 @@ class OidcProvider(Process):
         said = {"iss": self.issuer, "sub": "alice-app", "aud": self.audience, "iat": now, "exp": now + 300, "groups": ["finance"], **changed}
         wanted = {"header": header or {}, "claims": {k: v for k, v in said.items() if v is not None}, "stolen": stolen}
         return self._post("/control/sign", json.dumps(wanted).encode()).decode()
+
+    def sign_in(self, address: str, who: str, agrees: bool = True) -> str:
+        """Fills in the provider's pages from `address` on as a person with a browser would, and returns the last one's text; `sam+security` is sam
+        of that group."""
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        page = browser.open(address, timeout=10)
+        for _ in range(8):
+            text = page.read().decode()
+            form = re.search(r"<form[^>]*>.*?</form>", text, re.DOTALL)
+            if not form:
+                return text
+            fields = {}
+            for field in re.findall(r"<input[^>]*>", form[0]):
+                said = dict(re.findall(r'(\w+)="([^"]*)"', field))
+                if "name" in said:
+                    fields[said["name"]] = html.unescape(said.get("value", ""))
+            action = re.search(r'action="([^"]*)"', form[0])
+            target = urllib.parse.urljoin(page.url, html.unescape(action[1]) if action else "")
+            if fields.get("prompt") == "login":
+                fields |= {"login": who, "password": "any"}
+            elif "prompt" not in fields:
+                fields["confirm"] = "yes"  # the code is the one that the terminal shows
+            elif not agrees:
+                return browser.open(f"{target}/abort", timeout=10).read().decode()
+            page = browser.open(target, urllib.parse.urlencode(fields).encode(), timeout=10)
+        raise AssertionError(f"the pages of {address} have no end")
 
     def _as(self, client: str) -> dict[str, str]:
         return {"authorization": "Basic " + base64.b64encode(f"{client}:s3cret".encode()).decode()}
