@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     source::{Source, SourceArgs},
-    terminal::one_line,
+    terminal::{counted, one_line},
 };
 use crate::{
     audit::{
@@ -352,26 +352,27 @@ fn extent(chain: &ChainReport, report: &Report) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let (records, chains) = (report.records(), report.chains.len());
+    let records = counted(report.records(), "record");
+    let chains = counted(report.chains.len() as u64, "chain");
     match report.verdict() {
-        Verdict::Tampered => format!(
-            "TAMPERED: {} faults in {chains} chains",
-            report.faults.len() as u64 + report.more_faults
-        ),
+        Verdict::Tampered => {
+            let faults = report.faults.len() as u64 + report.more_faults;
+            format!("TAMPERED: {} in {chains}", counted(faults, "fault"))
+        }
         Verdict::Unprovable => format!(
-            "not provable: {records} records in {chains} chains are consistent, and the topic has no longer all; check the ledger's \
+            "not provable: {records} in {chains} are consistent, and the topic has no longer all; check the ledger's \
              directory"
         ),
         Verdict::Unanchored => {
             format!(
-                "consistent, unanchored: {records} records in {chains} chains; give a --checkpoint kept outside to know more"
+                "consistent, unanchored: {records} in {chains}; give a --checkpoint kept outside to know more"
             )
         }
         Verdict::Whole => {
             let whole = |chain: &ChainReport| chain.whole.saturating_sub(chain.pruned);
             let whole: u64 = report.chains.iter().map(whole).sum();
             format!(
-                "whole: {whole} of {records} records in {chains} chains are vouched for by a checkpoint from outside"
+                "whole: {whole} of {records} in {chains} are vouched for by a checkpoint from outside"
             )
         }
     }

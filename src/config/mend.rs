@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fault::Fault,
-    structure::{json_schema, steps},
+    structure::{further_in, json_schema, steps},
     tree::{Step, spell},
 };
 
@@ -67,6 +67,11 @@ fn is_within(path: &str, place: &str) -> bool {
 
 /// Takes out what the error is about, or puts a stand-in there.
 fn mend(value: &mut Value, error: &ValidationError<'_>, places: &mut Vec<Vec<Step>>) -> Option<()> {
+    if let Some(faults) = further_in(error) {
+        return faults
+            .iter()
+            .try_for_each(|error| mend(value, error, places));
+    }
     let mut path = steps(error.instance_path());
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
@@ -134,9 +139,18 @@ fn resolved(mut schema: &'static Value) -> &'static Value {
     schema
 }
 
-fn is_required(schema: &Value, key: &str) -> bool {
-    let required = schema.get("required").and_then(Value::as_array);
-    required.is_some_and(|keys| keys.iter().any(|required| required == key))
+/// Whether the shape of `schema` that has `key` must have it.
+fn is_required(schema: &'static Value, key: &str) -> bool {
+    let branches = schema.get("anyOf").and_then(Value::as_array);
+    let mut shapes = branches.into_iter().flatten().map(resolved).chain([schema]);
+    let of_key = shapes.find(|shape| {
+        let properties = shape.get("properties");
+        properties.is_some_and(|properties| properties.get(key).is_some())
+    });
+    let required = of_key.and_then(|shape| shape.get("required"));
+    required
+        .and_then(Value::as_array)
+        .is_some_and(|keys| keys.iter().any(|required| required == key))
 }
 
 /// A number, a switch or a choice: where it may be left out its default does.

@@ -115,12 +115,7 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
         }
         ValidationErrorKind::Type { kind } => one(here(wrong_type(kind, error.instance()))),
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
-            // The branch the author was in is the one whose shape the value has: its faults lie further in, or are
-            // about more than the value's type.
-            let meant = context.iter().find(|branch| {
-                !branch.is_empty() && branch.iter().all(|e| !of_another_shape(e, &path))
-            });
-            match meant {
+            match meant(context, &path) {
                 Some(branch) => branch
                     .iter()
                     .flat_map(|error| worded(tree, error))
@@ -137,6 +132,29 @@ fn worded(tree: &Node, error: &ValidationError<'_>) -> Vec<Fault> {
         ValidationErrorKind::Minimum { limit } => one(here(format!("must be at least {limit}"))),
         ValidationErrorKind::Maximum { limit } => one(here(format!("must be at most {limit}"))),
         _ => one(here(error.masked_with("the value").to_string())),
+    }
+}
+
+/// The branch the author was in is the one whose shape the value at `path` has: its faults lie further in, or are about more than the value's
+/// type.
+fn meant<'b, 'e>(
+    branches: &'b [Vec<ValidationError<'e>>],
+    path: &[Step],
+) -> Option<&'b Vec<ValidationError<'e>>> {
+    branches.iter().find(|branch| {
+        !branch.is_empty() && branch.iter().all(|error| !of_another_shape(error, path))
+    })
+}
+
+/// What is wrong further in, where it is known which of several shapes was meant.
+pub(super) fn further_in<'b, 'e>(
+    error: &'b ValidationError<'e>,
+) -> Option<&'b Vec<ValidationError<'e>>> {
+    match error.kind() {
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            meant(context, &steps(error.instance_path()))
+        }
+        _ => None,
     }
 }
 

@@ -869,6 +869,15 @@ fn what_is_wrong_with_a_file() {
             "{}",
             &["22: policies[0].then.mask: say where to mask: `request`, `response` or both"],
         ),
+        // what stands beside a fault of shape is looked at too
+        (
+            "[ids, US_SSN] }",
+            "[ids, EMAIL], operator: tokenise }",
+            &[
+                "22: policies[0].then.mask.request.detectors[1]: unknown detector `EMAIL`: neither an entity nor a group of `detector_groups` (did you mean `EMAIL_ADDRESS`?)",
+                "22: policies[0].then.mask.request.operator: must be `replace`, `redact`, `hash`, `tokenize`, `vault` (did you mean `tokenize`?)",
+            ],
+        ),
         // conditions
         (
             "principal.groups",
@@ -879,6 +888,13 @@ fn what_is_wrong_with_a_file() {
             "'\"finance\" in principal.groups'",
             "request.model &&",
             &["24:27: policies[1].when: not a valid CEL expression: unexpected the end"],
+        ),
+        (
+            "'\"finance\" in principal.groups'",
+            "request.size > 5",
+            &[
+                "24:18: policies[1].when: `request` has no field `size`; it has `method`, `authority`, `path`, `endpoint`, `model`, `stream`, `tools`, `body_bytes`",
+            ],
         ),
         (
             "'\"finance\" in principal.groups'",

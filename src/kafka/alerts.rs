@@ -3,17 +3,17 @@
 use rdkafka::{
     ClientConfig,
     error::KafkaError,
-    producer::{BaseRecord, DefaultProducerContext, ThreadedProducer},
+    producer::{BaseRecord, ThreadedProducer},
 };
 
-use super::KafkaOptions;
+use super::{KafkaOptions, said::Said};
 
 /// Alerts on their way, at most; the next is not taken.
 const ON_THEIR_WAY: &str = "10000";
 
 /// A producer for the topic of alerts.
 pub struct AlertTopic {
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<Said>,
     topic: String,
 }
 
@@ -38,7 +38,7 @@ impl AlertTopic {
             .set("acks", "all")
             .set("linger.ms", "0")
             .set("queue.buffering.max.messages", ON_THEIR_WAY)
-            .create()?;
+            .create_with_context(Said("alerts"))?;
         Ok(Self {
             producer,
             topic: topic.to_owned(),

@@ -20,14 +20,13 @@ use jiff::Timestamp;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers as _, OwnedHeaders},
     producer::{BaseRecord, Producer as _, ThreadedProducer},
 };
 
-use super::KafkaOptions;
+use super::{KafkaOptions, said::Said};
 use crate::{
     approval::{
         Envelope, Placed,
@@ -36,6 +35,8 @@ use crate::{
     audit::note::{self, SigningKey, VerifierKey},
 };
 
+/// What its clients are called in the log.
+const CLIENT: &str = "control log";
 /// How long a broker may take to answer a question.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is looked whether the topic's end is where it should be.
@@ -120,7 +121,7 @@ pub enum ControlTopicError {
 
 /// A handle to the topic; dropping the last one ends the thread.
 pub struct ControlTopic {
-    producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
+    producer: ThreadedProducer<Said>,
     topic: String,
     /// What is signed as the log's name.
     log: String,
@@ -154,7 +155,7 @@ impl ControlTopic {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &options.kafka.brokers);
-        let consumer: BaseConsumer = config
+        let consumer: BaseConsumer<Said> = config
             .clone()
             .set("group.id", "countersign-control")
             .set("enable.auto.commit", "false")
@@ -163,14 +164,14 @@ impl ControlTopic {
             .set("isolation.level", "read_uncommitted")
             .set("fetch.wait.max.ms", "20")
             .set("fetch.error.backoff.ms", "20")
-            .create()?;
+            .create_with_context(Said(CLIENT))?;
         check_topic(&consumer, &config, options)?;
         let producer = config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
             .set("message.timeout.ms", SEND_MS)
-            .create()?;
+            .create_with_context(Said(CLIENT))?;
         let (stop, suspected) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         // The same root may serve several deployments: what is signed for one log is nothing in another.
         let log = options.log();
@@ -258,7 +259,7 @@ fn check_certificate(options: &ControlOptions, now: Timestamp) -> Result<(), Con
 }
 
 fn check_topic(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Said>,
     config: &ClientConfig,
     options: &ControlOptions,
 ) -> Result<(), ControlTopicError> {
@@ -280,7 +281,7 @@ fn check_topic(
                 (found.partitions().len(), replicas.unwrap_or(0))
             }))
     };
-    let admin: AdminClient<DefaultClientContext> = config.create()?;
+    let admin: AdminClient<Said> = config.create_with_context(Said(CLIENT))?;
     let mut found = shape()?;
     if found.is_none() && options.dev {
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
@@ -373,7 +374,7 @@ fn unfit(
 
 /// The thread that follows the topic.
 struct Follower {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Said>,
     topic: String,
     log: String,
     config: ClientConfig,

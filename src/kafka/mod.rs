@@ -9,6 +9,7 @@ pub mod control;
 pub mod heir;
 pub mod publisher;
 pub mod reader;
+mod said;
 pub mod sealed;
 
 /// How to reach Kafka.

@@ -8,11 +8,11 @@ use std::{
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::Headers as _,
 };
 
-use super::KafkaOptions;
+use super::{KafkaOptions, said::Said};
 use crate::audit::{ChainId, Hash, chain::Position};
 
 /// Why a topic cannot be read.
@@ -20,13 +20,25 @@ use crate::audit::{ChainId, Hash, chain::Position};
 pub enum ReadError {
     /// The client library.
     #[error("kafka: {0}")]
-    Kafka(#[from] KafkaError),
+    Kafka(KafkaError),
+    /// None of the brokers answered.
+    #[error(
+        "no broker at {0} answered within {1} seconds: see that one runs there, and that what `--kafka-property` says of TLS and SASL is right"
+    )]
+    Unreachable(String, u64),
     /// The topic does not exist, or may not be read.
     #[error("there is no topic `{0}`, or it may not be read")]
     NoTopic(String),
     /// Nothing came although the topic has more.
     #[error("kafka sent nothing for {0} seconds, {1} messages are still to come")]
     Silent(u64, i64),
+}
+
+// By hand: what the library says is part of the message, and not its cause too.
+impl From<KafkaError> for ReadError {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
 }
 
 /// A message.
@@ -51,7 +63,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Reads one topic from its beginning to the end it had when reading began, and further if asked to.
 pub struct TopicReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Said>,
     /// The end each partition had, and how far reading is.
     partitions: BTreeMap<i32, (i64, i64)>,
     /// Those that do not begin with offset 0 any more.
@@ -84,8 +96,14 @@ impl TopicReader {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &options.brokers);
-        let consumer: BaseConsumer = config.create()?;
-        let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+        let consumer: BaseConsumer<Said> = config.create_with_context(Said("reader"))?;
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER);
+        let metadata = metadata.map_err(|error| match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut,
+            ) => ReadError::Unreachable(options.brokers.clone(), ANSWER.as_secs()),
+            _ => error.into(),
+        })?;
         let found = metadata
             .topics()
             .iter()

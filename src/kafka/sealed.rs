@@ -19,7 +19,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, ClientContext,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
@@ -28,12 +28,15 @@ use rdkafka::{
 use super::{
     KafkaOptions,
     publisher::{self, PublisherError},
+    said,
 };
 use crate::{
     audit::seal::{Frame, FrameKind},
     store::sealed,
 };
 
+/// What its client is called in the log.
+const CLIENT: &str = "sealed payloads";
 /// Bytes of ciphertext sent before all of it must be acknowledged.
 const BATCH_BYTES: usize = 8 << 20;
 /// How often the disk is looked at while nothing new is there.
@@ -111,7 +114,15 @@ struct Counts {
     failed: AtomicUsize,
 }
 
-impl ClientContext for Reports {}
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        said::log(CLIENT, level, facility, text);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        said::error(CLIENT, reason);
+    }
+}
 
 impl ProducerContext for Reports {
     type DeliveryOpaque = ();

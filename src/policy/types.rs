@@ -192,8 +192,14 @@ impl<'a> Checker<'a> {
     }
 
     fn unknown_field(&mut self, id: u64, record: Record, field: &str) -> Type {
-        let message = format!("`{}` has no field `{field}`", record.name());
-        self.unknown(id, message, field, record.fields().iter().copied())
+        let fields = record.fields().iter().copied();
+        let mut message = format!("`{}` has no field `{field}`", record.name());
+        if nearest(field, fields.clone()).is_none() {
+            let fields: Vec<_> = fields.clone().map(|field| format!("`{field}`")).collect();
+            message.push_str("; it has ");
+            message.push_str(&fields.join(", "));
+        }
+        self.unknown(id, message, field, fields)
     }
 
     fn claim(&mut self, id: u64, name: &str) -> Type {

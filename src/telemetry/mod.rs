@@ -22,7 +22,7 @@ pub use self::{
 /// Starts logging to stderr: JSON lines for machines, plain text on a terminal. `RUST_LOG` chooses the levels.
 pub fn start_logging() {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,librdkafka=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,countersign::kafka::said=warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

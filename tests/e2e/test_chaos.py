@@ -55,6 +55,10 @@ class World:
     over: threading.Event = field(default_factory=threading.Event)
     kinds: tuple[str, ...] = KINDS
 
+    def answered(self, kind: str) -> int:
+        """How many of a kind were answered in full."""
+        return sum(one.status == 200 and one.whole and one.kind == kind for one in self.sent)
+
     def flow(self, name: str):
         tokens = {"intern": self.office.token("bob", ["interns"]), "stranger": None}
         usual = self.office.token("alice")
@@ -171,6 +175,10 @@ def settings(oidc, work, **more) -> dict:
     return usual
 
 
+def something_to_compare(world: World) -> bool:
+    return world.answered("json") > 20 and world.answered("sse") > 20 and world.answered("risky") > 0
+
+
 def at_the_end(world: World, gateway: Gateway, upstream: Upstream, cut: bool = False):
     """It works again by itself; then it is stopped, and all is compared."""
     token = world.office.token("alice")
@@ -185,9 +193,8 @@ def at_the_end(world: World, gateway: Gateway, upstream: Upstream, cut: bool = F
     nothing_got_by(world, upstream, gateway.countersign.records(), cut)
     done = gateway.countersign.verify()
     assert done.returncode == 0, done.stdout + done.stderr
-    answered = {what: sum(one.status == 200 and one.whole and one.kind == what for one in world.sent) for what in KINDS}
     # There was something to compare.
-    assert answered["json"] > 20 and answered["sse"] > 20 and answered["risky"] > 0, answered
+    assert something_to_compare(world), {what: world.answered(what) for what in KINDS}
     assert any(one.kind == "stranger" and one.status == 401 for one in world.sent)
 
 
@@ -234,6 +241,7 @@ def test_the_process_is_killed_and_stopped_and_the_disk_fills_and_the_broker_goe
                     before = len(upstream.requests)
                     upstream.wait_for(before + chance.randrange(3, 12), 30)
                     faults[n % len(faults)]()
+                wait_until("there is something to compare", lambda: something_to_compare(world), 60, every=0.2)
             at_the_end(world, gateway, upstream)
             if without_a_broker in faults:
                 service.start()
@@ -267,7 +275,7 @@ def test_streams_are_cut_ended_stalled_and_delayed_at_any_message(request, oidc,
                     end = time.monotonic() + seconds
 
                     def enough():
-                        return time.monotonic() > end and all(between.done[fault] >= 5 for fault in FAULTS)
+                        return time.monotonic() > end and all(between.done[fault] >= 5 for fault in FAULTS) and something_to_compare(world)
 
                     wait_until("enough went wrong", enough, 4 * seconds, every=0.2)
                     calm.set()
@@ -289,7 +297,7 @@ def test_a_panic_at_any_phase(oidc, tmp_path):
 
             def everywhere():
                 found = set(re.findall(r"injected (before|behind) (\w+)", gateway.countersign.log_text()))
-                return found >= {(when, phase) for when in ("before", "behind") for phase in PHASES} and len(world.sent) > 300
+                return found >= {(when, phase) for when in ("before", "behind") for phase in PHASES} and something_to_compare(world)
 
             with world.going_on(8):
                 wait_until("there was a panic at each phase", everywhere, 300, every=0.5)

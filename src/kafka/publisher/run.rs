@@ -14,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use rdkafka::{
     ClientConfig, ClientContext,
-    config::FromClientConfigAndContext,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
@@ -28,7 +28,7 @@ use crate::{
         chain::Position,
         checkpoint::{Checkpoint, notes},
     },
-    kafka::KafkaOptions,
+    kafka::{KafkaOptions, said},
     store::{
         cursor::{self, Cursor},
         layout::{self, ChainDir},
@@ -36,6 +36,8 @@ use crate::{
     },
 };
 
+/// What its client is called in the log.
+const CLIENT: &str = "records";
 /// Messages given to the producer and not acknowledged, at most: what its queue holds.
 const MAX_FLIGHTS: usize = 10_000;
 /// And their bytes.
@@ -66,7 +68,15 @@ pub(super) struct Deliveries {
 
 pub(super) type Report = (Sent, Result<(), KafkaError>);
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        said::log(CLIENT, level, facility, text);
+    }
+
+    fn error(&self, _: KafkaError, reason: &str) {
+        said::error(CLIENT, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<Sent>;
