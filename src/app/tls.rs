@@ -1,18 +1,19 @@
 //! TLS of a listener, by files that are read again when they change.
 //!
 //! Promises: a handshake is by the files as they were when they were last good; connections that stand are never touched; no session is
-//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time, in all and for
-//! each address, so that one address keeps nobody else out (four can).
+//! resumed, so every connection shows a certificate that counts now. Handshakes under way are bounded in number and time, and who begins
+//! many keeps nobody else out.
 //! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
 //! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
+mod under_way;
 mod validity;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::File,
     io::{self, Read},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +24,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{interval, timeout},
 };
 use tokio_rustls::{
@@ -43,18 +44,15 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::validity::Validity;
+use self::{
+    under_way::{HANDSHAKES, UnderWay},
+    validity::Validity,
+};
 use super::live::Live;
 use crate::{audit::sha256_hex, config::TlsFiles};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// How many handshakes may be under way; beyond that, connections wait in the kernel's queue.
-const HANDSHAKES: usize = 256;
-
-/// How many of them may be of one address; beyond that, its connections are closed.
-const HANDSHAKES_PER_ADDRESS: usize = 64;
 
 /// The longest file that is read, in bytes: some hundred certificates.
 const LONGEST: u64 = 1 << 20;
@@ -369,19 +367,13 @@ impl Tls {
     ) -> mpsc::Receiver<Connection> {
         let (done, incoming) = mpsc::channel(HANDSHAKES);
         tokio::spawn(async move {
-            let under_way = Arc::new(Semaphore::new(HANDSHAKES));
-            let addresses = Addresses::default();
+            let under_way = UnderWay::default();
             loop {
-                let next = async {
-                    let permit = Arc::clone(&under_way).acquire_owned().await;
-                    (permit, listener.accept().await)
-                };
-                let (permit, accepted) = tokio::select! {
-                    next = next => next,
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
                     () = done.closed() => return,
                     () = stop.cancelled() => return,
                 };
-                let Ok(permit) = permit else { return };
                 let (stream, peer) = match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -391,21 +383,21 @@ impl Tls {
                         continue;
                     }
                 };
-                let Some(place) = addresses.enter(peer.ip()) else {
-                    self.refuse(format!(
-                        "{peer}: {HANDSHAKES_PER_ADDRESS} of this address are under way"
-                    ));
-                    continue;
-                };
+                let place = under_way.enter(peer.ip());
                 let _ = stream.set_nodelay(true);
                 let handshake = TlsAcceptor::from(self.good.load().config.clone()).accept(stream);
                 let (tls, done) = (Arc::clone(&self), done.clone());
                 tokio::spawn(async move {
-                    let _places = (permit, place);
-                    match timeout(HANDSHAKE, handshake).await {
-                        Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
-                        Ok(Err(error)) => tls.refuse(format!("{peer}: {error}")),
-                        Err(_) => tls.refuse(format!("{peer}: it took too long")),
+                    let served = async {
+                        match timeout(HANDSHAKE, handshake).await {
+                            Ok(Ok(stream)) => drop(done.send((stream, peer)).await),
+                            Ok(Err(error)) => tls.refuse(format!("{peer}: {error}")),
+                            Err(_) => tls.refuse(format!("{peer}: it took too long")),
+                        }
+                    };
+                    tokio::select! {
+                        () = served => {}
+                        () = place.given_up() => tls.refuse(format!("{peer}: given up for a newer one, as {HANDSHAKES} are under way")),
                     }
                 });
             }
@@ -416,47 +408,6 @@ impl Tls {
 
 /// A connection whose handshake is done, and from where.
 pub(super) type Connection = (TlsStream<TcpStream>, SocketAddr);
-
-/// Handshakes under way by address; no more entries than handshakes.
-#[derive(Clone, Default)]
-struct Addresses(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// One of an address' handshakes, until it is dropped.
-struct Place(Addresses, IpAddr);
-
-impl Addresses {
-    fn enter(&self, address: IpAddr) -> Option<Place> {
-        let address = counted_as(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= HANDSHAKES_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Place(self.clone(), address))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Self(Addresses(counts), address) = self;
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(address);
-            }
-        }
-    }
-}
-
-/// Who has one address of IPv6 has 2^64 of them, as a rule.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
 
 /// Connections with TLS, as the HTTP server takes them.
 pub(super) struct TlsListener {
@@ -478,38 +429,5 @@ impl axum::serve::Listener for TlsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_so_many_handshakes_and_no_more_until_one_is_over() {
-        let addresses = Addresses::default();
-        let (one, other): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        let mut places: Vec<_> = (0..HANDSHAKES_PER_ADDRESS)
-            .map(|_| addresses.enter(one).unwrap())
-            .collect();
-        assert!(addresses.enter(one).is_none());
-        assert!(addresses.enter(other).is_some());
-        places.pop();
-        assert!(addresses.enter(one).is_some());
-        places.clear();
-        assert!(addresses.0.lock().unwrap().is_empty(), "nothing is kept");
-    }
-
-    #[test]
-    fn a_network_of_ipv6_counts_as_one_address() {
-        for (address, counted) in [
-            ("2001:db8::1", "2001:db8::"),
-            ("2001:db8::ffff:0:0:2", "2001:db8::"),
-            ("2001:db8:0:1::1", "2001:db8:0:1::"),
-            ("::ffff:192.0.2.1", "192.0.2.1"),
-        ] {
-            let counted: IpAddr = counted.parse().unwrap();
-            assert_eq!(counted_as(address.parse().unwrap()), counted, "{address}");
-        }
     }
 }

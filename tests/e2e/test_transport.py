@@ -283,10 +283,10 @@ def test_a_certificate_that_came_too_early_waits_for_its_time(mesh, tokens):
 def test_who_does_not_come_to_an_end_with_a_handshake_keeps_nobody_out(mesh, tokens):
     made = mesh()
     with contextlib.ExitStack() as held:
-        # All of this machine, but of another address.
-        for _ in range(300):
-            held.enter_context(socket.create_connection(("127.0.0.1", made.port), 10, ("127.0.0.2", 0)))
-        wait_until("too many of one address are refused", lambda: made.refused() >= 200)
+        # All of this machine, but of other addresses.
+        for turn in range(640):
+            held.enter_context(socket.create_connection(("127.0.0.1", made.port), 10, (f"127.0.0.{2 + turn % 10}", 0)))
+        wait_until("handshakes are given up for newer ones", lambda: made.refused() >= 640 - 256)
         with made.envoy(made.client) as other:
             assert call(other.url, tokens()).status == 200
     with socket.create_connection(("127.0.0.1", made.port), 10) as plain:
