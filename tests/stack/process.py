@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -36,14 +37,17 @@ def wait_until(what: str, ready: Callable[[], object], seconds: float = 20.0, ev
         time.sleep(every)
 
 
+# In an order of this process' own, each once before any comes again: who asks twice before either is bound gets two.
+PORTS = itertools.cycle(random.sample(range(20_000, 32_000), 12_000))
+
+
 def free_port() -> int:
     """A loopback port nobody listens on, outside the range the kernel gives to outgoing connections.
 
     Only for programs that cannot bind port 0 and say which they got. Another process can still take it
     first: `Process.start` notices, because then the child ends.
     """
-    for _ in range(200):
-        port = random.randrange(20_000, 32_000)
+    for port in itertools.islice(PORTS, 200):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
