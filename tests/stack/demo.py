@@ -64,6 +64,10 @@ class Walk:
             self.broken.append(f"step {self.step_number}: {what}")
 
 
+def shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def starting(what: str):
     print(f"   {paint('2', 'starting')} {what}", flush=True)
 
@@ -220,15 +224,17 @@ def main() -> int:
     options.add_argument("--kafka", action="store_true", help="also start a Kafka broker and show the records in the topic")
     options.add_argument("--real-model", action="store_true", help="ask llama.cpp with a small real model instead of a stand-in")
     options.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C, with the addresses printed")
+    options.add_argument("--dir", type=Path, help="a new directory for logs, configuration and ledger (.demo, emptied first)")
     options = options.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    work = ROOT / ".demo"
-    shutil.rmtree(work, ignore_errors=True)
+    work = options.dir.resolve() if options.dir else ROOT / ".demo"
+    if not options.dir:
+        shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     walk = Walk()
     with contextlib.ExitStack() as parts:
-        print(paint("1", "Countersign, with real parts around it") + f"  (logs in {work.relative_to(ROOT)}/)")
+        print(paint("1", "Countersign, with real parts around it") + f"  (logs in {shown(work)}/)")
         starting("an OpenID provider")
         oidc = parts.enter_context(OidcProvider(work, ttl=3600))
         answer = chat(ANSWER, size=7, delay=0.03)
@@ -266,6 +272,8 @@ def main() -> int:
         else:
             print(paint("32;1", f"All {walk.step_number} steps showed what they promise."))
         if options.keep:
+            if options.real_model:
+                model.answer = relay(real.port)  # from now on it says what it likes
             keep(gateway, oidc, work, kafka.address if options.kafka else None)
     return 1 if walk.broken else 0
 
@@ -278,8 +286,8 @@ Still running, until Ctrl-C:
   Envoy's admin page {gateway.envoy.admin}
   the issuer         {oidc.issuer}""" + (f"\n  Kafka              {brokers}" if brokers else "") + f"""
   a token            curl -s -u alice-app:s3cret -d 'grant_type=client_credentials&scope=chat' {oidc.issuer}/token
-  configuration      {gateway.countersign.file.relative_to(ROOT)}   (edit it: it is read again)
-  the ledger         {gateway.countersign.audit.relative_to(ROOT)}""", flush=True)
+  configuration      {shown(gateway.countersign.file)}   (edit it: it is read again)
+  the ledger         {shown(gateway.countersign.audit)}""", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
     print("\nstopping")
