@@ -418,13 +418,14 @@ async fn serve_http(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some((tls, seen)) = tls else {
-        return Ok(http::serve(listener, live, stop.cancelled_owned()).await?);
+        http::serve(listener, live, stop.cancelled_owned()).await;
+        return Ok(());
     };
     let following = tokio::spawn(tls.clone().follow(seen, live.clone(), stop.clone()));
     let address = listener.local_addr()?;
     let incoming = tls.accept(listener, stop.clone());
     let listener = TlsListener { incoming, address };
-    http::serve(listener, live, stop.cancelled_owned()).await?;
+    http::serve(listener, live, stop.cancelled_owned()).await;
     following.await.context("a task of the service failed")
 }
 

@@ -6,7 +6,6 @@
 //! Never: serves a client without a certificate where one is asked for, or one whose name is not among those that are listed.
 //! Can miss: a certificate that was withdrawn, as revocation lists are not read; connections that stand when an authority goes.
 
-mod under_way;
 mod validity;
 
 use std::{
@@ -44,15 +43,15 @@ use tokio_rustls::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use self::{
-    under_way::{HANDSHAKES, UnderWay},
-    validity::Validity,
-};
+use self::validity::Validity;
 use super::live::Live;
-use crate::{audit::sha256_hex, config::TlsFiles};
+use crate::{audit::sha256_hex, config::TlsFiles, http::Places};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How many handshakes may be under way.
+const HANDSHAKES: usize = 256;
 
 /// The longest file that is read, in bytes: some hundred certificates.
 const LONGEST: u64 = 1 << 20;
@@ -367,7 +366,7 @@ impl Tls {
     ) -> mpsc::Receiver<Connection> {
         let (done, incoming) = mpsc::channel(HANDSHAKES);
         tokio::spawn(async move {
-            let under_way = UnderWay::default();
+            let under_way = Places::new(HANDSHAKES);
             loop {
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,

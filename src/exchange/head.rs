@@ -10,7 +10,7 @@ use super::{
     Attributes, Mutation, Refusal, Rules, TraceParent,
     headers::Headers,
     lending::Lending,
-    rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, Connection},
+    rules::{self, CREDENTIAL_HEADERS, CREDENTIAL_PARAMETERS, CREDENTIAL_PROTOCOLS, Connection},
     upgrade,
 };
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 
 /// The header of a DPoP proof (RFC 9449, 4.1).
 const PROOF_HEADER: &str = "dpop";
+
+/// The header that offers protocols for a WebSocket (RFC 6455, 11.3.4).
+const PROTOCOLS_HEADER: &str = "sec-websocket-protocol";
 
 /// Headers of the caller that never go upstream besides those that carry credentials. `accept-encoding` because an answer
 /// must arrive as plain text to be read.
@@ -365,9 +368,34 @@ impl Head {
             .filter(|name| lent != Some(**name))
             .map(|name| (*name).to_owned())
             .collect();
+        match self.clean_protocols() {
+            None => {}
+            Some(clean) if clean.is_empty() => remove.push(PROTOCOLS_HEADER.to_owned()),
+            Some(clean) => set.push((PROTOCOLS_HEADER.to_owned(), clean.into())),
+        }
         remove.sort_unstable();
         remove.dedup();
         Ok(Mutation { set, remove })
+    }
+
+    /// The protocols offered for a WebSocket without those that carry a credential; none where none does.
+    fn clean_protocols(&self) -> Option<String> {
+        let fields = self.headers.iter();
+        let values: Vec<_> = fields
+            .filter(|(name, _)| name.replace('_', "-") == PROTOCOLS_HEADER)
+            .map(|(_, value)| String::from_utf8_lossy(value))
+            .collect();
+        let offered = values
+            .iter()
+            .flat_map(|value| value.split(',').map(str::trim));
+        let carries = |protocol: &&str| {
+            let protocol = protocol.to_ascii_lowercase();
+            CREDENTIAL_PROTOCOLS
+                .iter()
+                .any(|prefix| protocol.starts_with(prefix))
+        };
+        let (secret, clean): (Vec<_>, Vec<_>) = offered.partition(carries);
+        (!secret.is_empty()).then(|| clean.join(", "))
     }
 
     /// Where the credential comes from that a request to `model` is lent; empty where none is.

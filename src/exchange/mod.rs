@@ -92,6 +92,8 @@ pub struct Exchange {
     response: Response,
     journal: Journal,
     share: budget::Share,
+    /// Its part of what strangers share, for as long as it is not known who calls.
+    strange: budget::Share,
     /// Bytes of the records under way.
     recording: usize,
     summary: Summary,
@@ -100,6 +102,8 @@ pub struct Exchange {
     stopwatch: Option<Stopwatch>,
     /// The status of the upstream's answer, 0 where none came.
     answered: u16,
+    /// When the caller was first proved.
+    identified: Duration,
     /// When the last piece of the request's body came.
     heard: Duration,
     /// Whether the caller speaks gRPC, by the content type.
@@ -159,16 +163,18 @@ impl Exchange {
     /// payload is sealed with; without one, requests that would be sealed are refused.
     #[must_use]
     pub fn new(rules: Arc<Rules>, session: String, seed: Option<Seed>, now: Timestamp) -> Self {
-        let share = rules.budget.share();
+        let (share, strange) = (rules.budget.share(), rules.strangers.share());
         Self {
             rules,
             request: Request::AwaitingHeaders,
             response: Response::AwaitingHeaders,
             journal: Journal::new(session, seed),
             share,
+            strange,
             recording: 0,
             summary: Summary::default(),
             elapsed: Duration::ZERO,
+            identified: Duration::ZERO,
             heard: Duration::ZERO,
             stopwatch: None,
             answered: 0,
@@ -540,6 +546,10 @@ impl Exchange {
     fn count_memory(&mut self, said: &[Output]) {
         let leaving: usize = said.iter().map(Output::bytes).sum();
         let _ = self.share.set(self.held() + leaving);
+        let strange = self.request.is_strange();
+        let _ = self
+            .strange
+            .set(if strange { self.request.memory() } else { 0 });
     }
 
     /// Bytes held.

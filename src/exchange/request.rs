@@ -1,6 +1,6 @@
 //! The request's way: find the connection, know the caller, read the whole body, decide, record, forward.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 
@@ -28,6 +28,10 @@ use crate::{
 /// How often a request's body is in memory while it is decided on: as received, as forwarded and as recorded. An answer
 /// that is one document is there no more often.
 pub const COPIES: usize = 3;
+
+/// For how long a caller who was proved is taken for proved. Where the body takes longer to come, they are once more: the token may have
+/// expired or been revoked meanwhile.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// Where the request stands, named for what is awaited.
 pub(super) enum Request {
@@ -207,6 +211,11 @@ impl Request {
         }
     }
 
+    /// Whether it is not known yet who calls.
+    pub(super) fn is_strange(&self) -> bool {
+        matches!(self, Self::AwaitingIdentity(..))
+    }
+
     /// Bytes of the body held.
     pub(super) fn memory(&self) -> usize {
         match self {
@@ -270,12 +279,16 @@ impl Exchange {
     ) {
         let (head, body) = match std::mem::replace(&mut self.request, Request::Refused) {
             Request::AwaitingIdentity(head, body) => (head, body),
+            Request::AwaitingBody(caller, body) if body.whole => {
+                return self.on_authenticated_again(*caller, body, result, out);
+            }
             other => {
                 self.request = other;
                 return self.protocol_error(out);
             }
         };
         self.leave();
+        self.identified = self.elapsed;
         let principal = match result {
             Ok(principal) => principal,
             Err(error) => return self.refuse(Refusal::BadToken(error), None, out),
@@ -293,6 +306,28 @@ impl Exchange {
                 self.decide_when_whole(out);
             }
             Err(refusal) => self.refuse(refusal, None, out),
+        }
+    }
+
+    /// The body came slowly: whether the caller is still who they were.
+    fn on_authenticated_again(
+        &mut self,
+        mut caller: Caller,
+        body: Body,
+        result: Result<Arc<Principal>, TokenError>,
+        out: &mut Vec<Output>,
+    ) {
+        self.leave();
+        let name = |principal: &Principal| (principal.issuer.clone(), principal.subject.clone());
+        match result {
+            Ok(principal) if name(&principal) == name(&caller.principal) => {
+                self.journal
+                    .known(identity(&principal), caller.head.record());
+                caller.principal = principal;
+                self.decide(caller, body.bytes.freeze(), out);
+            }
+            Ok(_) => self.cut("internal", "another_caller", out),
+            Err(error) => self.refuse(Refusal::BadToken(error), None, out),
         }
     }
 
@@ -338,6 +373,7 @@ impl Exchange {
         if self.request.is_upgrade() {
             return self.pass_request(bytes, end, out);
         }
+        let stranger = self.request.is_strange();
         let body = match &mut self.request {
             Request::AwaitingIdentity(_, body) | Request::AwaitingBody(_, body) if !body.whole => {
                 body
@@ -352,7 +388,7 @@ impl Exchange {
         let length = body.bytes.len() + bytes.len();
         let fault = if length > limit {
             Some(Refusal::RequestTooLarge)
-        } else if self.share.set(length).is_err() {
+        } else if stranger && self.strange.set(length).is_err() || self.share.set(length).is_err() {
             Some(Refusal::Overloaded)
         } else {
             None
@@ -434,7 +470,15 @@ impl Exchange {
     fn decide_when_whole(&mut self, out: &mut Vec<Output>) {
         match std::mem::replace(&mut self.request, Request::Refused) {
             Request::AwaitingBody(caller, body) if body.whole => {
-                self.decide(*caller, body.bytes.freeze(), out);
+                if self.elapsed.saturating_sub(self.identified) < KNOWN_FOR {
+                    return self.decide(*caller, body.bytes.freeze(), out);
+                }
+                let Some(presented) = caller.head.presented_again() else {
+                    return self.cut("internal", "nothing_presented", out);
+                };
+                self.request = Request::AwaitingBody(caller, body);
+                self.enter(Phase::Identify);
+                out.push(Output::Authenticate(Box::new(presented)));
             }
             unfinished => self.request = unfinished,
         }

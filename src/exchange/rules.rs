@@ -23,6 +23,10 @@ use crate::{
 pub const CREDENTIAL_HEADERS: [&str; 4] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
 
+/// How names of WebSocket protocols begin in which SDKs carry a caller's credential, as browsers can set no header there; removed before
+/// forwarding.
+pub(super) const CREDENTIAL_PROTOCOLS: [&str; 1] = ["openai-insecure-api-key."];
+
 /// Query parameters that carry a caller's credential; removed before forwarding.
 /// `access_token` is RFC 6750's (section 2.3).
 pub(super) const CREDENTIAL_PARAMETERS: [&str; 4] = ["key", "api_key", "api-key", "access_token"];
@@ -41,6 +45,9 @@ pub struct Rules {
     pub limits: Limits,
     /// The byte budget all exchanges share.
     pub budget: Budget,
+    /// What bodies may take together of which it is not known yet who sends them. It is a part of [`Rules::budget`] and counted there
+    /// too, so that strangers leave room for callers.
+    pub strangers: Budget,
     /// The places all exchanges share.
     pub admission: Admission,
     /// How risky a request is.

@@ -150,6 +150,11 @@ impl<B: Backing> Driver<B> {
         let mut ticks = every(RECORD_EVERY);
         loop {
             let input = tokio::select! {
+                // What is known already counts before what comes next: of a token that is remembered, whose it is.
+                biased;
+                () = drain.cancelled(), if !drained => { drained = true; Some(Input::Shutdown) }
+                input = wait(&mut self.waiting) => { self.waiting = None; Some(input) }
+                _ = ticks.tick(), if self.exchange.wants_tick() => Some(Input::Tick),
                 message = inbound.next(), if !gone && self.exchange.takes_more() => match message {
                     Some(Ok(message)) => {
                         if std::mem::take(&mut first) && let Err(why) = self.look_at_envoy(&message) {
@@ -162,9 +167,6 @@ impl<B: Backing> Driver<B> {
                     Some(Err(_)) | None => { gone = true; Some(Input::Gone) }
                 },
                 () = teller.gone(), if !gone => { gone = true; Some(Input::Gone) }
-                input = wait(&mut self.waiting) => { self.waiting = None; Some(input) }
-                _ = ticks.tick(), if self.exchange.wants_tick() => Some(Input::Tick),
-                () = drain.cancelled(), if !drained => { drained = true; Some(Input::Shutdown) }
             };
             let Some(input) = input else { continue };
             self.take(input).await;

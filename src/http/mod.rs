@@ -10,12 +10,14 @@ mod api;
 pub mod list;
 pub mod oauth;
 mod openapi;
+mod places;
 mod refused;
+mod serve;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod wire;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -30,13 +32,14 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::json;
 
-pub use self::openapi::document;
+pub(crate) use self::places::Places;
 use self::{
     access::Access,
     list::{Filter, Page},
     oauth::{Active, Granted, Issuing},
     refused::Refused,
 };
+pub use self::{openapi::document, serve::serve};
 use crate::{
     approval::{Approval, Decided, Fate, Freshness, Id, Party, Stop},
     grant::{OAuthError, TokenRequest},
@@ -108,24 +111,6 @@ pub trait Backing: Probe {
         approval: Arc<Approval>,
         by: Party,
     ) -> BoxFuture<'static, Result<(), Unavailable>>;
-}
-
-/// Serves until `shutdown` resolves.
-///
-/// # Errors
-/// What the listener says when it fails.
-pub async fn serve<L>(
-    listener: L,
-    backing: Arc<dyn Backing>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()>
-where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
-{
-    axum::serve(listener, router(backing))
-        .with_graceful_shutdown(shutdown)
-        .await
 }
 
 fn router(backing: Arc<dyn Backing>) -> Router {

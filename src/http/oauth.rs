@@ -34,7 +34,8 @@ const MAX_FORM: usize = 512 * 1024;
 const FORM_TIME: Duration = Duration::from_secs(10);
 /// Forms that are read and answered at one time; beyond it 503. Together with [`MAX_FORM`] this bounds what strangers can fill.
 static PLACES: Semaphore = Semaphore::const_new(64);
-/// The same for forms that hold one token, apart: whoever fills the places above must not keep a token from being revoked.
+/// The same for forms that hold one token, apart, and once they are here: whoever fills the places above, or is slow, must not keep a token
+/// from being revoked. What comes slowly is bounded by [`MAX_FORM_OF_ONE`] and the number of connections.
 static PLACES_FOR_ONE: Semaphore = Semaphore::const_new(64);
 /// The largest form with one token, in bytes.
 const MAX_FORM_OF_ONE: usize = 32 * 1024;
@@ -125,12 +126,16 @@ fn issuing(backing: &Shared) -> Result<Issuing, Refused> {
 async fn token(State(backing): State<Shared>, request: Request) -> Result<Response, Refused> {
     let issuing = issuing(&backing)?;
     let public_url = backing.public_url();
-    let form = match fields(request, &PLACES, MAX_FORM).await {
+    let _place = match place(&PLACES) {
+        Ok(place) => place,
+        Err(error) => return Ok(refused(&error, &public_url)),
+    };
+    let (parts, fields) = match fields(request, MAX_FORM).await {
         Ok(form) => form,
         Err(error) => return Ok(refused(&error, &public_url)),
     };
-    let asked = TokenRequest::read(&form.fields, &issuing.issuer);
-    let granted = match asked.and_then(|asked| Ok((asked, proof(&form.parts.headers)?))) {
+    let asked = TokenRequest::read(&fields, &issuing.issuer);
+    let granted = match asked.and_then(|asked| Ok((asked, proof(&parts.headers)?))) {
         Ok((asked, proof)) => backing.grant(asked, proof).await,
         Err(error) => Err(error),
     };
@@ -211,10 +216,11 @@ pub(super) async fn revoke_by_id(
 
 /// The one field `token` of a form, and the place that it takes until it is let go.
 async fn shown(request: Request) -> Result<(SecretString, SemaphorePermit<'static>), OAuthError> {
-    let form = fields(request, &PLACES_FOR_ONE, MAX_FORM_OF_ONE).await?;
-    let mut tokens = form.fields.into_iter().filter(|(name, _)| name == "token");
+    let (_, fields) = fields(request, MAX_FORM_OF_ONE).await?;
+    let place = place(&PLACES_FOR_ONE)?;
+    let mut tokens = fields.into_iter().filter(|(name, _)| name == "token");
     match (tokens.next(), tokens.next()) {
-        (Some((_, token)), None) if !token.is_empty() => Ok((token.into(), form.place)),
+        (Some((_, token)), None) if !token.is_empty() => Ok((token.into(), place)),
         _ => Err(OAuthError::InvalidRequest("send one `token`".to_owned())),
     }
 }
@@ -230,21 +236,17 @@ fn proof(headers: &HeaderMap) -> Result<Option<SecretString>, OAuthError> {
     }
 }
 
-/// A form, with the place that it takes until it is let go.
-struct Form {
-    parts: Parts,
-    fields: Vec<(String, String)>,
-    place: SemaphorePermit<'static>,
+fn place(places: &'static Semaphore) -> Result<SemaphorePermit<'static>, OAuthError> {
+    places
+        .try_acquire()
+        .map_err(|_| OAuthError::Unavailable("overloaded"))
 }
 
+/// The head and the fields of a form.
 async fn fields(
     request: Request,
-    places: &'static Semaphore,
     most: usize,
-) -> Result<Form, OAuthError> {
-    let place = places
-        .try_acquire()
-        .map_err(|_| OAuthError::Unavailable("overloaded"))?;
+) -> Result<(Parts, Vec<(String, String)>), OAuthError> {
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
         let message = "the body must be application/x-www-form-urlencoded, not encoded";
@@ -261,11 +263,7 @@ async fn fields(
             return Err(OAuthError::InvalidRequest(message.to_owned()));
         }
     };
-    Ok(Form {
-        parts,
-        fields: form(&bytes)?,
-        place,
-    })
+    Ok((parts, form(&bytes)?))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

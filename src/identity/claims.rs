@@ -244,10 +244,11 @@ impl Claims {
 
     fn take_groups(&mut self, name: &str) -> Result<Vec<String>, TokenError> {
         let Some(value) = self.take(name) else {
+            let named = step(name).map_or_else(|| name.to_owned(), |(first, _)| first);
             let elsewhere = self
                 .0
                 .get("_claim_names")
-                .and_then(|names| names.get(name))
+                .and_then(|names| names.get(named))
                 .is_some();
             return if elsewhere {
                 Err(TokenError::GroupsElsewhere)

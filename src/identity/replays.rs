@@ -12,7 +12,7 @@ use super::{PROOF_AGE, Proof, TokenError};
 
 /// Most proofs that are remembered, some 25 MB: 3,700 a second for as long as one may be used.
 pub const MAX_PROOFS: usize = 256 * 1024;
-/// Most of them that one key made, or one caller shows with keys of their choice, so that no caller uses up what all share.
+/// Most of them that one caller shows, with whatever keys, so that no caller uses up what all share.
 pub const MAX_PROOFS_EACH: usize = MAX_PROOFS / 4;
 
 /// The first half of a SHA-256. Who could find two that share it could only refuse themselves.
@@ -26,7 +26,7 @@ pub struct Replays {
     used: HashSet<Half>,
     /// When each was made, and whose it counts as: those that are forgotten first come first.
     by_age: BTreeMap<(i64, Half), Half>,
-    by_key: HashMap<Half, usize>,
+    by_caller: HashMap<Half, usize>,
     /// Whatever was made then or before is too old: it may have been forgotten.
     horizon: i64,
 }
@@ -38,7 +38,7 @@ impl Default for Replays {
 }
 
 impl Replays {
-    /// Remembers at most `most` proofs, and `most_each` of one key.
+    /// Remembers at most `most` proofs, and `most_each` of one caller.
     #[must_use]
     pub fn with(most: usize, most_each: usize) -> Self {
         Self {
@@ -46,46 +46,32 @@ impl Replays {
             most_each,
             used: HashSet::new(),
             by_age: BTreeMap::new(),
-            by_key: HashMap::new(),
+            by_caller: HashMap::new(),
             horizon: i64::MIN,
         }
     }
 
-    /// Uses a proof, at the instant `now`.
+    /// Uses a proof, at the instant `now`, and counts it as `by`'s: the caller's, who may have keys as many as they like.
     ///
     /// # Errors
     /// [`TokenError::ProofReplayed`] where it was used, [`TokenError::ProofStale`] where that is not known any more,
     /// [`TokenError::ProofsFull`] at a bound.
-    pub fn take(&mut self, proof: &Proof, now: Timestamp) -> Result<(), TokenError> {
-        self.take_of(proof, proof.key, now)
-    }
-
-    /// The same, counted as `by`'s: where a key is the caller's to choose anew each time, as it is before a token is bound to it, the
-    /// caller is who counts.
-    ///
-    /// # Errors
-    /// As for [`take`](Self::take).
-    pub fn take_of(
-        &mut self,
-        proof: &Proof,
-        by: [u8; 32],
-        now: Timestamp,
-    ) -> Result<(), TokenError> {
+    pub fn take(&mut self, proof: &Proof, by: [u8; 32], now: Timestamp) -> Result<(), TokenError> {
         self.forget(now.as_second().saturating_sub(PROOF_AGE));
         if proof.made <= self.horizon {
             return Err(TokenError::ProofStale);
         }
-        let (id, key) = (half(proof.id), half(by));
+        let (id, by) = (half(proof.id), half(by));
         if self.used.contains(&id) {
             return Err(TokenError::ProofReplayed);
         }
-        let each = self.by_key.get(&key).copied().unwrap_or_default();
+        let each = self.by_caller.get(&by).copied().unwrap_or_default();
         if self.used.len() >= self.most || each >= self.most_each {
             return Err(TokenError::ProofsFull);
         }
         self.used.insert(id);
-        self.by_age.insert((proof.made, id), key);
-        self.by_key.insert(key, each + 1);
+        self.by_age.insert((proof.made, id), by);
+        self.by_caller.insert(by, each + 1);
         Ok(())
     }
 
@@ -108,12 +94,12 @@ impl Replays {
             if made >= oldest {
                 return;
             }
-            let key = first.remove();
+            let by = first.remove();
             self.used.remove(&id);
             self.horizon = self.horizon.max(made);
-            match self.by_key.get_mut(&key) {
+            match self.by_caller.get_mut(&by) {
                 Some(each) if *each > 1 => *each -= 1,
-                _ => _ = self.by_key.remove(&key),
+                _ => _ = self.by_caller.remove(&by),
             }
         }
     }

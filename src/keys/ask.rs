@@ -20,6 +20,8 @@ const MAX_CA_BYTES: u64 = 1 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
+    #[error("there is no connection: {0}")]
+    Unreachable(String),
     #[error("the request failed: {0}")]
     Transport(String),
     #[error("the answer is larger than {0} bytes")]
@@ -30,7 +32,10 @@ pub(super) enum AskError {
 
 impl From<reqwest::Error> for AskError {
     fn from(error: reqwest::Error) -> Self {
-        Self::Transport(in_words(error))
+        match error.is_connect() {
+            true => Self::Unreachable(in_words(error)),
+            false => Self::Transport(in_words(error)),
+        }
     }
 }
 

@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Why a fetch brought no keys, for the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
+    #[error("there is no connection: {0}")]
+    Unreachable(String),
     #[error("the request failed: {0}")]
     Transport(String),
     #[error("the answer has status {0}")]
@@ -59,7 +61,10 @@ pub(super) enum FetchError {
 
 impl From<reqwest::Error> for FetchError {
     fn from(error: reqwest::Error) -> Self {
-        Self::Transport(in_words(error))
+        match error.is_connect() {
+            true => Self::Unreachable(in_words(error)),
+            false => Self::Transport(in_words(error)),
+        }
     }
 }
 

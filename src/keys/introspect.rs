@@ -76,6 +76,8 @@ pub struct Introspector {
     /// Until when it is taken for out of reach, and until when failures are not logged again; milliseconds of the monotonic clock.
     away_until: AtomicU64,
     quiet_until: AtomicU64,
+    /// When the last answer came, by the same clock.
+    answered_at: AtomicU64,
     asked: AtomicU64,
     failed: AtomicU64,
     answers: AtomicBool,
@@ -109,6 +111,7 @@ impl Introspector {
             turns: Semaphore::new(MAX_IN_FLIGHT),
             away_until: AtomicU64::new(0),
             quiet_until: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             answers: AtomicBool::new(true),
@@ -137,6 +140,7 @@ impl Introspector {
 
     /// Asks about `token`; none where no answer came, which is logged. Takes at most [`Timing::timeout`]. Cancellation-safe.
     pub async fn ask(&self, turn: SemaphorePermit<'_>, token: &str) -> Option<Introspected> {
+        let asked_at = self.now();
         let answer = tokio::time::timeout(self.timing.timeout, self.question(token)).await;
         drop(turn);
         self.asked.fetch_add(1, Relaxed);
@@ -146,15 +150,23 @@ impl Introspector {
             self.answers.store(answer.is_ok(), Relaxed);
         }
         let error = match answer {
-            Ok(answer) => return Some(answer),
+            Ok(answer) => {
+                self.answered_at.store(self.now(), Relaxed);
+                return Some(answer);
+            }
             Err(error) => error,
         };
         self.failed.fetch_add(1, Relaxed);
         let retry = self.now() + millis(self.timing.retry_first);
-        // Only where nothing answered: an answer to a made-up token must not keep others from asking.
-        if let Unanswered::Fetch(FetchError::Transport(_) | FetchError::TimedOut)
-        | Unanswered::Ask(AskError::Transport(_)) = error
-        {
+        // Only where nobody can be asked: what a made-up token brought, be it that the connection was cut, must not keep others from
+        // asking. Nothing in all the time that an answer may take is about more than one token, unless others had theirs meanwhile.
+        let away = match error {
+            Unanswered::Fetch(FetchError::Unreachable(_))
+            | Unanswered::Ask(AskError::Unreachable(_)) => true,
+            Unanswered::Fetch(FetchError::TimedOut) => self.answered_at.load(Relaxed) <= asked_at,
+            _ => false,
+        };
+        if away {
             self.away_until.store(retry, Relaxed);
         }
         if self.quiet_until.fetch_max(retry, Relaxed) <= self.now() {

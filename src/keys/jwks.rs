@@ -40,6 +40,9 @@ use crate::{
 /// Most key ids that are remembered as unknown, per issuer. Beyond, the rate limit alone protects the issuer.
 const MAX_UNKNOWN_KIDS: usize = 1024;
 
+/// How often within [`Timing::unknown_key_interval`] other keys make the next question come early.
+const MAX_EARLY: u32 = 3;
+
 /// Where an issuer's keys are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -176,8 +179,10 @@ struct Attempts {
 /// What keeps strangers' key ids from becoming load on the issuer.
 #[derive(Debug, Default)]
 struct Unknown {
-    /// When the last fetch was asked for.
+    /// When the last fetch was asked for; not where it brought other keys.
     asked_at: Option<Duration>,
+    /// When and how often fetches that were asked for brought other keys, within one [`Timing::unknown_key_interval`].
+    changed: (Duration, u32),
     /// Whether that fetch has yet to end.
     in_flight: bool,
     /// Until when a key id (hashed: a stranger chose its length) is taken for unknown.
@@ -345,16 +350,20 @@ impl Shared {
         let millis = u64::try_from(self.clock.monotonic().as_millis()).unwrap_or(u64::MAX);
         self.fetched_at.store(millis, Relaxed);
         let old = self.current.load_full();
-        let (kept, same, epoch) = match &old {
+        let (kept, same, as_long, epoch) = match &old {
             Some(old) => {
                 let kept = old.keys.is_kept_by(&keys);
+                let same = kept && keys.is_kept_by(&old.keys);
                 let as_long = old.keys.valid_until() == keys.valid_until();
-                let same = kept && as_long && keys.is_kept_by(&old.keys);
-                (kept, same, old.epoch)
+                (kept, same, as_long, old.epoch)
             }
-            None => (true, false, 0),
+            None => (true, false, false, 0),
         };
+        if same && as_long {
+            return;
+        }
         if same {
+            self.current.store(Some(Arc::new(Current { keys, epoch })));
             return;
         }
         for skipped in keys.skipped() {
@@ -372,8 +381,16 @@ impl Shared {
         })));
         let mut unknown = self.lock();
         unknown.kids.clear();
-        // The limit is for questions that bring nothing: an issuer that rotates again at once is asked again at once.
-        unknown.asked_at = None;
+        // The limit is for questions that bring nothing: an issuer that rotates again at once is asked again at once. But not for ever, as
+        // the servers of one that is rotating may disagree.
+        let now = self.clock.monotonic();
+        if now >= unknown.changed.0 + self.timing.unknown_key_interval {
+            unknown.changed = (now, 0);
+        }
+        if unknown.changed.1 < MAX_EARLY {
+            unknown.changed.1 += 1;
+            unknown.asked_at = None;
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Endless,
     /// Nothing, ever.
     Silence,
+    /// The connection ends in the middle.
+    Broken,
 }
 
 pub(crate) struct Idp {
@@ -178,6 +180,11 @@ async fn answer(State(script): State<Arc<Script>>, request: Request<Body>) -> Re
             status(200).body(Body::from_stream(zeroes)).unwrap()
         }
         Answer::Silence => std::future::pending().await,
+        Answer::Broken => {
+            let broken =
+                futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("gone")) });
+            status(200).body(Body::from_stream(broken)).unwrap()
+        }
     }
 }
 

@@ -361,4 +361,27 @@ mod tests {
             Err(SamlError::IssuerUnavailable)
         );
     }
+
+    /// A provider whose metadata says until when it is good, counted from when it is asked for.
+    #[tokio::test]
+    async fn metadata_that_is_good_for_longer_is_no_other() {
+        let until = |n: usize| {
+            let until = format!(" validUntil=\"2030-03-18T17:00:{n:02}Z\" entityID=");
+            published(&[&RSA]).replacen(" entityID=", &until, 1)
+        };
+        let idp = Idp::start(until(0).into_bytes()).await;
+        let (assertions, _hand) = with(Place::Url(idp.url("/metadata")), None);
+        let good = signed(&assertion(), &RSA);
+        assert_eq!(said(&assertions, &good).await, Ok(ID.to_owned()));
+        let forged = good.replace("<ds:SignatureValue>", "<ds:SignatureValue>AAAA");
+        let served = idp.served();
+        for n in 1..=20 {
+            idp.publish(Answer::Body(until(n).into_bytes()));
+            assert_eq!(
+                said(&assertions, &forged).await,
+                Err(SamlError::BadSignature)
+            );
+        }
+        assert_eq!(idp.served() - served, 1);
+    }
 }

@@ -253,7 +253,9 @@ impl Authenticator {
         possessed
             .and_then(|proof| match proof {
                 // What was accepted for this request is used already.
-                Some(proof) if !presented.again => self.replays().take(&proof, now),
+                Some(proof) if !presented.again => {
+                    self.replays().take(&proof, account(&principal), now)
+                }
                 _ => Ok(()),
             })
             .inspect_err(|_| {
@@ -296,7 +298,7 @@ impl Authenticator {
             .and_then(|proof| match proof {
                 Some(proof) => self
                     .replays()
-                    .take_of(&proof, counts_as(&principal), now)
+                    .take(&proof, account(&principal), now)
                     .map(|()| Some(proof.key)),
                 None => Ok(None),
             })
@@ -318,7 +320,7 @@ impl Authenticator {
         now: Timestamp,
     ) -> Result<[u8; 32], TokenError> {
         let proof = identity::verify_proof(presented, None, now)?;
-        self.replays().take_of(&proof, counts_as(caller), now)?;
+        self.replays().take(&proof, account(caller), now)?;
         Ok(proof.key)
     }
 
@@ -560,9 +562,8 @@ impl Issuer {
 }
 
 /// Whose quota a caller's proofs are counted against: that of the key they are bound to, or else their own.
-fn counts_as(caller: &Principal) -> [u8; 32] {
-    let account = || identity::token_hash(&identity::account(&caller.issuer, &caller.subject));
-    caller.bound.key.unwrap_or_else(account)
+fn account(caller: &Principal) -> [u8; 32] {
+    identity::token_hash(&identity::account(&caller.issuer, &caller.subject))
 }
 
 /// About how many bytes a principal keeps in memory.

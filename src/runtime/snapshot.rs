@@ -207,6 +207,8 @@ pub fn rules(
         limits.streams as usize,
         limits.streams_per_principal as usize,
     );
+    // One of them at least must be able to send a whole body.
+    let strangers = (memory / 8).max(size(limits.request_body));
     Ok(Rules {
         connections,
         digest: hex::encode(config.digest),
@@ -217,6 +219,10 @@ pub fn rules(
         budget: before.map_or_else(
             || Budget::new(memory),
             |rules| rules.budget.with_cap(memory),
+        ),
+        strangers: before.map_or_else(
+            || Budget::new(strangers),
+            |rules| rules.strangers.with_cap(strangers),
         ),
         admission: before.map_or_else(
             || Admission::new(all, each),

@@ -1,9 +1,11 @@
 """Grants: short tokens for so many calls of so much, made by our token endpoint, used through real Envoy."""
 
 import base64
+import contextlib
 import http.client
 import json
 import os
+import socket
 import sys
 import time
 import urllib.parse
@@ -250,6 +252,20 @@ def test_a_revoked_grant_counts_no_more_at_once_and_whoever_asks_is_told(desk):
         desk.call(other)
     wait_until("all are on record", lambda: len(desk.told("revoked")) == 3)
     assert desk.told("revoked")[2]["bySubject"] == "root"
+
+
+def test_whoever_is_slow_keeps_no_grant_from_being_revoked(desk):
+    grant = desk.grant()
+    host, port = desk.countersign.http.split(":")
+    with contextlib.ExitStack() as held:
+        for _ in range(150):
+            slow = held.enter_context(socket.create_connection((host, int(port)), 10))
+            slow.sendall(b"POST /oauth2/revoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 100\r\n\r\n")
+        assert desk.post("/oauth2/revoke", {"token": grant})[0] == 200
+    with pytest.raises(openai.AuthenticationError) as refused:
+        desk.call(grant)
+    assert refused.value.code == "grant_revoked"
+
 
 
 def test_a_grant_that_somebody_must_approve_is_made_once_they_have(desk):

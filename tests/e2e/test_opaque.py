@@ -1,11 +1,15 @@
 """Tokens that say nothing themselves: the certified provider is asked about them (RFC 7662)."""
 
+import contextlib
 import hashlib
+import http.server
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from stack import Gateway, OidcProvider, config, wait_until
-from stack.caller import call
+from stack.caller import call, prompt
 from stack.proofs import ProofKey
 from stack.upstream import chat
 
@@ -48,6 +52,49 @@ def test_an_opaque_token_names_its_caller_to_policy_and_record(desk, oidc, upstr
     assert token not in json.dumps(desk.countersign.records())
     said = counted(desk, oidc.issuer)
     assert (said["tokens_accepted"], said["tokens_accepted_from_memory"], said["introspections"], said["introspection_failures"]) == (3, 1, 2, 0)
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """An issuer that thinks about every token until it is told to go on."""
+
+    go_on = threading.Event()
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.go_on.wait(10)
+        self.send_response(200)
+        self.send_header("content-length", "17")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b'{"active": false}')
+
+    def log_message(self, *_):
+        pass
+
+
+def test_strangers_whose_tokens_are_asked_about_leave_room_for_callers(tmp_path, oidc, upstream):
+    upstream.answer = chat("Hello.")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    asked = asking(oidc.issuer, tmp_path, url=f"http://127.0.0.1:{server.server_port}/introspect")
+    asked["limits"] = {"memory": "6MiB", "request_body": "1MiB", "response_body": "1MiB"}
+    long = json.dumps(prompt("x" * 600_000)).encode()
+    try:
+        with Gateway(tmp_path, asked, upstream.port) as gateway, ThreadPoolExecutor(8) as pool:
+            url, token = gateway.envoy.url, oidc.token()
+            assert call(url, token).status == 200
+            strangers = [pool.submit(call, url, f"made-up-{n}", long) for n in range(8)]
+            held = lambda: gateway.countersign.metrics()["countersign_held_bytes"]  # noqa: E731
+            wait_until("they hold what they may", lambda: held() > 600_000)
+            for _ in range(20):
+                assert call(url, token, prompt("y" * 100_000)).status == 200
+            assert 600_000 < held() <= 1 << 20
+            Slow.go_on.set()
+            assert {stranger.result(30).status for stranger in strangers} == {401}
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_signed_tokens_of_the_same_issuer_are_not_asked_about(desk, oidc):

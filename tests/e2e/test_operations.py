@@ -53,6 +53,21 @@ def test_nothing_else_is_served_on_the_http_port(site):
         assert site.countersign.get(path)[0] in (404, 405), path
 
 
+def test_who_begins_and_does_not_go_on_keeps_nobody_from_the_api(site):
+    host, port = site.countersign.http.split(":")
+    with contextlib.ExitStack() as held:
+        # All of this machine, but of other addresses.
+        begun = [held.enter_context(socket.create_connection((host, int(port)), 10, (f"127.0.0.{2 + turn % 8}", 0))) for turn in range(300)]
+        for connection in begun:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        assert site.countersign.get("/readyz") == (200, b'{"status":"ready"}')
+        with contextlib.suppress(ConnectionError):
+            assert begun[0].recv(1) == b"", "the oldest made room"
+        begun[-1].sendall(b"1\r\n\r\n")
+        assert begun[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_one_principal_may_have_so_many_streams_and_another_still_gets_in(gateway, upstream, tokens, go_on):
     running = gateway(limits={"streams_per_principal": 2, "streams": 3})
     upstream.answer = lambda request: paused("Wait ", go_on) if request.json.get("stream") else chat("Hello.")(request)

@@ -69,6 +69,7 @@ pub(super) fn changed(
         digest: "another".into(),
         limits: now.limits,
         budget: now.budget.clone(),
+        strangers: now.strangers.clone(),
         admission: now.admission.clone(),
         risk: now.risk.clone(),
         time_zone: now.time_zone.clone(),

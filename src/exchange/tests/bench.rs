@@ -61,6 +61,7 @@ pub(super) struct Seen {
     pub(super) trailers: Option<Mutation>,
     pub(super) immediate: Option<Immediate>,
     pub(super) end: Option<End>,
+    pub(super) identified: bool,
 }
 
 /// What came of Envoy's so far: nothing may be answered before.
@@ -512,7 +513,8 @@ impl Bench {
         match output {
             Output::Authenticate(presented) => {
                 assert!(self.authenticating.is_none(), "two tokens at once");
-                assert!(!presented.again);
+                assert_eq!(presented.again, self.seen.identified);
+                self.seen.identified = true;
                 self.authenticating = Some(shown(&presented));
                 self.presented = Some(presented);
             }

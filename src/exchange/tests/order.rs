@@ -1,7 +1,12 @@
 //! Messages at odd times: duplicates, hang-ups, shutdowns, Envoy's own answers.
 
 use super::bench::*;
-use crate::exchange::{Attributes, Exchange, Headers, Input, Output};
+use std::time::Duration;
+
+use crate::{
+    exchange::{Attributes, Exchange, Headers, Input, Output},
+    identity::TokenError,
+};
 
 type Phase = (&'static str, fn(&mut Bench));
 
@@ -276,6 +281,34 @@ fn a_body_that_arrives_while_the_token_is_checked_waits() {
     bench.slow_authenticator = true;
     bench.ask("mallory", &prompt("hi")).authenticated();
     bench.refusal(401, "token_bad_signature");
+}
+
+#[test]
+fn who_sends_slowly_is_looked_at_again_when_all_is_here() {
+    let prompt = prompt("hi");
+    let slow = |seconds: u64| {
+        let mut bench = Bench::new();
+        bench.head(head("alice"));
+        bench.slow_authenticator = true;
+        bench.body(prompt.get(..9).unwrap().as_bytes(), false);
+        bench.pass(Duration::from_secs(seconds));
+        bench.body(prompt.get(9..).unwrap().as_bytes(), true);
+        bench
+    };
+    let mut quick = slow(9);
+    assert!(!quick.is_authenticating() && quick.seen.upstream_ended);
+
+    let mut still = slow(10);
+    assert!(still.is_authenticating() && still.seen.records.is_empty());
+    still.authenticated();
+    assert!(still.seen.upstream_ended);
+
+    let mut gone = slow(10);
+    gone.handle(Input::Authenticated(Err(TokenError::GrantRevoked)));
+    gone.refusal(401, "grant_revoked");
+    assert_eq!(gone.kinds(), ["refused"]);
+    assert!(gone.seen.upstream_head.is_none());
+    quick.handle(Input::Gone);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn every_wait_is_laid_to_what_was_waited_for() {
     let mut bench = Bench::new();
     (bench.ledger, bench.slow_authenticator) = (Ledger::Slow, true);
     bench.head(head("alice")).pass(2 * SECOND);
-    bench.authenticated().pass(50 * SECOND);
+    bench.authenticated().pass(9 * SECOND);
     bench
         .body(prompt("hello").as_bytes(), true)
         .pass(3 * SECOND);

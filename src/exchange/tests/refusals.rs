@@ -360,6 +360,34 @@ fn nobody_takes_more_than_their_places_or_the_memory() {
 }
 
 #[test]
+fn strangers_leave_room_for_callers() {
+    let mut first = Bench::with(50_000, 1 << 20, 400_000, 10);
+    let rules = first.rules.clone();
+    first.slow_authenticator = true;
+    first.head(head("alice")).body(&[b' '; 30_000], false);
+    let mut second = Bench::under(rules.clone());
+    second.slow_authenticator = true;
+    second.head(head("bob")).body(&[b' '; 30_000], true);
+    assert_eq!(
+        (rules.strangers.used(), rules.budget.used()),
+        (30_000, 30_000)
+    );
+
+    let mut known = Bench::under(rules.clone());
+    known.ask("greedy", &prompt("hi"));
+    assert!(known.seen.upstream_ended, "callers have room");
+    drop(known);
+    second.authenticated();
+    second.refusal(503, "overloaded");
+    first.authenticated();
+    assert_eq!(rules.strangers.used(), 0, "it is known who they are");
+    first.body(b"", true);
+    first.refusal(400, "empty_body");
+    drop((first, second));
+    assert_eq!(rules.budget.used(), 0);
+}
+
+#[test]
 fn answers_that_cannot_be_checked_are_refused() {
     let json = ("content-type", "application/json");
     let stream = ("content-type", "text/event-stream");

@@ -193,6 +193,7 @@ pub(crate) fn rules(limits: Limits, memory: usize, places: usize) -> Arc<Rules> 
         digest: "d1".repeat(32),
         limits,
         budget: Budget::new(memory),
+        strangers: Budget::new((memory / 8).max(limits.request_body)),
         admission: Admission::new(places, places.min(2)),
         risk: Arc::default(),
         time_zone: jiff::tz::TimeZone::UTC,

@@ -1,5 +1,7 @@
 //! Upgrades: refused unless a policy says so, and then passed as they are, which the record says.
 
+use secrecy::ExposeSecret;
+
 use super::bench::*;
 use crate::exchange::{Headers, Input};
 
@@ -130,5 +132,55 @@ fn a_caller_who_leaves_a_socket_has_it_closed_on_record() {
             bench.closed().code.as_str()
         ),
         ("cut_short", "stream_ended")
+    );
+}
+
+#[test]
+fn a_key_among_the_protocols_does_not_go_upstream() {
+    let offered = "sec-websocket-protocol";
+    for (fields, set) in [
+        (
+            vec![(
+                offered,
+                "realtime, openai-insecure-api-key.sk-own, openai-beta.realtime-v1",
+            )],
+            Some("realtime, openai-beta.realtime-v1"),
+        ),
+        (
+            vec![
+                (offered, "realtime"),
+                (offered, "OpenAI-Insecure-API-Key.sk-own"),
+            ],
+            Some("realtime"),
+        ),
+        (vec![(offered, "openai-insecure-api-key.sk-own")], None),
+    ] {
+        let mut bench = Bench::new();
+        bench.hidden.clear();
+        bench.head(asks("alice", "sockets.example", &fields));
+        let mutation = bench.seen.upstream_head.as_ref().unwrap();
+        let found = mutation.set.iter().find(|(name, _)| name == offered);
+        assert_eq!(found.map(|(_, value)| value.expose_secret()), set);
+        assert_eq!(
+            mutation.remove.iter().any(|name| name == offered),
+            set.is_none()
+        );
+    }
+    let mut bench = Bench::new();
+    bench.hidden.clear();
+    bench.head(asks(
+        "alice",
+        "sockets.example",
+        &[(offered, "realtime, x")],
+    ));
+    let mutation = bench.seen.upstream_head.as_ref().unwrap();
+    let names = mutation
+        .set
+        .iter()
+        .map(|(name, _)| name)
+        .chain(&mutation.remove);
+    assert!(
+        names.into_iter().all(|name| name != offered),
+        "left as it is"
     );
 }

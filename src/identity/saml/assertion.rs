@@ -20,6 +20,8 @@ use super::{
 };
 
 const BEARER: &str = "urn:oasis:names:tc:SAML:2.0:cm:bearer";
+/// The attribute by which Entra ID says that the groups are not in the assertion.
+const GROUPS_LINK: &str = "http://schemas.microsoft.com/claims/groups.link";
 /// Most attributes of an assertion.
 const MAX_ATTRIBUTES: usize = 256;
 
@@ -165,30 +167,39 @@ fn name(subject: Node<'_, '_>, rules: &Rules) -> Result<String, SamlError> {
     }
 }
 
-/// Until when a bearer confirmation holds that is for us; what is wrong with the first where none is.
+/// Until when the last bearer confirmation holds that is for us, where one holds now; what is wrong with the first where none does.
+/// An assertion is used up as a whole, so the use must be remembered for as long as any of them could bring it again.
 fn confirmed(
     subject: Node<'_, '_>,
     rules: &Rules,
     clock: &Clock<'_>,
 ) -> Result<Timestamp, SamlError> {
-    let mut fault = None;
+    let (mut last, mut fault, mut holds) = (None, None, false);
     for confirmation in named(subject, ASSERTION, "SubjectConfirmation") {
         if attribute(confirmation, "Method") != Some(BEARER) {
             continue;
         }
-        match confirmation_of(confirmation, rules, clock) {
-            Ok(until) => return Ok(until),
+        match confirmation_of(confirmation, rules) {
+            Ok((data, until)) => {
+                last = last.max(Some(until));
+                let now = clock.begun(data).and(clock.ends(data, "NotOnOrAfter"));
+                holds |= now.is_ok();
+                fault = fault.or(now.err());
+            }
             Err(first) => fault = fault.or(Some(first)),
         }
     }
-    Err(fault.unwrap_or(SamlError::NotBearer))
+    match last.filter(|_| holds) {
+        Some(until) => Ok(until),
+        None => Err(fault.unwrap_or(SamlError::NotBearer)),
+    }
 }
 
-fn confirmation_of(
-    confirmation: Node<'_, '_>,
+/// What a confirmation says that is for us, at whatever time, and until when.
+fn confirmation_of<'a, 'i>(
+    confirmation: Node<'a, 'i>,
     rules: &Rules,
-    clock: &Clock<'_>,
-) -> Result<Timestamp, SamlError> {
+) -> Result<(Node<'a, 'i>, Timestamp), SamlError> {
     let data = one(
         confirmation,
         "SubjectConfirmationData",
@@ -206,10 +217,8 @@ fn confirmation_of(
     if attribute(data, "InResponseTo").is_some() {
         return Err(SamlError::Solicited);
     }
-    clock.begun(data)?;
-    clock
-        .ends(data, "NotOnOrAfter")?
-        .ok_or(SamlError::ExpiryMissing)
+    let until = attribute(data, "NotOnOrAfter").ok_or(SamlError::ExpiryMissing)?;
+    Ok((data, instant(until)?))
 }
 
 /// Until when the conditions hold, where they say so.
@@ -357,6 +366,10 @@ impl<'a, 'i> Attributes<'a, 'i> {
         let Some(name) = &rules.groups_attribute else {
             return Ok(Vec::new());
         };
+        // What Entra ID writes where there are too many to list: a link to where they can be asked for.
+        if self.named.iter().any(|(known, _)| *known == GROUPS_LINK) {
+            return Err(SamlError::GroupsInvalid);
+        }
         let groups = self.values(name)?;
         let good = |group: &&str| {
             (1..=MAX_GROUP_BYTES).contains(&group.len()) && !group.chars().any(char::is_control)

@@ -7,13 +7,18 @@ use std::collections::BTreeMap;
 
 use roxmltree::Node;
 
+use super::SamlError;
+
+/// The longest canonical form that is written: a namespace that is declared once may have to be written at each element that uses it.
+const MAX_BYTES: usize = 2 * super::MAX_ASSERTION_BYTES;
+
 /// The canonical form of `apex`, without the element `without` below it. Prefixes in `inclusive` (`#default` for none) are
 /// declared wherever they are in scope, as an `InclusiveNamespaces` element asks for.
 pub(super) fn exclusive(
     apex: Node<'_, '_>,
     without: Option<Node<'_, '_>>,
     inclusive: &[&str],
-) -> String {
+) -> Result<String, SamlError> {
     let mut writer = Writer {
         out: String::with_capacity(apex.range().len()),
         rendered: Vec::new(),
@@ -21,7 +26,10 @@ pub(super) fn exclusive(
         inclusive,
     };
     writer.element(apex);
-    writer.out
+    match writer.out.len() > MAX_BYTES {
+        true => Err(SamlError::TooComplex),
+        false => Ok(writer.out),
+    }
 }
 
 struct Writer<'a, 'i, 'p> {
@@ -35,6 +43,9 @@ struct Writer<'a, 'i, 'p> {
 impl<'a> Writer<'a, '_, '_> {
     /// Recursion is bounded by the depth that [`super::xml`] lets in.
     fn element(&mut self, node: Node<'a, '_>) {
+        if self.out.len() > MAX_BYTES {
+            return;
+        }
         let name = written_name(node);
         let outer = self.rendered.len();
         self.out.push('<');

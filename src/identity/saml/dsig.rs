@@ -107,14 +107,14 @@ pub(super) fn proved(element: Node<'_, '_>, id: &str, keys: &KeySet) -> Result<S
         "CanonicalizationMethod",
         SamlError::CanonicalizationRefused,
     )?;
-    let signed_info = c14n::exclusive(signed_info, None, &prefixes);
+    let signed_info = c14n::exclusive(signed_info, None, &prefixes)?;
     // Read from the very bytes that the signature is over.
     let document = xml::parse_text(&signed_info)?;
     let said = SignedInfo::read(document.root_element(), id)?;
     if !keys.any_verifies(said.algorithm, signed_info.as_bytes(), &value) {
         return Err(SamlError::BadSignature);
     }
-    let canonical = c14n::exclusive(element, Some(signature), &said.prefixes);
+    let canonical = c14n::exclusive(element, Some(signature), &said.prefixes)?;
     if said.hash.of(canonical.as_bytes()) != said.digest {
         return Err(SamlError::BadDigest);
     }

@@ -49,7 +49,7 @@ pub(crate) fn assertion() -> String {
 
 /// The canonical form of a document.
 pub(crate) fn canonical(text: &str) -> String {
-    c14n::exclusive(xml::parse_text(text).unwrap().root_element(), None, &[])
+    c14n::exclusive(xml::parse_text(text).unwrap().root_element(), None, &[]).unwrap()
 }
 
 /// `SignedInfo` over the assertion [`ID`] with that canonical form.

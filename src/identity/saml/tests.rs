@@ -663,9 +663,9 @@ proptest! {
         let document = xml::parse_text(&text).unwrap();
         let apex = document.root_element().first_element_child().unwrap();
         for prefixes in [&[][..], &["p", "#default"]] {
-            let once = c14n::exclusive(apex, None, prefixes);
+            let once = c14n::exclusive(apex, None, prefixes).unwrap();
             let again = xml::parse_text(&once).unwrap();
-            prop_assert_eq!(c14n::exclusive(again.root_element(), None, prefixes), once.clone());
+            prop_assert_eq!(c14n::exclusive(again.root_element(), None, prefixes).unwrap(), once.clone());
             // Nothing is another than it was.
             let names = |root: Node<'_, '_>| -> Vec<String> {
                 root.descendants().map(|node| format!("{:?} {:?}", node.tag_name(), node.text())).collect()
@@ -704,5 +704,84 @@ fn an_empty_rule_accepts_nothing() {
     assert_eq!(
         none(|rules| rules.entity_id.clear()),
         Some(SamlError::UnknownIssuer)
+    );
+}
+
+/// A small document whose `SignedInfo` is long in canonical form: a namespace that is declared once is written at each element that uses it.
+fn growing(children: usize) -> String {
+    let uri = "u".repeat(16_200);
+    let info = format!(
+        r#"<ds:SignedInfo><ds:CanonicalizationMethod Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/><w xmlns:b="urn:{uri}">{}</w></ds:SignedInfo>"#,
+        "<b:x/>".repeat(children)
+    );
+    let signature = format!(
+        r#"<ds:Signature xmlns:ds="http://www.w3.org/2000/09/xmldsig#">{info}<ds:SignatureValue>AAAA</ds:SignatureValue></ds:Signature>"#
+    );
+    with_signature(&assertion(), &signature)
+}
+
+#[test]
+fn what_grows_in_canonical_form_is_given_up() {
+    assert_eq!(code(&growing(4)), "saml_signature_malformed");
+    assert_eq!(code(&growing(4000)), "saml_too_complex");
+    let document = growing(4000);
+    let document = xml::parse_text(&document).unwrap();
+    let info = document.descendants().find(|node| node.has_tag_name("w"));
+    let refused = c14n::exclusive(info.unwrap(), None, &[]);
+    assert_eq!(refused.err(), Some(SamlError::TooComplex));
+}
+
+#[test]
+fn an_assertion_is_remembered_until_the_last_confirmation_that_could_bring_it_again() {
+    let one = r#"<saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"><saml:SubjectConfirmationData NotOnOrAfter="2030-03-17T17:51:40Z" Recipient="https://gateway.example/oauth2/token"/></saml:SubjectConfirmation>"#;
+    let later = one.replace("17:51:40Z", "18:46:40Z");
+    let until = |confirmations: &str| {
+        let unsigned = assertion().replace(one, confirmations).replace(
+            r#"NotOnOrAfter="2030-03-17T17:56:40Z""#,
+            r#"NotOnOrAfter="2030-03-17T19:46:40Z""#,
+        );
+        let verified = check(&signed(&unsigned, &RSA));
+        verified.map(|verified| verified.claim_until.to_string())
+    };
+    let last = || Ok("2030-03-17T18:47:10Z".to_owned());
+    assert_eq!(until(&format!("{one}{later}")), last());
+    assert_eq!(until(&format!("{later}{one}")), last());
+    // One that has not begun, too, and for longer than any may last.
+    let begins = later.replace(
+        "Recipient=",
+        r#"NotBefore="2030-03-17T18:30:00Z" Recipient="#,
+    );
+    assert_eq!(until(&format!("{one}{begins}")), last());
+    assert_eq!(until(&begins), Err(SamlError::NotYetValid));
+    let for_years = one.replace("2030-03-17T17:51:40Z", "2033-03-17T17:51:40Z");
+    let (condition, wide) = ("2030-03-17T17:56:40Z", "2034-03-17T17:56:40Z");
+    let unsigned = assertion()
+        .replace(one, &format!("{one}{for_years}"))
+        .replace(condition, wide);
+    assert_eq!(
+        check(&signed(&unsigned, &RSA)).err(),
+        Some(SamlError::LivesTooLong)
+    );
+    // That of somebody else does not count.
+    let elsewhere = later.replace("gateway.example", "elsewhere.example");
+    assert_eq!(
+        until(&format!("{one}{elsewhere}")),
+        Ok("2030-03-17T17:52:10Z".to_owned())
+    );
+}
+
+#[test]
+fn groups_that_are_to_be_asked_for_elsewhere_are_not_none() {
+    let from = assertion();
+    let at = from.find(r#"<saml:Attribute Name="groups">"#).unwrap();
+    let to = at + from[at..].find("</saml:Attribute>").unwrap();
+    let unsigned = format!(
+        r#"{}<saml:Attribute Name="http://schemas.microsoft.com/claims/groups.link"><saml:AttributeValue>https://graph.windows.net/t/users/u/getMemberObjects</saml:AttributeValue>{}"#,
+        &from[..at],
+        &from[to..]
+    );
+    assert_eq!(
+        check(&signed(&unsigned, &RSA)).err(),
+        Some(SamlError::GroupsInvalid)
     );
 }

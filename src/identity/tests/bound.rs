@@ -461,18 +461,21 @@ fn at(second: i64) -> Timestamp {
 #[test]
 fn a_proof_is_used_once_and_forgotten_when_it_is_too_old_anyway() {
     let mut replays = Replays::default();
-    assert_eq!(replays.take(&used(1, 1, NOW), at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(1, 1, NOW), [1; 32], at(NOW)), Ok(()));
     let again = Err(TokenError::ProofReplayed);
-    assert_eq!(replays.take(&used(1, 1, NOW), at(NOW)), again);
-    assert_eq!(replays.take(&used(1, 1, NOW), at(NOW + 60)), again);
+    assert_eq!(replays.take(&used(1, 1, NOW), [1; 32], at(NOW)), again);
+    assert_eq!(replays.take(&used(1, 1, NOW), [1; 32], at(NOW + 60)), again);
     assert_eq!(replays.len(), 1);
-    assert_eq!(replays.take(&used(2, 1, NOW + 61), at(NOW + 61)), Ok(()));
+    assert_eq!(
+        replays.take(&used(2, 1, NOW + 61), [1; 32], at(NOW + 61)),
+        Ok(())
+    );
     assert_eq!(replays.len(), 1, "the first is forgotten");
     // A clock that went back does not bring it to life.
     let stale = Err(TokenError::ProofStale);
-    assert_eq!(replays.take(&used(1, 1, NOW), at(NOW)), stale);
-    assert_eq!(replays.take(&used(2, 1, NOW + 61), at(NOW)), again);
-    assert_eq!(replays.take(&used(3, 1, NOW + 1), at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(1, 1, NOW), [1; 32], at(NOW)), stale);
+    assert_eq!(replays.take(&used(2, 1, NOW + 61), [1; 32], at(NOW)), again);
+    assert_eq!(replays.take(&used(3, 1, NOW + 1), [1; 32], at(NOW)), Ok(()));
 }
 
 #[test]
@@ -480,14 +483,14 @@ fn who_may_choose_keys_freely_has_one_share_for_all_of_them() {
     let mut replays = Replays::with(10, 2);
     let caller = [9; 32];
     for key in [1, 2] {
-        let taken = replays.take_of(&used(key, key, NOW), caller, at(NOW));
+        let taken = replays.take(&used(key, key, NOW), caller, at(NOW));
         assert_eq!(taken, Ok(()));
     }
-    let third = replays.take_of(&used(3, 3, NOW), caller, at(NOW));
+    let third = replays.take(&used(3, 3, NOW), caller, at(NOW));
     assert_eq!(third, Err(TokenError::ProofsFull));
-    assert_eq!(replays.take_of(&used(3, 3, NOW), [8; 32], at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(3, 3, NOW), [8; 32], at(NOW)), Ok(()));
     // Whoever it counts as, it is the same proof.
-    let again = replays.take(&used(1, 1, NOW), at(NOW));
+    let again = replays.take(&used(1, 1, NOW), [1; 32], at(NOW));
     assert_eq!(again, Err(TokenError::ProofReplayed));
 }
 
@@ -495,25 +498,31 @@ fn who_may_choose_keys_freely_has_one_share_for_all_of_them() {
 fn at_its_bounds_memory_refuses_and_forgets_nothing_early() {
     let mut replays = Replays::with(3, 2);
     let full = Err(TokenError::ProofsFull);
-    assert_eq!(replays.take(&used(1, 1, NOW), at(NOW)), Ok(()));
-    assert_eq!(replays.take(&used(2, 1, NOW + 1), at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(1, 1, NOW), [1; 32], at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(2, 1, NOW + 1), [1; 32], at(NOW)), Ok(()));
     assert_eq!(
-        replays.take(&used(3, 1, NOW), at(NOW)),
+        replays.take(&used(3, 1, NOW), [1; 32], at(NOW)),
         full,
         "one key's share"
     );
-    assert_eq!(replays.take(&used(4, 2, NOW), at(NOW)), Ok(()));
+    assert_eq!(replays.take(&used(4, 2, NOW), [2; 32], at(NOW)), Ok(()));
     assert_eq!(
-        replays.take(&used(5, 3, NOW), at(NOW)),
+        replays.take(&used(5, 3, NOW), [3; 32], at(NOW)),
         full,
         "all there is"
     );
     for replayed in [used(1, 1, NOW), used(2, 1, NOW + 1), used(4, 2, NOW)] {
         let again = Err(TokenError::ProofReplayed);
-        assert_eq!(replays.take(&replayed, at(NOW + 60)), again);
+        assert_eq!(replays.take(&replayed, [1; 32], at(NOW + 60)), again);
     }
-    assert_eq!(replays.take(&used(6, 1, NOW + 61), at(NOW + 61)), Ok(()));
-    assert_eq!(replays.take(&used(7, 1, NOW + 61), at(NOW + 61)), full);
+    assert_eq!(
+        replays.take(&used(6, 1, NOW + 61), [1; 32], at(NOW + 61)),
+        Ok(())
+    );
+    assert_eq!(
+        replays.take(&used(7, 1, NOW + 61), [1; 32], at(NOW + 61)),
+        full
+    );
     assert_eq!(replays.len(), 2);
 }
 
@@ -527,7 +536,7 @@ proptest! {
         for (name, key, clock) in steps {
             // Each is made once: its time is a part of it.
             let proof = used(name, key, NOW + i64::from(name) * 30);
-            if replays.take(&proof, at(NOW + clock)).is_ok() {
+            if replays.take(&proof, proof.key, at(NOW + clock)).is_ok() {
                 prop_assert!(accepted.insert(name), "{name} was accepted twice");
             }
             prop_assert!(replays.len() <= 4);

@@ -50,6 +50,19 @@ fn claims_are_found_by_name_first_and_by_pointer_when_written_so() {
             "{name}"
         );
     }
+    let elsewhere = P256.token(&claims_with(json!({
+        "groups": null,
+        "_claim_names": {"groups": "src1"},
+        "_claim_sources": {"src1": {"endpoint": "https://graph.example/x"}},
+    })));
+    for name in ["groups", "/groups", "/groups/all"] {
+        let rules = IssuerRules {
+            groups_claim: Some(name.to_owned()),
+            ..rules()
+        };
+        let refused = verify(&elsewhere, &rules, &keys(&[&P256]), now());
+        assert_eq!(refused.err(), Some(TokenError::GroupsElsewhere), "{name}");
+    }
     let none = IssuerRules {
         groups_claim: None,
         ..rules()
@@ -59,5 +72,15 @@ fn claims_are_found_by_name_first_and_by_pointer_when_written_so() {
             .unwrap()
             .groups,
         Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_token_that_was_not_proved_is_not_shown() {
+    let token = P256.token(&claims_with(json!({})));
+    let shown = format!("{:?}", super::super::peek(&token).unwrap());
+    assert!(
+        token.split('.').all(|part| !shown.contains(part)),
+        "{shown}"
     );
 }

@@ -398,3 +398,26 @@ async fn a_token_counts_for_what_its_audience_says_and_from_memory_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn servers_that_disagree_on_the_keys_are_asked_no_more_often_for_it() {
+    let bench = Bench::new(&[&P256]).await;
+    let served = bench.idp.served();
+    for n in 0..50 {
+        let keys = match n % 2 {
+            0 => jwks(&[&P256, &P256_SECOND]),
+            _ => jwks(&[&P256]),
+        };
+        bench.idp.publish(Answer::Body(keys));
+        let token = bench.token(&ED, json!({}));
+        let (_, rest) = token.split_once('.').unwrap();
+        let head = json!({"alg": "ES256", "kid": format!("nobodys-{n}")}).to_string();
+        let made_up = format!("{}.{rest}", base64url(head.as_bytes()));
+        assert_eq!(bench.code(&made_up).await, "key_unknown");
+    }
+    let fetches = bench.idp.served() - served;
+    assert!(
+        (1..=4).contains(&fetches),
+        "{fetches}: once, and three times early"
+    );
+}

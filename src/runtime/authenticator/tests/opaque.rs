@@ -431,6 +431,19 @@ async fn what_an_issuer_without_keys_is_not_asked_about_does_not_count() {
 }
 
 #[tokio::test]
+async fn a_token_upon_which_the_issuer_hangs_up_keeps_no_other_from_being_asked_about() {
+    let (idp, authenticator, _secret) = keyless().await;
+    idp.say(Answer::Broken);
+    assert_eq!(
+        told(&authenticator, "a-strangers").await,
+        "issuer_unavailable"
+    );
+    idp.say(said(&idp, json!({})));
+    assert_eq!(told(&authenticator, TOKEN).await, "oidc_introspection");
+    assert_eq!(idp.asked(), 2);
+}
+
+#[tokio::test]
 async fn an_issuer_that_nobody_can_be_known_by_accepts_nothing() {
     let idp = Idp::start(jwks(&[&P256])).await;
     let issuers: Vec<(IssuerRules, Option<KeySource>)> = vec![(issuer(&idp).0, None)];

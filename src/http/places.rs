@@ -1,6 +1,6 @@
-//! Handshakes under way, by the network they come from.
+//! Connections under way, by the network they come from.
 //!
-//! Promises: no more than [`HANDSHAKES`]; where there is no place, the network that has most gives up its oldest, so that whoever has
+//! Promises: no more than so many; where there is no place, the network that has most gives up its oldest, so that whoever has
 //! fewer than the others is never the one to go.
 //! Can miss: an attacker with as many networks as there are places.
 
@@ -12,60 +12,72 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How many handshakes may be under way.
-pub(super) const HANDSHAKES: usize = 256;
+/// Those that are under way, of each network the oldest first.
+type UnderWay = BTreeMap<IpAddr, VecDeque<CancellationToken>>;
 
-/// Those that are under way, oldest first.
-#[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<Mutex<BTreeMap<IpAddr, VecDeque<CancellationToken>>>>);
+/// So many places.
+#[derive(Clone)]
+pub(crate) struct Places {
+    most: usize,
+    under_way: Arc<Mutex<UnderWay>>,
+}
 
-/// A handshake's place among them, until it is dropped or given up.
-pub(super) struct Place {
-    under_way: UnderWay,
+/// One of them, until it is dropped or given up.
+pub(crate) struct Place {
+    places: Places,
     network: IpAddr,
     given_up: CancellationToken,
 }
 
-impl UnderWay {
-    pub(super) fn enter(&self, address: IpAddr) -> Place {
+impl Places {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            under_way: Arc::default(),
+        }
+    }
+
+    pub(crate) fn enter(&self, address: IpAddr) -> Place {
         let network = network(address);
         let given_up = CancellationToken::new();
-        let mut places = self.places();
-        if places.values().map(VecDeque::len).sum::<usize>() >= HANDSHAKES
-            && let Some(most) = places.values_mut().max_by_key(|of| of.len())
+        let mut under_way = self.under_way();
+        if under_way.values().map(VecDeque::len).sum::<usize>() >= self.most
+            && let Some(most) = under_way.values_mut().max_by_key(|of| of.len())
             && let Some(oldest) = most.pop_front()
         {
             oldest.cancel();
-            places.retain(|_, of| !of.is_empty());
+            under_way.retain(|_, of| !of.is_empty());
         }
-        places
+        under_way
             .entry(network)
             .or_default()
             .push_back(given_up.clone());
-        drop(places);
+        drop(under_way);
         Place {
-            under_way: self.clone(),
+            places: self.clone(),
             network,
             given_up,
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<IpAddr, VecDeque<CancellationToken>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Place {
     /// Resolves once another connection was given this place.
-    pub(super) async fn given_up(&self) {
+    pub(crate) async fn given_up(&self) {
         self.given_up.cancelled().await;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.under_way.places();
-        if let Entry::Occupied(mut of) = places.entry(self.network) {
+        let mut under_way = self.places.under_way();
+        if let Entry::Occupied(mut of) = under_way.entry(self.network) {
             of.get_mut().retain(|other| *other != self.given_up);
             if of.get().is_empty() {
                 of.remove();
@@ -86,6 +98,8 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    const MOST: usize = 64;
+
     fn v4(last: u8) -> IpAddr {
         [127, 0, 0, last].into()
     }
@@ -99,37 +113,29 @@ mod tests {
 
     #[test]
     fn who_has_most_gives_up_the_oldest() {
-        let under_way = UnderWay::default();
-        let few = under_way.enter(v4(1));
-        let mut many: Vec<_> = (1..HANDSHAKES).map(|_| under_way.enter(v4(2))).collect();
+        let all = Places::new(MOST);
+        let few = all.enter(v4(1));
+        let mut many: Vec<_> = (1..MOST).map(|_| all.enter(v4(2))).collect();
         assert!(given_up(&many).is_empty());
-        let newer = under_way.enter(v4(3));
-        many.push(under_way.enter(v4(2)));
+        let newer = all.enter(v4(3));
+        many.push(all.enter(v4(2)));
         assert_eq!(given_up(&many), [0, 1]);
         assert!(given_up(&[few, newer]).is_empty());
     }
 
     #[test]
     fn a_place_that_is_left_is_free_again_and_nothing_is_kept() {
-        let under_way = UnderWay::default();
-        let mut places: Vec<_> = (0..HANDSHAKES)
-            .map(|n| under_way.enter(v4((n % 8) as u8)))
-            .collect();
+        let all = Places::new(MOST);
+        let mut places: Vec<_> = (0..MOST).map(|n| all.enter(v4((n % 8) as u8))).collect();
         places.pop();
-        places.push(under_way.enter(v4(9)));
+        places.push(all.enter(v4(9)));
         assert!(given_up(&places).is_empty());
-        places.push(under_way.enter(v4(9)));
+        places.push(all.enter(v4(9)));
         assert_eq!(given_up(&places).len(), 1);
-        assert_eq!(
-            under_way
-                .places()
-                .values()
-                .map(VecDeque::len)
-                .sum::<usize>(),
-            HANDSHAKES
-        );
+        let left = all.under_way().values().map(VecDeque::len).sum::<usize>();
+        assert_eq!(left, MOST);
         places.clear();
-        assert!(under_way.places().is_empty());
+        assert!(all.under_way().is_empty());
     }
 
     #[test]
