@@ -289,7 +289,7 @@ impl Live {
         &self.sources
     }
 
-    /// Makes ready what `config` says. With `identity`, verified tokens will be forgotten and keys are fetched anew.
+    /// Makes ready what `config` says. With `identity`, verified tokens will be forgotten.
     pub(super) fn prepare(
         &self,
         config: &Config,

@@ -103,7 +103,7 @@ pub(super) fn client() -> Result<Client, SourceError> {
 }
 
 /// Where keys are fetched from, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Discovery {
         issuer: String,

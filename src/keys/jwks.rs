@@ -220,6 +220,12 @@ impl Jwks {
         })
     }
 
+    /// Whether the other keeps the keys of the same issuer, from the same place.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.shared.issuer, &self.shared.source) == (&other.shared.issuer, &other.shared.source)
+    }
+
     /// The keys, unless there are none yet or they are older than their grace.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Current>> {

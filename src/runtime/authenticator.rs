@@ -88,7 +88,7 @@ pub struct Authenticator {
 struct Issuer {
     rules: IssuerRules,
     /// None where it is asked about every token.
-    keys: Option<Jwks>,
+    keys: Option<Arc<Jwks>>,
     accepted: AtomicU64,
     hits: AtomicU64,
     refused: AtomicU64,
@@ -181,7 +181,7 @@ impl Authenticator {
             let name = rules.issuer.clone();
             let keys = source
                 .into()
-                .map(|source| Jwks::new(&name, &source, timing, clock.clone()))
+                .map(|source| Jwks::new(&name, &source, timing, clock.clone()).map(Arc::new))
                 .transpose()
                 .map_err(|cause| AuthenticatorError::Source {
                     issuer: name.clone(),
@@ -335,10 +335,23 @@ impl Authenticator {
         self
     }
 
-    /// Remembers the proofs that `before` has seen used, and both remember them from now on.
+    /// Remembers the proofs that `before` has seen used, and both remember them from now on. Keeps the keys that `before` has of issuers
+    /// that are asked where they were: who is away just now need not be there for every change.
     #[must_use]
     pub fn after(mut self, before: &Self) -> Self {
         self.replays = Arc::clone(&before.replays);
+        for (name, issuer) in &mut self.issuers {
+            let known = before
+                .issuers
+                .get(name)
+                .and_then(|known| known.keys.as_ref());
+            if let (Some(fresh), Some(known)) = (&issuer.keys, known)
+                && known.is_like(fresh)
+                && known.current().is_some()
+            {
+                issuer.keys = Some(Arc::clone(known));
+            }
+        }
         self
     }
 
@@ -541,7 +554,7 @@ impl Issuer {
     }
 
     fn metrics(&self) -> IssuerMetrics {
-        let keys = self.keys.as_ref();
+        let keys = self.keys.as_deref();
         let current = keys.and_then(Jwks::current);
         let (fetches, failed_fetches) = keys.map_or((0, 0), Jwks::fetches);
         IssuerMetrics {

@@ -421,3 +421,30 @@ async fn servers_that_disagree_on_the_keys_are_asked_no_more_often_for_it() {
         "{fetches}: once, and three times early"
     );
 }
+
+#[tokio::test]
+async fn keys_outlive_a_change_of_the_configuration_but_not_one_of_where_they_are() {
+    let bench = Bench::new(&[&P256]).await;
+    let token = bench.token(&P256, json!({}));
+    assert_eq!(bench.code(&token).await, "ok");
+    bench.idp.publish(Answer::Status(500));
+    let under = |source: KeySource| {
+        let (rules, _) = issuer(&bench.idp);
+        let next = Authenticator::with(
+            vec![(rules, source)],
+            [8; 32],
+            bench.clock.clone(),
+            timing(),
+        );
+        next.unwrap().after(&bench.authenticator)
+    };
+    let shown = Presented::bearer(token.as_str());
+    let same = under(KeySource::Discovery { insecure: false });
+    assert!(same.authenticate(&shown, bench.clock.now()).await.is_ok());
+    let elsewhere = under(KeySource::Url {
+        url: bench.idp.url("/other/keys"),
+        insecure: false,
+    });
+    let refused = elsewhere.authenticate(&shown, bench.clock.now()).await;
+    assert_eq!(refused.unwrap_err(), TokenError::IssuerUnavailable);
+}
