@@ -8,7 +8,7 @@
 //! Let pass: placeholders ([`PLACEHOLDERS`]), calls, variables of a shell, paths of names (`settings.db1.password`),
 //! and values without a digit.
 
-use super::context;
+use super::{BEHIND_LABEL, context};
 
 /// A token with a digit in it.
 pub(crate) const SHAPE: &str = concat!(
@@ -99,11 +99,16 @@ pub(crate) fn aws(before: &str, found: &str) -> Option<usize> {
 }
 
 /// What the text before a value assigns it to: `name = `, `"name": "`, `name: type = `, `name => `, `… password … is
-/// `, `Bearer `.
+/// `, `Bearer `; or a label does, or a line that ends in a colon.
 fn kind(before: &str) -> Option<Kind> {
     // What `%22` and its kin are seen as is one more quote.
     let blank = [' ', '\t', '"', '\'', '`', '\\', '%'];
     let left = before.trim_end_matches(blank);
+    let left = if left.ends_with(BEHIND_LABEL) {
+        left.trim_end_matches('\n')
+    } else {
+        left
+    };
     // `Secret::new(`, a path of names.
     if left.ends_with("::") {
         return None;
@@ -197,8 +202,13 @@ fn words(name: &str) -> Vec<String> {
 fn stands_for_another(before: &str, found: &str) -> bool {
     let lower = found.to_ascii_lowercase();
     PLACEHOLDERS.iter().any(|part| lower.contains(part))
-        || (!before.ends_with(['"', '\'', '`']) && is_expression(found))
+        || (!is_quoted(before) && is_expression(found))
         || is_name_of_secret(found)
+}
+
+/// In quotes, or all that stands under a label.
+fn is_quoted(before: &str) -> bool {
+    before.ends_with(['"', '\'', '`']) || before.ends_with(BEHIND_LABEL)
 }
 
 /// A call, a path of names, a variable of a shell.

@@ -91,6 +91,8 @@ pub type Entity = Arc<str>;
 
 /// How many bytes before a match its check may read. Five words of context fit in it.
 pub const LOOK_BEHIND: usize = 128;
+/// What parts a label, such as the key of a value, from its text: to an expression, the text begins a line.
+pub(crate) const BEHIND_LABEL: &str = ":\n";
 
 /// The longest match in bytes, and so the longest text, as it is seen, that a masker ever holds back.
 pub const MAX_REACH: usize = 1024;

@@ -4,15 +4,14 @@ use std::{collections::BTreeMap, fmt, mem, sync::Arc};
 
 use super::Plan;
 use crate::detect::{
-    Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH, Past, UNFINISHED, View, at_least, unfinished,
+    BEHIND_LABEL, Effort, Entity, Growth, LOOK_BEHIND, MAX_REACH, Past, UNFINISHED, View, at_least,
+    unfinished,
 };
 
 /// Input is worked through in slices of at most this many bytes.
 const SLICE: usize = 2048;
 /// The buffer grows by at least this many bytes, so that small pieces seldom make it.
 const GRAIN: usize = 256;
-/// What parts a label from its text: to an expression, the text begins a line.
-const BEHIND_LABEL: &str = ":\n";
 /// The most bytes of the buffer that hold no held text.
 const SPARE: usize = LOOK_BEHIND + SLICE + 512;
 

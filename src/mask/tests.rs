@@ -11,6 +11,7 @@ use crate::detect::{Catalog, Custom, MAX_REACH, Terms, oracle::Oracle};
 mod bounds;
 mod cutting;
 mod escapes;
+mod labels;
 mod seen;
 mod terms;
 
