@@ -203,13 +203,18 @@ impl Fields for Shape {
     }
 }
 
-/// Whether a value is what a function is called with, or what it gave back.
+/// Whether a value is what a function or a tool is called with, or what it gave back.
 fn is_values(path: &Path<'_>) -> bool {
     path.keys.windows(2).any(|two| {
         matches!(
             two,
-            ["functionCall" | "function_call", "args"]
-                | ["functionResponse" | "function_response", "response"]
+            [
+                "functionCall" | "function_call" | "toolCall" | "tool_call",
+                "args"
+            ] | [
+                "functionResponse" | "function_response" | "toolResponse" | "tool_response",
+                "response"
+            ]
         )
     })
 }

@@ -122,11 +122,70 @@ fn a_tools_input_says_what_each_of_its_texts_stands_under_in_every_dialect() {
         "generate_content",
         json!({"contents": [{"parts": [{"functionCall": {"name": "f", "args": input}}]}]}),
     );
+    let number = json!({"ssn": 536228145});
+    for part in [
+        json!({"toolCall": {"toolType": "T", "args": number}}),
+        json!({"tool_call": {"args": number}}),
+        json!({"toolResponse": {"response": number}}),
+        json!({"tool_response": {"response": number}}),
+    ] {
+        of(
+            "gemini",
+            "generate_content",
+            json!({"contents": [{"parts": [part]}]}),
+        );
+    }
+    let called = json!({"type": "tool_search_call", "arguments": {"text": 1, "who": [number]}});
+    of(
+        "openai",
+        "responses",
+        json!({"model": "m", "input": [called]}),
+    );
+    let variables = json!({"id": "p", "variables": input});
+    of(
+        "openai",
+        "responses",
+        json!({"model": "m", "prompt": variables}),
+    );
+    let action = json!({"type": "exec", "command": ["env"], "env": input});
+    let shell = json!({"type": "local_shell_call", "call_id": "c", "action": action});
+    of(
+        "openai",
+        "responses",
+        json!({"model": "m", "input": [shell]}),
+    );
     of(
         "ollama",
         "chat",
         json!({"model": "m", "messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": input}}]}]}),
     );
+}
+
+#[test]
+fn what_a_model_calls_a_tool_with_is_read_as_values_in_answers_too() {
+    let seen = |dialect: &str, name: &str, kind: &str, body: String| {
+        let (dialect, endpoint) = endpoint(dialect, name);
+        let mut reader = dialect.read_response(endpoint, 200, Some(kind)).unwrap();
+        let mut labels = Labels::default();
+        read(&mut *reader, [body.as_bytes()], &mut labels).unwrap();
+        let ssn = |(label, text): &(String, String)| label.ends_with("ssn") && text == "536228145";
+        assert!(labels.seen.iter().any(ssn), "{name}: {:?}", labels.seen);
+    };
+    let input = json!({"ssn": 536228145});
+    let (whole, stream) = ("application/json", "text/event-stream");
+    let item = json!({"type": "tool_search_call", "id": "t", "arguments": input});
+    let answer = json!({"object": "response", "id": "r", "model": "m", "output": [item]});
+    seen("openai", "responses", whole, answer.to_string());
+    let done = json!({"type": "response.output_item.done", "output_index": 0, "item": item});
+    seen("openai", "responses", stream, format!("data: {done}\n\n"));
+    for part in [
+        json!({"toolCall": {"args": input}}),
+        json!({"toolResponse": {"response": input}}),
+    ] {
+        let content = json!({"role": "model", "parts": [part]});
+        let answer = json!({"candidates": [{"content": content}]});
+        seen("gemini", "generate_content", whole, answer.to_string());
+    }
 }
 
 #[test]

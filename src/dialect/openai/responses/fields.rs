@@ -66,6 +66,7 @@ impl Fields for Shape {
         Ok(match path.keys.as_slice() {
             // Checked by itself: the name must reach the upstream as policy saw it.
             ["model"] if !answer => Class::Protocol,
+            _ if is_in_values(path) => Class::Values,
             [.., "type"] if text.as_deref().is_some_and(is_schema_type) => Class::Protocol,
             _ if NAMES.is_free(path) => Class::Text,
             ["obfuscation"] => Class::Padding,
@@ -154,6 +155,15 @@ impl Fields for Shape {
     }
 }
 
+/// Whether a value is inside of what a tool is called with, a command runs in, or a prompt is filled with: its keys say
+/// what it is. A schema may have properties of such names.
+fn is_in_values(path: &Path<'_>) -> bool {
+    let mut around = path.keys.iter().rev().skip(1).rev();
+    around
+        .find(|key| matches!(**key, "arguments" | "env" | "variables") || NAMES.free.contains(*key))
+        .is_some_and(|key| matches!(*key, "arguments" | "env" | "variables"))
+}
+
 /// What a delta is.
 fn delta(document: &Document<'_>) -> Class {
     match string(document, "type").as_deref() {
@@ -208,6 +218,7 @@ fn expect(
         kind.is_some_and(|kind| PARTS.contains(&&*kind))
     };
     let fault = match (shape, path.keys.as_slice(), &value.kind) {
+        _ if is_in_values(path) => None,
         (Shape::Request, ["input"], Kind::String { .. } | Kind::Array(_) | Kind::Null)
         | (Shape::Request, ["input", "*"], Kind::Object(_)) => None,
         (Shape::Request, ["input"] | ["input", "*"], _) => {
