@@ -9,7 +9,8 @@
 //! they came; where it masks, strings are written with the fewest escapes.
 //!
 //! Arguments that are not JSON (models do that) are plain text from the token on that is not, and the filter sees that
-//! text as it stands: it misses what is escaped there. It misses too a value spread over several strings.
+//! text as it stands, under the keys around it: it misses what is escaped there. It misses too a value spread over
+//! several strings.
 //! Holds no more than half an escape, one number and what the filter holds.
 
 use super::{Channel, ShapeError, TextFilter, json, texts::MAX_LABEL_BYTES};
@@ -362,6 +363,7 @@ impl Arguments {
     fn plain(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
         // What came while it was JSON is encoded, or where the input was cut would show.
         self.hand_over(out, channel, filter);
+        self.tell_label(channel, filter);
         self.state = State::Plain;
         filter.push(channel, &std::mem::take(&mut self.held), out);
     }

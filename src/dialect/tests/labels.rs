@@ -189,6 +189,32 @@ fn what_a_model_calls_a_tool_with_is_read_as_values_in_answers_too() {
 }
 
 #[test]
+fn what_is_no_json_stands_under_its_keys_all_the_same_however_it_is_cut() {
+    for (arguments, text) in [
+        (r#"{"ssn": 078051120}"#, "078051120}"),
+        (r#"{"ssn": '536228145'}"#, "'536228145'}"),
+        (r#"{"ssn": +536228145}"#, "+536228145}"),
+        (r#"{"ssn":[NaN,536228145]}"#, "NaN,536228145]}"),
+        (r#"{"ssn" 536228145}"#, "536228145}"),
+        ("{\"ssn\":\"\n536228145\"}", "\n536228145\"}"),
+        (r#"{"ssn":"\q536228145"}"#, r#"\q536228145"}"#),
+    ] {
+        for at in 0..arguments.len() {
+            let mut labels = Labels::default();
+            let (mut reader, mut out) = (Arguments::default(), String::new());
+            let channel = Channel::default();
+            for piece in cut_text(arguments, &[at, at + 1]) {
+                reader.push(piece, &channel, &mut labels, &mut out).unwrap();
+            }
+            reader.finish(&channel, &mut labels, &mut out);
+            let seen = [("", "ssn"), ("ssn", text)];
+            assert_eq!(labels.seen, owned(&seen), "{arguments} cut at {at}");
+            assert_eq!(out, arguments);
+        }
+    }
+}
+
+#[test]
 fn what_is_said_again_stands_under_the_same_keys() {
     let (openai, endpoint) = endpoint("openai", "responses");
     let arguments = json!({"ssn": "536228145"}).to_string();
