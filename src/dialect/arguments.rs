@@ -3,7 +3,8 @@
 //! A model writes arguments as JSON text, and a stream cuts that text anywhere, inside an escape or a surrogate pair
 //! too. This codec follows the JSON, hands the *decoded* contents of each string to the filter as a text of its own
 //! (keys too), and encodes what comes back, so that the result is valid JSON whenever the arguments were. Numbers are
-//! texts as well: a card number need not be quoted; one that the filter changes becomes a string.
+//! texts as well, with an exponent and without: a card number need not be quoted; one that the filter changes becomes a
+//! string.
 //!
 //! Promises: the same output for every way of cutting the input. Where the filter masks nothing, the bytes pass as
 //! they came; where it masks, strings are written with the fewest escapes.
@@ -342,18 +343,22 @@ impl Arguments {
         self.begun = false;
     }
 
-    /// A number is a text of its own; words carry nothing.
+    /// A number is a text of its own, and so is what it is without an exponent; words carry nothing.
     fn end_word(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
         let held = std::mem::take(&mut self.held);
         let word = held.trim_end_matches([' ', '\t', '\n', '\r']);
         let space = held.get(word.len()..).unwrap_or_default();
         let number = !matches!(word, "true" | "false" | "null");
-        if number {
+        let decimal = json::decimal(word);
+        let readings = decimal.iter().map(String::as_str).chain([word]);
+        let masked = readings.filter(|_| number).find_map(|reading| {
             filter.label(channel, self.nearest_keys());
-        }
-        match number.then(|| filter.whole(channel, word)) {
-            Some(masked) if masked != word => out.push_str(&json::quoted(&masked)),
-            _ => out.push_str(word),
+            let masked = filter.whole(channel, reading);
+            (masked != reading).then_some(masked)
+        });
+        match masked {
+            Some(masked) => out.push_str(&json::quoted(&masked)),
+            None => out.push_str(word),
         }
         out.push_str(space);
         self.state = self.behind_value();

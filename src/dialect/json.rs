@@ -22,6 +22,11 @@ pub(crate) const MAX_VALUES: usize = 1 << 20;
 /// Objects with more members than this are checked for equal keys by sorting instead of pairwise.
 const PAIRWISE: usize = 12;
 
+/// Digits of a number that is written without its exponent; no value that is looked for has more.
+const MAX_DECIMAL_DIGITS: usize = 40;
+/// The same with zeros that say nothing, in front and behind.
+const MAX_NUMBER_DIGITS: usize = 512;
+
 /// A range of bytes of the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Span {
@@ -288,6 +293,37 @@ pub(crate) fn same_folded(a: &str, b: &str) -> bool {
 pub(crate) fn is_number(text: &str) -> bool {
     let bytes = text.as_bytes();
     number_end(bytes, 0) == Some(bytes.len())
+}
+
+/// A number that has an exponent, written without one; `None` where that takes more than [`MAX_DECIMAL_DIGITS`].
+pub(crate) fn decimal(number: &str) -> Option<String> {
+    let (mantissa, exponent) = number.split_once(['e', 'E'])?;
+    let exponent: i32 = exponent.parse().ok()?;
+    let (sign, mantissa) = mantissa.split_at(usize::from(mantissa.starts_with('-')));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let point = i32::try_from(whole.len()).ok()?.checked_add(exponent)?;
+    let front = usize::try_from(point.min(0).unsigned_abs()).ok()?;
+    let point = usize::try_from(point.max(0)).ok()?;
+    if front.max(point) > MAX_NUMBER_DIGITS {
+        return None;
+    }
+    let zeros = |count| std::iter::repeat_n('0', count);
+    let mut digits: String = zeros(front)
+        .chain(whole.chars())
+        .chain(fraction.chars())
+        .collect();
+    digits.extend(zeros(point.saturating_sub(digits.len())));
+    let (whole, fraction) = digits.split_at_checked(point)?;
+    let (whole, fraction) = (
+        whole.trim_start_matches('0'),
+        fraction.trim_end_matches('0'),
+    );
+    if whole.len() + fraction.len() > MAX_DECIMAL_DIGITS {
+        return None;
+    }
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some([sign, whole, point, fraction].concat())
 }
 
 /// What a character escaped by one letter stands for (RFC 8259 section 7), `u` excepted.

@@ -38,6 +38,9 @@ fn values_are_masked_wherever_arguments_have_them() {
             r#"{"a":"x"}{"b":"[\"N\"]"}"#,
         ),
         ("12345", r#""[\"N\"]""#),
+        (r#"{"card":4.111e3}"#, r#"{"card":"[\"N\"]"}"#),
+        (r#"{"card":-4111000E-3 }"#, r#"{"card":"[\"N\"]" }"#),
+        (r#"{"n":1.2e1,"f":1e400}"#, r#"{"n":1.2e1,"f":1e400}"#),
         // Not JSON: plain text from there on.
         ("card 4111-1111", "card [\"N\"]"),
         ("{card: 1234}", "{card: [\"N\"]}"),

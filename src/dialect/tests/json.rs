@@ -122,6 +122,29 @@ fn seen(document: &Document<'_>, value: &json::Value) -> serde_json::Value {
     }
 }
 
+#[test]
+fn a_number_with_an_exponent_has_a_plain_decimal() {
+    for (number, expected) in [
+        ("5.36228145E8", Some("536228145")),
+        ("4.111111111111111E15", Some("4111111111111111")),
+        ("4111111111111111e0", Some("4111111111111111")),
+        ("4111e+2", Some("411100")),
+        ("-0.536228145e9", Some("-536228145")),
+        ("536228145000e-3", Some("536228145")),
+        ("5362281455e-1", Some("536228145.5")),
+        ("1e-3", Some("0.001")),
+        ("0e0", Some("0")),
+        ("1e39", Some("1000000000000000000000000000000000000000")),
+        ("1e40", None),
+        ("1e-41", None),
+        ("1e99999999999999999999", None),
+        ("536228145", None),
+        ("1.5", None),
+    ] {
+        assert_eq!(json::decimal(number).as_deref(), expected, "{number}");
+    }
+}
+
 proptest! {
     /// For every value written in any way, both readers see the same value, and every span is the value it spans.
     #[test]
