@@ -314,7 +314,7 @@ impl Arguments {
         self.tell_label(channel, filter);
         self.released.clear();
         filter.push(channel, &self.text, &mut self.released);
-        json::escape_into(out, &self.released);
+        json::escape_least_into(out, &self.released);
         self.text.clear();
     }
 
@@ -339,7 +339,7 @@ impl Arguments {
     fn end_string(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
         self.released.clear();
         filter.finish(channel, &mut self.released);
-        json::escape_into(out, &self.released);
+        json::escape_least_into(out, &self.released);
         self.begun = false;
     }
 

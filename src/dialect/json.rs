@@ -190,7 +190,7 @@ pub(crate) fn splice(text: &str, mut edits: Vec<(Span, String)>) -> String {
 
 /// As [`quoted`], in the same memory where nothing has to be escaped.
 pub(crate) fn quote(mut text: String) -> String {
-    if plain_end(text.as_bytes(), 0) < text.len() {
+    if plain_end(text.as_bytes(), 0) < text.len() || line_end(&text).is_some() {
         return quoted(&text);
     }
     text.reserve_exact(2);
@@ -199,7 +199,7 @@ pub(crate) fn quote(mut text: String) -> String {
     text
 }
 
-/// `text` as a JSON string, quotes included, escaping only what RFC 8259 section 7 requires.
+/// `text` as a JSON string, quotes included, escaped as [`escape_into`] does.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -208,8 +208,33 @@ pub(crate) fn quoted(text: &str) -> String {
     out
 }
 
-/// Appends `text` as the inside of a JSON string, escaping only what must be.
+/// Appends `text` as the inside of a JSON string, escaping what must be, and what some clients take for the end of a
+/// line of a stream (httpx splits lines as Python's `str.splitlines` does): U+0085, U+2028, U+2029.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some((at, end, escape)) = line_end(rest) {
+        escape_least_into(out, rest.get(..at).unwrap_or_default());
+        out.push_str(escape);
+        rest = rest.get(end..).unwrap_or_default();
+    }
+    escape_least_into(out, rest);
+}
+
+/// Where the first character that ends a line beyond ASCII begins and ends, and its escape.
+fn line_end(text: &str) -> Option<(usize, usize, &'static str)> {
+    memchr::memchr2_iter(0xc2, 0xe2, text.as_bytes()).find_map(|at| {
+        match text.as_bytes().get(at..)? {
+            [0xc2, 0x85, ..] => Some((at, at + 2, "\\u0085")),
+            [0xe2, 0x80, 0xa8, ..] => Some((at, at + 3, "\\u2028")),
+            [0xe2, 0x80, 0xa9, ..] => Some((at, at + 3, "\\u2029")),
+            _ => None,
+        }
+    })
+}
+
+/// Appends `text` as the inside of a JSON string, escaping only what RFC 8259 section 7 requires: for JSON that is
+/// itself a text of a document.
+pub(crate) fn escape_least_into(out: &mut String, text: &str) {
     let mut rest = text;
     loop {
         let (plain, from) = rest.split_at(plain_end(rest.as_bytes(), 0));

@@ -123,6 +123,22 @@ fn seen(document: &Document<'_>, value: &json::Value) -> serde_json::Value {
 }
 
 #[test]
+fn what_some_readers_take_for_the_end_of_a_line_is_escaped() {
+    for (text, expected) in [
+        ("a\u{85}b", r#""a\u0085b""#),
+        ("\u{2028}\"\u{2029}", r#""\u2028\"\u2029""#),
+        (
+            "\u{2027}\u{202a}\u{84}é—\u{a0}",
+            "\"\u{2027}\u{202a}\u{84}é—\u{a0}\"",
+        ),
+    ] {
+        assert_eq!(json::quoted(text), expected);
+        assert_eq!(json::quote(text.to_owned()), expected);
+        assert_eq!(serde_json::from_str::<String>(expected).unwrap(), text);
+    }
+}
+
+#[test]
 fn a_number_with_an_exponent_has_a_plain_decimal() {
     for (number, expected) in [
         ("5.36228145E8", Some("536228145")),
