@@ -12,7 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use super::Mutation;
+use super::{
+    Mutation,
+    tail::{TAIL, Tail},
+};
 use crate::{
     detect::Entity,
     dialect::{Channel, Dialect, TextFilter, Trailer},
@@ -21,9 +24,6 @@ use crate::{
 
 /// Most text channels one answer may have; an answer with more is refused.
 const CHANNELS: usize = 1024;
-
-/// How much is remembered of the messages before, in bytes: how far back a value may begin.
-const TAIL: usize = 1024;
 
 /// How an answer's text is treated.
 pub(super) struct Treatment {
@@ -46,8 +46,8 @@ pub(super) struct Filter {
     vault: Option<Arc<Vault>>,
     operators: Owed,
     lanes: BTreeMap<Channel, Lane>,
-    /// The ends of what channels of whole messages said, as the masks left it.
-    tails: BTreeMap<Channel, String>,
+    /// The ends of what channels of whole messages said.
+    tails: BTreeMap<Channel, Tail>,
     /// The keys the next text stands under.
     label: String,
     /// What is read now stands in a field that is shown by its name only.
@@ -87,8 +87,18 @@ struct Release {
     /// The keys the text stands under.
     label: String,
     text: String,
+    how: Piece,
+}
+
+/// What a piece is of its channel's text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    /// The text goes on.
+    Open,
     /// It ends the text.
-    last: bool,
+    Last,
+    /// A text by itself: another that is open in the channel goes on behind it.
+    Whole,
 }
 
 impl Released {
@@ -97,18 +107,22 @@ impl Released {
         self.0.iter().map(|release| release.text.len()).sum()
     }
 
-    fn push(&mut self, channel: &Channel, label: &str, text: &str, last: bool) {
+    fn push(&mut self, channel: &Channel, label: &str, text: &str, how: Piece) {
         match self.0.last_mut() {
-            Some(before) if before.channel == *channel && !before.last => {
+            Some(before)
+                if before.channel == *channel
+                    && before.how == Piece::Open
+                    && how != Piece::Whole =>
+            {
                 before.text.push_str(text);
-                before.last = last;
+                before.how = how;
             }
-            _ if text.is_empty() && !last => {}
+            _ if text.is_empty() && how == Piece::Open => {}
             _ => self.0.push(Release {
                 channel: channel.clone(),
                 label: label.to_owned(),
                 text: text.to_owned(),
-                last,
+                how,
             }),
         }
     }
@@ -168,12 +182,12 @@ impl Filter {
         let records = matches!(self.shown.how, Record::Masked(_));
         let maskers = usize::from(self.plan.is_some()) + usize::from(records);
         let vault = self.vault.as_ref().map_or(0, |vault| vault.memory());
-        let tails = self.tails.len() * TAIL;
+        let tails = self.tails.len() * Tail::BYTES;
         lanes * maskers * Masker::BUFFER_BYTES + tails + vault + self.shown.bytes
     }
 
     /// `text` as the traffic's masks leave it, by itself and behind what its channel said before; `None` where they find
-    /// something that begins in what has left.
+    /// something that begins in what has left, or that goes on from there.
     fn message_masked(&mut self, channel: &Channel, label: &str, text: &str) -> Option<String> {
         let Some(plan) = &self.plan else {
             return Some(text.to_owned());
@@ -185,7 +199,11 @@ impl Filter {
         }
         let (mut masked, counts) = mask::mask_under(plan, label, text);
         add(&mut self.masked, &counts);
-        let tail = self.tails.entry(channel.clone()).or_default();
+        let said = self.tails.entry(channel.clone()).or_default();
+        if said.goes_on(plan, label, text) {
+            return None;
+        }
+        let tail = &said.masked;
         if !tail.is_empty() {
             let (before, counted) = mask::mask_under(plan, label, tail);
             let behind = |text: &str| mask::mask_under(plan, label, &format!("{tail}{text}"));
@@ -201,19 +219,17 @@ impl Filter {
                 add(&mut self.masked, &new.filter(|(_, n)| *n > 0).collect());
             }
         }
-        tail.push_str(&masked);
-        let old = tail.floor_char_boundary(tail.len().saturating_sub(TAIL));
-        tail.drain(..old);
+        said.say(plan, label, text, &masked);
         Some(masked)
     }
 
-    /// What leaves of a text that is whole, masked already; the channel's text goes on unless it is the `last`.
+    /// What leaves of a text that is known whole, masked already.
     fn release_whole(
         &mut self,
         channel: &Channel,
         label: &str,
         masked: String,
-        last: bool,
+        how: Piece,
     ) -> String {
         let vault = self.vault.clone();
         let restorer = vault.map(|vault| Restorer::new(vault, !channel.is_prose()));
@@ -221,7 +237,7 @@ impl Filter {
         let left = restorer.map(|restorer| restored_to_the_end(restorer, &masked, &mut shown));
         if self.shows() {
             let shown = if left.is_some() { &shown } else { &masked };
-            self.released.push(channel, label, shown, last);
+            self.released.push(channel, label, shown, how);
         }
         left.unwrap_or(masked)
     }
@@ -281,7 +297,7 @@ impl Filter {
                 channel,
                 label,
                 text,
-                last: true,
+                how: Piece::Last,
             });
         }
     }
@@ -338,7 +354,7 @@ impl TextFilter for Filter {
         if shows {
             let restores = lane.restorer.is_some();
             let shown = if restores { &shown } else { &out[before..] };
-            self.released.push(channel, &lane.label, shown, false);
+            self.released.push(channel, &lane.label, shown, Piece::Open);
         }
     }
 
@@ -356,19 +372,14 @@ impl TextFilter for Filter {
             restored_to_the_end(restorer, &text, &mut released)
         });
         if self.shows() {
-            self.released.push(channel, &lane.label, &released, true);
+            self.released
+                .push(channel, &lane.label, &released, Piece::Last);
         }
         out.push_str(&restored.unwrap_or(released));
     }
 
-    /// Nothing of it has to be held back: it is masked in one go.
+    /// Nothing of it has to be held back: it is masked in one go. What is open of the channel goes on behind it.
     fn whole(&mut self, channel: &Channel, text: &str) -> String {
-        if self.lanes.contains_key(channel) || self.lanes.len() >= CHANNELS {
-            let mut out = String::with_capacity(text.len());
-            self.push(channel, text, &mut out);
-            self.finish(channel, &mut out);
-            return out;
-        }
         let label = std::mem::take(&mut self.label);
         let masked = match &self.plan {
             Some(plan) => {
@@ -378,13 +389,13 @@ impl TextFilter for Filter {
             }
             None => text.to_owned(),
         };
-        self.release_whole(channel, &label, masked, true)
+        self.release_whole(channel, &label, masked, Piece::Whole)
     }
 
     fn message(&mut self, channel: &Channel, text: &str) -> Option<String> {
         let label = std::mem::take(&mut self.label);
         let masked = self.message_masked(channel, &label, text)?;
-        Some(self.release_whole(channel, &label, masked, false))
+        Some(self.release_whole(channel, &label, masked, Piece::Open))
     }
 
     fn label(&mut self, _: &Channel, label: &str) {
@@ -400,7 +411,7 @@ impl TextFilter for Filter {
             _ => Some(format!("[{entity}]")),
         };
         if let Some(shown) = shown {
-            self.released.push(channel, "", &shown, true);
+            self.released.push(channel, "", &shown, Piece::Whole);
         }
         let Some((entity, masked)) = masked else {
             self.unshown = true;
@@ -455,14 +466,15 @@ impl Shown {
             channel,
             label,
             text,
-            last,
+            how,
         } = release;
         let plan = match &self.how {
             Record::Nothing => return,
             Record::AsItLeaves => return self.add(channel, text),
             Record::Masked(plan) => plan,
         };
-        if last && !self.lanes.contains_key(&channel) {
+        let at_once = how == Piece::Last && !self.lanes.contains_key(&channel);
+        if how == Piece::Whole || at_once {
             let (shown, counts) = mask::find_under(plan, &label, &text);
             add(&mut self.found, &counts);
             return self.add(channel, shown.unwrap_or(text));
@@ -473,7 +485,7 @@ impl Shown {
             .entry(channel.clone())
             .or_insert_with(|| Masker::under(plan.clone(), &label));
         masker.push(&text, &mut shown);
-        if last {
+        if how == Piece::Last {
             masker.finish(&mut shown);
             add(&mut self.found, &masker.counts());
             self.lanes.remove(&channel);

@@ -34,6 +34,7 @@ mod response;
 mod route;
 mod rules;
 mod sealing;
+mod tail;
 mod trace;
 mod upgrade;
 mod view;

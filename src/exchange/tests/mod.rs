@@ -23,6 +23,8 @@ mod approvals;
 #[cfg(test)]
 mod dialects;
 #[cfg(test)]
+mod filter;
+#[cfg(test)]
 mod grants;
 #[cfg(test)]
 mod grpc;
