@@ -113,7 +113,7 @@ impl Texts {
         }
         // An outer field stands before those in it; of several at one place the one that was named first.
         fields.sort_by_key(|field| (field.span.start, Reverse(field.span.end)));
-        let mut slots = self.apart(&fields);
+        let mut slots = self.apart(document.text, &fields);
         slots.sort_by_key(|slot| slot.span.start);
         self.slots = nested(slots, &fields);
     }
@@ -135,34 +135,77 @@ impl Texts {
             field.is_some_and(|field| span.end <= field.end)
         };
         let before = self.slots.len();
-        self.slots
-            .retain(|slot| matches!(slot.what, What::Word(_)) || chosen(slot.span));
+        self.slots.retain(|slot| match &slot.what {
+            What::Word(_) => true,
+            // Parts that are read together are looked into where one of them is.
+            What::Run { parts, .. } => parts.iter().any(|(span, _)| chosen(*span)),
+            _ => chosen(slot.span),
+        });
         if self.slots.len() < before && !self.unscanned.contains(&NOT_SELECTED) {
             self.unscanned.push(NOT_SELECTED);
         }
     }
 
-    /// The slots, with the text parts that are read together each by itself where one of them is in a field.
-    fn apart(&mut self, fields: &[Field<'_>]) -> Vec<Slot> {
-        let starts = |span: Span| {
-            let at = fields.partition_point(|field| field.span.start < span.start);
-            fields
-                .get(at)
-                .is_some_and(|field| field.span.start == span.start)
+    /// The slots, with text parts read together only where they are in the same fields.
+    fn apart(&mut self, document: &str, fields: &[Field<'_>]) -> Vec<Slot> {
+        let around = around(fields);
+        let innermost = |span: Span| {
+            let behind = fields.partition_point(|field| field.span.start <= span.start);
+            let mut at = behind.checked_sub(1);
+            while let Some(place) = at
+                && fields.get(place).is_some_and(|f| f.span.end < span.end)
+            {
+                at = around.get(place).copied().flatten();
+            }
+            at
         };
         let mut slots = Vec::with_capacity(self.slots.len());
         for slot in std::mem::take(&mut self.slots) {
-            match slot.what {
-                What::Run { parts, .. } if parts.iter().any(|(span, _)| starts(*span)) => {
-                    let channel = &slot.channel;
-                    let text = |(span, leaf)| Slot::of(channel.clone(), span, What::Text(leaf));
-                    slots.extend(parts.into_iter().map(text));
+            let What::Run { parts, .. } = &slot.what else {
+                slots.push(slot);
+                continue;
+            };
+            let mut fields = parts.iter().map(|(span, _)| innermost(*span));
+            let first = fields.next();
+            if fields.all(|field| Some(field) == first) {
+                slots.push(slot);
+                continue;
+            }
+            let Slot { channel, what, .. } = slot;
+            let What::Run { parts, .. } = what else {
+                continue;
+            };
+            let mut parts = parts.into_iter().peekable();
+            while let Some(part) = parts.next() {
+                let field = innermost(part.0);
+                let mut run = vec![part];
+                while let Some(part) = parts.next_if(|(span, _)| innermost(*span) == field) {
+                    run.push(part);
                 }
-                _ => slots.push(slot),
+                slots.push(Slot::of_parts(channel.clone(), run, document));
             }
         }
         slots
     }
+}
+
+/// For each field the one around it. They come in the document's order, an outer one before those in it.
+fn around(fields: &[Field<'_>]) -> Vec<Option<usize>> {
+    let mut open: Vec<usize> = Vec::new();
+    let mut around = Vec::with_capacity(fields.len());
+    for (place, field) in fields.iter().enumerate() {
+        let over = |at: &usize| {
+            fields
+                .get(*at)
+                .is_none_or(|f| f.span.end <= field.span.start)
+        };
+        while open.last().is_some_and(over) {
+            open.pop();
+        }
+        around.push(open.last().copied());
+        open.push(place);
+    }
+    around
 }
 
 /// Puts one slot for each field in the place of all that are in it. Both come in the document's order.

@@ -173,6 +173,23 @@ impl Slot {
             what,
         }
     }
+
+    /// Text parts of `document` that are read together, if there is more than one.
+    pub(super) fn of_parts(channel: Channel, mut parts: Vec<(Span, Leaf)>, document: &str) -> Self {
+        let span = parts
+            .first()
+            .map_or(Span { start: 0, end: 0 }, |part| part.0);
+        if parts.len() == 1
+            && let Some((span, leaf)) = parts.pop()
+        {
+            return Self::of(channel, span, What::Text(leaf));
+        }
+        let joined = parts
+            .iter()
+            .map(|(span, leaf)| leaf.text(document, *span))
+            .collect();
+        Self::of(channel, span, What::Run { parts, joined })
+    }
 }
 
 #[derive(Debug)]

@@ -225,6 +225,31 @@ fn fields_may_lie_in_one_another_and_where_others_are_read_together() {
 }
 
 #[test]
+fn a_field_around_some_of_the_parts_that_are_read_together_hides_none_of_the_others() {
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let parts = [part("first"), part("41"), part("53"), part("62")];
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": parts}]});
+    let through = |path: &str| {
+        let mut read = request("openai", "chat_completions", &chat).unwrap();
+        read.select(&selection(&[("ID", path)], &[]));
+        rewritten(&*read)["messages"][0]["content"].clone()
+    };
+    for path in ["$..content[0]", "$..content[0:1]", "$..content[0].text"] {
+        let content = through(path);
+        assert!(content[0].to_string().contains("[ID "), "{content}");
+        assert_eq!(content[1]["text"], masked("415362"), "{content}");
+        assert_eq!(content[3]["text"], "-", "{content}");
+    }
+    for path in ["$..content[1]", "$..content[0:2]"] {
+        let content = through(path);
+        assert!(content[1].to_string().contains("[ID "), "{content}");
+        assert_eq!(content[2]["text"], masked("5362"), "{content}");
+        assert_eq!(content[3]["text"], "-", "{content}");
+    }
+    assert_eq!(through("$.messages[0].content")[1], json!(null));
+}
+
+#[test]
 fn many_fields_cost_no_more_than_the_document_is_large() {
     let rows: Vec<Value> = (0..20_000)
         .map(|n| json!({"id": n, "text": "4111"}))
