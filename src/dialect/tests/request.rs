@@ -285,10 +285,58 @@ fn a_value_across_two_parts_is_seen_and_so_is_one_that_joining_would_hide() {
 }
 
 #[test]
-fn parts_apart_are_not_joined() {
-    let body = r#"{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"12"},
-        {"type":"image_url","image_url":{"url":"data:,"}},{"type":"text","text":"34"}]}]}"#;
-    assert_eq!(texts(&*request(body).unwrap()), ["12", "34"]);
+fn parts_around_one_that_may_go_are_joined_and_those_around_another_are_not() {
+    let body = |between: &str| {
+        format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":[{{"type":"text","text":"12"}},
+            {between},{{"type":"text","text":"34"}}]}}]}}"#
+        )
+    };
+    let image = body(r#"{"type":"image_url","image_url":{"url":"data:,"}}"#);
+    let other = body(r#"{"type":"refusal","refusal":"no"}"#);
+    assert_eq!(texts(&*request(&image).unwrap()), ["12", "34", "1234"]);
+    assert_eq!(texts(&*request(&other).unwrap()), ["12", "no", "34"]);
+    let content = &rewritten(&image)["messages"][0]["content"];
+    assert_eq!(
+        (&content[0]["text"], &content[2]["text"]),
+        (&json!("[\"N\"]"), &json!("-"))
+    );
+}
+
+#[test]
+fn parts_of_one_kind_are_joined_whatever_their_kind() {
+    use super::endpoint;
+    let joins = |dialect: &str, name: &str, body: &serde_json::Value| {
+        let (dialect, endpoint) = endpoint(dialect, name);
+        let json = Some("application/json");
+        let path = "/models/m:generateContent";
+        let read = dialect.read_request(endpoint, path, json, body.to_string().into());
+        texts(&*read.unwrap()).contains(&"1234")
+    };
+    for thought in [json!(true), json!(false), json!(null)] {
+        let part = |text: &str| json!({"text": text, "thought": thought});
+        let body = json!({"contents": [{"role": "user", "parts": [part("12"), part("34")]}]});
+        assert!(joins("gemini", "generate_content", &body));
+        let plain = json!({"contents": [{"parts": [part("12"), {"text": "34"}]}]});
+        let joined = joins("gemini", "generate_content", &plain);
+        assert_eq!(joined, thought != json!(true));
+    }
+    let refusal = |text: &str| json!({"type": "refusal", "refusal": text});
+    let refused = json!({"model": "m", "messages": [{"role": "assistant", "content": [refusal("12"), refusal("34")]}]});
+    assert!(joins("openai", "chat_completions", &refused));
+    for (kind, list) in [("summary_text", "summary"), ("reasoning_text", "content")] {
+        let part = |text: &str| json!({"type": kind, "text": text});
+        let item = json!({"type": "reasoning", "id": "r", list: [part("12"), part("34")]});
+        let body = json!({"model": "m", "input": [item]});
+        assert!(joins("openai", "responses", &body));
+    }
+    // What is thought may go with its signature.
+    let thinking = json!({"type": "thinking", "thinking": "t", "signature": "s"});
+    let text = |text: &str| json!({"type": "text", "text": text});
+    let body = json!({"model": "m", "max_tokens": 1, "messages": [
+        {"role": "assistant", "content": [text("12"), thinking, text("34")]},
+    ]});
+    assert!(joins("anthropic", "messages", &body));
 }
 
 #[test]

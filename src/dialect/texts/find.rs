@@ -1,6 +1,6 @@
 //! A walk through a document that notes every text in it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Class, Element, Fields, Leaf, Mask, Path, Removal, Slot, Texts, What};
 use crate::dialect::{
@@ -74,7 +74,7 @@ impl<'d> Walk<'d, '_> {
                 self.each(value.span.start, values, Self::value)
             }
             (Class::Signed, Kind::Object(_)) => self.signed(value, element),
-            (_, Kind::Object(_)) => self.object(value, false),
+            (_, Kind::Object(_)) => self.object(value, None),
             _ => Ok(()),
         }
     }
@@ -126,7 +126,7 @@ impl<'d> Walk<'d, '_> {
     /// The texts of what is signed, kept together. What stands in no array cannot go: it is text like any other.
     fn signed(&mut self, value: &'d Value, element: Option<Element>) -> Result<(), ShapeError> {
         let before = self.found.slots.len();
-        self.object(value, false)?;
+        self.object(value, None)?;
         let Some(element) = element else {
             return Ok(());
         };
@@ -185,8 +185,8 @@ impl<'d> Walk<'d, '_> {
         Ok(())
     }
 
-    /// `in_run`: the object is a text part whose text belongs to a run.
-    fn object(&mut self, object: &'d Value, in_run: bool) -> Result<(), ShapeError> {
+    /// `in_run`: the object is a text part, and what stands under this key belongs to a run.
+    fn object(&mut self, object: &'d Value, in_run: Option<&str>) -> Result<(), ShapeError> {
         let Kind::Object(members) = &object.kind else {
             return Ok(());
         };
@@ -197,7 +197,7 @@ impl<'d> Walk<'d, '_> {
             if !names.contains(&name) {
                 self.unknown_key(&member.key, name, names, object.span.start)?;
             }
-            if in_run && name == "text" {
+            if in_run == Some(name) {
                 continue;
             }
             self.path.keys.push(name);
@@ -237,47 +237,125 @@ impl<'d> Walk<'d, '_> {
 
     /// Walks content parts; a run is noted where its first part stands.
     fn parts(&mut self, array: u32, values: &'d [Value]) -> Result<(), ShapeError> {
-        let texts: Vec<Option<&'d Value>> =
+        let texts: Vec<Option<PartText<'d>>> =
             values.iter().map(|part| self.text_of_part(part)).collect();
-        let is_text = |place: usize| matches!(texts.get(place), Some(Some(_)));
+        let mut between = self.between(array, values, &texts)?;
+        let goes = |place: usize| between.get(&place).is_some_and(|(_, goes)| *goes);
+        let runs = runs(&texts, &goes);
+        let mut run_of = vec![None; if runs.is_empty() { 0 } else { values.len() }];
+        for (run, places) in runs.iter().enumerate() {
+            for place in places {
+                if let Some(of) = run_of.get_mut(*place) {
+                    *of = Some(run);
+                }
+            }
+        }
         let mut place = 0;
         self.each(array, values, |walk, part| {
             let here = place;
             place += 1;
-            let after_text = here > 0 && is_text(here - 1);
-            if !is_text(here) || !(after_text || is_text(here + 1)) {
-                return walk.value(part);
+            let run = run_of
+                .get(here)
+                .copied()
+                .flatten()
+                .and_then(|run| runs.get(run));
+            let walked = between.remove(&here).map(|(slots, _)| slots);
+            let (Some(run), Some(Some(text))) = (run, texts.get(here)) else {
+                return match walked {
+                    Some(slots) => {
+                        walk.found.slots.extend(slots);
+                        Ok(())
+                    }
+                    None => walk.value(part),
+                };
+            };
+            if run.first() == Some(&here) {
+                let of_run = |place: &usize| texts.get(*place).copied().flatten();
+                walk.run(run.iter().filter_map(of_run))?;
             }
-            if !after_text {
-                let run = texts.iter().skip(here).map_while(|text| *text);
-                walk.run(run)?;
+            if let Some(slots) = walked {
+                let others = slots.into_iter();
+                let others = others.filter(|slot| slot.span != text.value.span);
+                walk.found.slots.extend(others);
+                return Ok(());
             }
             // INVARIANT: a part whose text is in a run is still an object the dialect must know.
             walk.fields.class(&walk.path, part, walk.document)?;
-            walk.object(part, true)
+            walk.object(part, Some(text.key))
         })
     }
 
-    fn text_of_part(&self, part: &'d Value) -> Option<&'d Value> {
-        let text = self.document.member(part, "text")?;
-        let texts = match self.document.member(part, "type") {
-            Some(kind) => matches!(
-                &*self.document.string(kind)?,
-                "text" | "input_text" | "output_text"
-            ),
-            // Where parts have no type, what is thought is not read together with what is said.
-            None => self.document.member(part, "thought").is_none(),
+    /// What is in the parts that stand between texts of one kind, and whether the part may be taken out: the texts around
+    /// it are then read together by whoever gets them.
+    fn between(
+        &mut self,
+        array: u32,
+        values: &'d [Value],
+        texts: &[Option<PartText<'d>>],
+    ) -> Result<BTreeMap<usize, (Vec<Slot>, bool)>, ShapeError> {
+        let mut between = BTreeMap::new();
+        let first = texts.iter().position(Option::is_some);
+        let last = texts.iter().rposition(Option::is_some);
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(between);
         };
-        (texts && matches!(text.kind, Kind::String { .. })).then_some(text)
+        let kind = |text: &Option<PartText<'d>>| text.map(|text| text.says);
+        let inside = texts.get(first..=last).unwrap_or_default();
+        if inside.windows(2).all(|two| kind(&two[0]) == kind(&two[1])) {
+            return Ok(between);
+        }
+        let mut place = 0;
+        self.each(array, values, |walk, part| {
+            let here = place;
+            place += 1;
+            if here <= first || here >= last {
+                walk.element = None;
+                return Ok(());
+            }
+            let (slots, removals) = (walk.found.slots.len(), walk.found.removals.len());
+            walk.value(part)?;
+            let slots = walk.found.slots.split_off(slots);
+            let is_part = |element: &Element| element.array == array && element.place == here;
+            let removals = walk.found.removals.iter().skip(removals);
+            let mut removals = removals.filter_map(|(_, removal)| removal.as_ref());
+            let stripped =
+                removals.any(|removal| matches!(removal, Removal::Element(of, _) if is_part(of)));
+            let signed = slots
+                .iter()
+                .any(|slot| matches!(&slot.what, What::Signed { element, .. } if is_part(element)));
+            between.insert(here, (slots, stripped || signed));
+            Ok(())
+        })?;
+        Ok(between)
     }
 
-    fn run(&mut self, texts: impl Iterator<Item = &'d Value>) -> Result<(), ShapeError> {
+    fn text_of_part(&self, part: &'d Value) -> Option<PartText<'d>> {
+        let (says, key) = match self.document.member(part, "type") {
+            Some(kind) => match &*self.document.string(kind)? {
+                "text" | "input_text" | "output_text" => (Says::Text, "text"),
+                "refusal" => (Says::Refusal, "refusal"),
+                "summary_text" => (Says::Summary, "text"),
+                "reasoning_text" => (Says::Reasoning, "text"),
+                _ => return None,
+            },
+            // Where parts have no type, what is thought is not read together with what is said.
+            None => match self.document.member(part, "thought").map(|is| &is.kind) {
+                Some(Kind::Bool(true)) => (Says::Thought, "text"),
+                _ => (Says::Text, "text"),
+            },
+        };
+        let value = self.document.member(part, key)?;
+        let is_string = matches!(value.kind, Kind::String { .. });
+        is_string.then_some(PartText { says, key, value })
+    }
+
+    fn run(&mut self, texts: impl Iterator<Item = PartText<'d>>) -> Result<(), ShapeError> {
         let mut joined = String::new();
         let mut parts = Vec::new();
-        for text in texts {
-            let decoded = self.document.string(text).unwrap_or_default();
+        for PartText { value, .. } in texts {
+            let decoded = self.document.string(value).unwrap_or_default();
             joined.push_str(&decoded);
-            parts.push((text.span, Leaf::new(decoded)));
+            parts.push((value.span, Leaf::new(decoded)));
         }
         match parts.first() {
             Some((span, _)) => self.slot(*span, What::Run { parts, joined }),
@@ -293,6 +371,46 @@ impl<'d> Walk<'d, '_> {
         self.found.slots.push(Slot::of(channel, span, what));
         Ok(())
     }
+}
+
+/// The text of a content part.
+#[derive(Clone, Copy)]
+struct PartText<'d> {
+    says: Says,
+    /// The key it stands under.
+    key: &'static str,
+    value: &'d Value,
+}
+
+/// What a part's text is: those of one kind are read together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Text,
+    Thought,
+    Refusal,
+    Summary,
+    Reasoning,
+}
+
+/// The places of texts that are read together, each in one run at most: no part stands between them but those that may
+/// go.
+fn runs(texts: &[Option<PartText<'_>>], goes: &dyn Fn(usize) -> bool) -> Vec<Vec<usize>> {
+    let (mut runs, mut open): (Vec<_>, Vec<(Says, Vec<usize>)>) = Default::default();
+    for (place, text) in texts.iter().enumerate() {
+        let says = text.map(|text| text.says);
+        if !goes(place) {
+            let over = open.extract_if(.., |(kind, _)| Some(*kind) != says);
+            runs.extend(over.map(|(_, run)| run));
+        }
+        let Some(says) = says else { continue };
+        match open.iter_mut().find(|(kind, _)| *kind == says) {
+            Some((_, run)) => run.push(place),
+            None => open.push((says, vec![place])),
+        }
+    }
+    runs.extend(open.into_iter().map(|(_, run)| run));
+    runs.retain(|run| run.len() > 1);
+    runs
 }
 
 /// The texts inside arguments, in order, with the keys they stand under.
