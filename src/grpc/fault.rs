@@ -1,6 +1,6 @@
-//! Panics on purpose, so that tests of the whole service see what becomes of them at each phase. `COUNTERSIGN_PANIC_EVERY=n` makes one
-//! of n points that are passed end in one, drawn by their number over all exchanges. Only builds with debug assertions have it: nothing that is
-//! shipped does.
+//! Panics on purpose, so that tests of the whole service see what becomes of them at each phase. `COUNTERSIGN_PANIC_EVERY=n` makes each
+//! point end in one the first time it is passed, and then one time of n, over all exchanges: points that are passed once in an exchange have
+//! their turn as those passed with every piece of an answer. Only builds with debug assertions have it: nothing that is shipped does.
 
 use crate::exchange::Input;
 
@@ -11,20 +11,24 @@ use crate::exchange::Input;
     clippy::disallowed_methods,
     reason = "it is what this is for, and no setting of the service"
 )]
-pub(super) fn point(when: &str, what: &str) {
-    use std::sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
+pub(super) fn point(when: &'static str, what: &'static str) {
+    use std::{
+        collections::BTreeMap,
+        sync::{LazyLock, Mutex, PoisonError},
     };
 
     static EVERY: LazyLock<Option<u64>> = LazyLock::new(|| {
         let every = std::env::var("COUNTERSIGN_PANIC_EVERY").ok()?;
         every.parse().ok().filter(|every| *every > 0)
     });
-    static PASSED: AtomicU64 = AtomicU64::new(0);
+    static PASSED: Mutex<BTreeMap<(&str, &str), u64>> = Mutex::new(BTreeMap::new());
     let Some(every) = *EVERY else { return };
-    let number = PASSED.fetch_add(1, Ordering::Relaxed);
-    // Spread, as points come in turns.
+    let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = passed.entry((when, what)).or_default();
+    let number = *count;
+    *count += 1;
+    drop(passed);
+    // Spread, as what is asked for comes in turns.
     if (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32).is_multiple_of(every) {
         panic!("injected {when} {what}");
     }
