@@ -11,7 +11,7 @@
 //!
 //! `serde_json` is not enough: it drops the spans, keeps the last of two equal keys and says nothing of it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap};
 
 use super::ShapeError;
 
@@ -19,7 +19,7 @@ use super::ShapeError;
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Values in one document: one more is `too_many_values`.
 pub(crate) const MAX_VALUES: usize = 1 << 20;
-/// Objects with more members than this are checked for equal keys by sorting instead of pairwise.
+/// Objects with more members than this are checked for equal keys by sorting instead of pairwise, and not searched twice for one name.
 const PAIRWISE: usize = 12;
 
 /// Digits of a number that is written without its exponent; no value that is looked for has more.
@@ -88,7 +88,12 @@ impl Key {
 pub(crate) struct Document<'t> {
     pub(crate) text: &'t str,
     pub(crate) root: Value,
+    /// What was found in large objects: the same few members are asked for with every text.
+    found: RefCell<Found>,
 }
+
+/// Places of members by where their object begins and the name that was asked for.
+type Found = BTreeMap<(u32, Box<str>), Option<usize>>;
 
 impl<'t> Document<'t> {
     /// Reads `text` as one JSON document.
@@ -104,7 +109,11 @@ impl<'t> Document<'t> {
             values: 0,
         };
         let root = reader.document()?;
-        Ok(Self { text, root })
+        Ok(Self {
+            text,
+            root,
+            found: RefCell::default(),
+        })
     }
 
     /// The decoded text of a string value, `None` for every other kind.
@@ -140,10 +149,20 @@ impl<'t> Document<'t> {
         let Kind::Object(members) = &object.kind else {
             return None;
         };
-        members
-            .iter()
-            .find(|member| self.key(&member.key) == name)
-            .map(|member| &member.value)
+        let find = || {
+            let mut names = members.iter().map(|member| self.key(&member.key));
+            names.position(|known| known == name)
+        };
+        let place = match members.len() > PAIRWISE {
+            false => find(),
+            true => {
+                let mut found = self.found.borrow_mut();
+                *found
+                    .entry((object.span.start, name.into()))
+                    .or_insert_with(find)
+            }
+        };
+        members.get(place?).map(|member| &member.value)
     }
 
     /// The value as a non-negative integer that fits.

@@ -159,7 +159,7 @@ impl RequestBody for Request {
     }
 
     fn strip(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
-        self.texts.strip(these)
+        self.texts.strip(&self.text, these)
     }
 
     fn rewrite(&self, mask: &mut dyn FnMut(Text<'_>) -> Option<String>) -> Bytes {

@@ -48,7 +48,7 @@ impl Selection {
     ///
     /// # Errors
     /// `signed_answer`.
-    pub(super) fn admit(&self, texts: &mut Texts) -> Result<(), ShapeError> {
+    pub(super) fn admit(&self, document: &str, texts: &mut Texts) -> Result<(), ShapeError> {
         let is_signed = texts.unscanned.iter().any(|kind| SIGNED.contains(kind));
         let reason = match self.signed_answers {
             _ if !is_signed => return Ok(()),
@@ -56,7 +56,9 @@ impl Selection {
             SignedAnswers::Refuse => {
                 "a part of the answer is signed or encrypted, and nothing can look into it"
             }
-            SignedAnswers::Strip => match texts.strip_from_answer(&|kind| SIGNED.contains(&kind)) {
+            SignedAnswers::Strip => match texts
+                .strip_from_answer(document, &|kind| SIGNED.contains(&kind))
+            {
                 Ok(()) => return Ok(()),
                 Err(_) => "a part of the answer is signed or encrypted, and cannot be taken out",
             },

@@ -308,7 +308,7 @@ impl Block<'_> {
         Some(data)
     }
 
-    /// Appends the block with new data and new text for the lines in `lines` (number, line), in the order and with the
+    /// Appends the block with new data and new text for the lines in `lines` (number, line; in their order), in the order and with the
     /// line ends it came with. A line end inside a line becomes a space: it could end the event.
     pub(crate) fn encode(&self, data: Option<&str>, lines: &[(usize, String)], out: &mut Vec<u8>) {
         let mut put = |text: &str| out.extend_from_slice(text.as_bytes());
@@ -321,7 +321,8 @@ impl Block<'_> {
             at = line.end;
             let field = self.field(line);
             put(before);
-            let new = lines.iter().find(|(changed, _)| *changed == number);
+            let new = lines.binary_search_by_key(&number, |(changed, _)| *changed);
+            let new = new.ok().and_then(|at| lines.get(at));
             match (field, new, &mut data) {
                 (Some(field), _, Some(data)) if field.name == "data" => {
                     for part in data.take().into_iter().flat_map(|data| data.split('\n')) {

@@ -453,7 +453,7 @@ impl<P: Protocol> Stream<P> {
         let mut texts = Texts::find(&document, event.fields)?;
         // A block that is signed goes whole; elsewhere it must be possible to take out what is.
         let strips = self.selection.strips();
-        if let Err(fault) = self.selection.admit(&mut texts) {
+        if let Err(fault) = self.selection.admit(&data, &mut texts) {
             match (event.signed, event.optional) {
                 _ if !strips => return Err(fault),
                 (Signed::No, false) => return Err(fault),
@@ -568,7 +568,7 @@ impl<P: Protocol> Stream<P> {
             let (leaf, json) = match &slot.what {
                 What::Piece(leaf) => (leaf, false),
                 What::ArgumentsPiece(leaf) => (leaf, true),
-                What::NumberPiece => {
+                What::NumberPiece(_) => {
                     self.channels.number(&slot.channel)?;
                     continue;
                 }

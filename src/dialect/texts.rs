@@ -195,9 +195,10 @@ impl Slot {
 #[derive(Debug)]
 pub(super) enum What {
     Text(Leaf),
-    Number,
-    /// A number where a piece of a text may be.
-    NumberPiece,
+    /// A number, and what it is without its exponent where it has one.
+    Number(Option<Box<str>>),
+    /// The same where a piece of a text may be.
+    NumberPiece(Option<Box<str>>),
     Piece(Leaf),
     ArgumentsPiece(Leaf),
     /// The protocol's own, or what cannot be scanned.
@@ -357,11 +358,10 @@ fn memory(slots: &Vec<Slot>) -> usize {
             }
             What::Named { text, inside, .. } => text.capacity() + memory(inside),
             What::Signed { inside, .. } => memory(inside),
-            What::Number
-            | What::NumberPiece
-            | What::Echo(_)
-            | What::Annotations
-            | What::Padding => 0,
+            What::Number(decimal) | What::NumberPiece(decimal) => {
+                decimal.as_deref().map_or(0, str::len)
+            }
+            What::Echo(_) | What::Annotations | What::Padding => 0,
         };
         slot.channel.field.capacity() + inner
     };
@@ -394,7 +394,10 @@ fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
             | What::Key {
                 leaf, word: false, ..
             } => out.push(labelled(leaf.text(document, slot.span))),
-            What::Number | What::NumberPiece => out.push(labelled(slot.span.of(document))),
+            What::Number(decimal) | What::NumberPiece(decimal) => {
+                let readings = decimal.as_deref().into_iter();
+                out.extend(readings.chain([slot.span.of(document)]).map(labelled));
+            }
             What::Arguments { texts, .. } => {
                 out.extend(texts.iter().map(|(label, text)| Text::under(label, text)));
             }

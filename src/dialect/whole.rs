@@ -116,7 +116,7 @@ impl<A: Answers> Whole<A> {
     fn masked(&mut self, text: &str, filter: &mut dyn TextFilter) -> Result<String, ShapeError> {
         let document = Document::read(text)?;
         let mut texts = Texts::find(&document, self.answers.whole(&document, self.status)?)?;
-        self.selection.admit(&mut texts)?;
+        self.selection.admit(text, &mut texts)?;
         texts.select(&document, &self.selection);
         let edits = texts.edits(text, filter, &mut Said::default())?;
         self.answers.note(&document, &mut self.notes, filter);

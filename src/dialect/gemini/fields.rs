@@ -4,6 +4,8 @@
 //! (protobuf.dev, "ProtoJSON Format"). Both are known here; an object with one name in both is refused, since parsers
 //! differ in which one holds.
 
+use std::collections::HashSet;
+
 use super::{names::NAMES, unknown_shape};
 use crate::dialect::{
     Channel, ShapeError,
@@ -234,14 +236,13 @@ fn expect(
     if let Kind::Object(members) = &value.kind
         && !NAMES.is_free(path)
     {
-        let twin = |name: &str| {
-            name.contains('_')
-                && members.iter().any(|member| {
-                    let other = document.key(&member.key);
-                    other != name && spelled_alike(name, other)
-                })
+        let names = || members.iter().map(|member| document.key(&member.key));
+        let (snake, other): (Vec<&str>, Vec<&str>) = names().partition(|name| name.contains('_'));
+        let other: HashSet<String> = match snake.is_empty() {
+            true => HashSet::new(),
+            false => other.iter().map(|name| name.to_ascii_lowercase()).collect(),
         };
-        if members.iter().any(|member| twin(document.key(&member.key))) {
+        if snake.iter().any(|name| other.contains(&bare(name))) {
             return Err(ShapeError::at(
                 "duplicate_key",
                 "an object has one name in two spellings",
@@ -294,9 +295,7 @@ fn expect(
     fault.map_or(Ok(()), |reason| Err(unknown_shape(reason)))
 }
 
-/// Whether `camel` is how `snake` is written in lower camel case.
-fn spelled_alike(snake: &str, camel: &str) -> bool {
-    let bare = snake.bytes().filter(|byte| *byte != b'_');
-    bare.map(|byte| byte.to_ascii_lowercase())
-        .eq(camel.bytes().map(|byte| byte.to_ascii_lowercase()))
+/// A name as it is compared with one in lower camel case.
+fn bare(snake: &str) -> String {
+    snake.replace('_', "").to_ascii_lowercase()
 }

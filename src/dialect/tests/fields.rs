@@ -447,6 +447,33 @@ fn what_cannot_be_looked_into_is_taken_out_with_the_part_that_holds_it() {
 }
 
 #[test]
+fn texts_around_what_is_taken_out_are_read_together() {
+    let texts_of = |dialect: &str, name: &str, body: &Value, strips: bool| {
+        let mut read = request(dialect, name, body).unwrap();
+        assert_eq!(read.strip(&|_| strips), Ok(()));
+        let texts = read.texts().into_iter();
+        let texts: Vec<String> = texts.map(|text| text.text.to_owned()).collect();
+        (texts, rewritten(&*read))
+    };
+    let gemini = |parts: Value| json!({"contents": [{"parts": parts}]});
+    let signed = json!({"text": "x", "thoughtSignature": "s"});
+    let body = gemini(json!([{"text": "41"}, signed, {"text": "11"}]));
+    let (texts, leaves) = texts_of("gemini", "generate_content", &body, true);
+    assert_eq!(texts, ["41", "11", "4111"]);
+    assert_eq!(
+        leaves,
+        gemini(json!([{"text": masked("4111")}, {"text": "-"}]))
+    );
+    let (texts, leaves) = texts_of("gemini", "generate_content", &body, false);
+    assert_eq!(texts, ["41", "x", "11", "41x11"]);
+    assert_eq!(leaves, body);
+    let all = gemini(json!([signed, signed, {"text": "4111"}]));
+    let (texts, leaves) = texts_of("gemini", "generate_content", &all, true);
+    assert_eq!(texts, ["4111", "4111"]);
+    assert_eq!(leaves, gemini(json!([{"text": masked("4111")}])));
+}
+
+#[test]
 fn only_parts_of_the_kinds_asked_for_are_taken_out() {
     let body = json!({"model": "m", "messages": [{"role": "assistant", "content": [
         {"type": "thinking", "thinking": "x", "signature": "s"},
@@ -528,4 +555,52 @@ fn a_text_of_which_nothing_is_left_is_not_empty() {
     let out = redacted("anthropic", "messages", &message(call));
     assert_eq!(out["messages"][0]["content"][0]["input"]["card"], "");
     assert_eq!(redacted("json", "any", &json!(["4111"])), json!([""]));
+}
+
+#[test]
+fn a_number_in_an_object_is_read_without_its_exponent_too() {
+    for (dialect, name, body) in [
+        ("json", "any", r#"{"to":[@]}"#),
+        (
+            "anthropic",
+            "messages",
+            r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"to":@}}]}]}"#,
+        ),
+        (
+            "gemini",
+            "generate_content",
+            r#"{"contents":[{"parts":[{"functionCall":{"name":"f","args":{"to":@}}}]}]}"#,
+        ),
+        (
+            "openai",
+            "responses",
+            r#"{"model":"m","input":[{"type":"tool_search_call","arguments":{"to":@}}]}"#,
+        ),
+        (
+            "ollama",
+            "chat",
+            r#"{"model":"m","messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{"to":@}}}]}]}"#,
+        ),
+    ] {
+        let (dialect, endpoint) = endpoint(dialect, name);
+        for (number, seen, leaves) in [
+            ("4.111e3", &["4111", "4.111e3"][..], "\"[\\\"N\\\"]\""),
+            ("4.1e1", &["41", "4.1e1"], "4.1e1"),
+            ("4.1e400", &["4.1e400"], "4.1e400"),
+            ("4111", &["4111"], "\"[\\\"N\\\"]\""),
+        ] {
+            let (sent, leaves) = (body.replace('@', number), body.replace('@', leaves));
+            let kind = Some("application/json");
+            let path = "/models/m:generateContent";
+            let read = dialect
+                .read_request(endpoint, path, kind, Bytes::from(sent))
+                .unwrap();
+            let texts = super::texts(&*read);
+            assert!(
+                texts.windows(seen.len()).any(|some| some == seen),
+                "{texts:?}"
+            );
+            assert_eq!(read.rewrite(&mut super::mask), leaves.as_bytes());
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod arguments;
+mod costs;
 mod edges;
 mod fields;
 mod json;

@@ -1,6 +1,6 @@
 //! A document's texts, masked, put back.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -131,6 +131,7 @@ impl Texts {
     /// in its array, as the only image of a message. Servers refuse a message without content.
     pub(in crate::dialect) fn strip(
         &mut self,
+        document: &str,
         these: &dyn Fn(&str) -> bool,
     ) -> Result<(), &'static str> {
         // By array: its elements that go, and whether the last one is among them.
@@ -145,7 +146,7 @@ impl Texts {
                 }
             }
         }
-        self.remove(these)
+        self.remove(document, these).map(drop)
     }
 
     /// The same of an answer, of which nothing may be left: a client can read one without content. What was in the parts that go is no text
@@ -155,21 +156,22 @@ impl Texts {
     /// Why a part cannot be scanned that stands where nothing can be taken out.
     pub(in crate::dialect) fn strip_from_answer(
         &mut self,
+        document: &str,
         these: &dyn Fn(&str) -> bool,
     ) -> Result<(), &'static str> {
-        self.remove(these)?;
-        let gone: Vec<Span> = self.removed.iter().map(Removal::span).collect();
-        let is_gone = |span: Span| {
-            let mut gone = gone.iter();
-            gone.any(|gone| gone.start <= span.start && span.end <= gone.end)
-        };
+        let gone = self.remove(document, these)?;
         // A run is more than the part that it stands at.
         self.slots
-            .retain(|slot| matches!(slot.what, What::Run { .. }) || !is_gone(slot.span));
+            .retain(|slot| matches!(slot.what, What::Run { .. }) || !gone.holds(slot.span));
         Ok(())
     }
 
-    fn remove(&mut self, these: &dyn Fn(&str) -> bool) -> Result<(), &'static str> {
+    /// What goes. The texts that are left around it are read together without it.
+    fn remove(
+        &mut self,
+        document: &str,
+        these: &dyn Fn(&str) -> bool,
+    ) -> Result<Gone, &'static str> {
         let mut removed = Vec::new();
         for (kind, removal) in self.removals.iter().filter(|(kind, _)| these(kind)) {
             let removal = removal.ok_or(*kind)?;
@@ -177,8 +179,12 @@ impl Texts {
                 removed.push(removal);
             }
         }
+        let gone = Gone::of(removed.iter().map(Removal::span).collect());
         self.removed = removed;
-        Ok(())
+        if !gone.0.is_empty() {
+            gone.leave_runs(document, &mut self.slots);
+        }
+        Ok(gone)
     }
 
     /// Empties the annotations of the choices whose text changed, with every edit inside them.
@@ -187,16 +193,18 @@ impl Texts {
         changed: &[u32],
         edits: &mut Vec<(Span, String)>,
     ) {
-        for slot in self
+        let changed: HashSet<u32> = changed.iter().copied().collect();
+        let emptied: Vec<Span> = self
             .slots
             .iter()
-            .filter(|slot| matches!(slot.what, What::Annotations))
-        {
-            if changed.contains(&slot.channel.choice) {
-                edits.retain(|(span, _)| span.start < slot.span.start || span.end > slot.span.end);
-                edits.push((slot.span, "[]".to_owned()));
-            }
-        }
+            .filter(|slot| {
+                matches!(slot.what, What::Annotations) && changed.contains(&slot.channel.choice)
+            })
+            .map(|slot| slot.span)
+            .collect();
+        let emptied = Gone::of(emptied);
+        edits.retain(|(span, _)| !emptied.holds(*span));
+        edits.extend(emptied.0.into_iter().map(|span| (span, "[]".to_owned())));
     }
 }
 
@@ -205,6 +213,43 @@ impl Removal {
         match self {
             Self::Element(_, span) | Self::All(span) | Self::Value(span) => *span,
         }
+    }
+}
+
+/// What is taken out, in order, the outermost only.
+struct Gone(Vec<Span>);
+
+impl Gone {
+    fn of(mut spans: Vec<Span>) -> Self {
+        spans.sort_unstable_by_key(|span| (span.start, std::cmp::Reverse(span.end)));
+        spans.dedup_by(|inner, outer| inner.end <= outer.end);
+        Self(spans)
+    }
+
+    /// Takes parts that go out of the runs they are in.
+    fn leave_runs(&self, document: &str, slots: &mut Vec<Slot>) {
+        slots.retain_mut(|slot| match &mut slot.what {
+            What::Run { parts, joined } => {
+                parts.retain(|(span, _)| !self.holds(*span));
+                joined.clear();
+                for (span, leaf) in &*parts {
+                    joined.push_str(leaf.text(document, *span));
+                }
+                !parts.is_empty()
+            }
+            What::Named { inside, .. } | What::Signed { inside, .. } => {
+                self.leave_runs(document, inside);
+                true
+            }
+            _ => true,
+        });
+    }
+
+    /// Whether what stands there goes.
+    fn holds(&self, span: Span) -> bool {
+        let before = self.0.partition_point(|gone| gone.start <= span.start);
+        let last = before.checked_sub(1).and_then(|last| self.0.get(last));
+        last.is_some_and(|gone| span.end <= gone.end)
     }
 }
 
@@ -248,11 +293,19 @@ impl<'e> Edit<'e> {
                 };
                 self.put(*span, text, masked);
             }
-            What::Number | What::NumberPiece => {
-                let text = span.of(self.document);
-                self.label(slot);
-                let masked = self.filter.whole(channel, text);
-                self.put(*span, text, masked);
+            What::Number(decimal) | What::NumberPiece(decimal) => {
+                for reading in decimal
+                    .as_deref()
+                    .into_iter()
+                    .chain([span.of(self.document)])
+                {
+                    self.label(slot);
+                    let masked = self.filter.whole(channel, reading);
+                    if masked != reading {
+                        self.edits.push((*span, json::quote(masked)));
+                        break;
+                    }
+                }
             }
             What::Arguments { leaf, .. } => {
                 let text = text(leaf);
@@ -503,15 +556,17 @@ fn rename(keys: Vec<(u32, Span, &str, String)>, edits: &mut Vec<(Span, String)>)
         .iter()
         .map(|(object, _, text, _)| (*object, (*text).to_owned()))
         .collect();
+    // The number that is tried next, by object and name: what was taken once stays taken.
+    let mut next: HashMap<(u32, String), usize> = HashMap::new();
     for (object, span, text, masked) in keys {
         if masked == text {
             continue;
         }
         let mut name = masked.clone();
-        let mut number = 2;
+        let number = next.entry((object, masked.clone())).or_insert(2);
         while !taken.insert((object, name.clone())) {
             name = format!("{masked}_{number}");
-            number += 1;
+            *number += 1;
         }
         edits.push((span, json::quoted(&name)));
     }

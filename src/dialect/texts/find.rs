@@ -61,9 +61,11 @@ impl<'d> Walk<'d, '_> {
             (Class::Echo, Kind::Array(values)) if values.is_empty() => Ok(()),
             (Class::Echo, Kind::Array(_)) => self.slot(value.span, What::Echo("[]")),
             (Class::Echo, _) => self.slot(value.span, What::Echo("null")),
-            (Class::Values, Kind::Number) => self.labelled(value.span, What::Number),
+            (Class::Values, Kind::Number) => {
+                self.labelled(value.span, What::Number(self.decimal(value)))
+            }
             (Class::Piece | Class::ArgumentsPiece, Kind::Number) => {
-                self.slot(value.span, What::NumberPiece)
+                self.slot(value.span, What::NumberPiece(self.decimal(value)))
             }
             (_, Kind::String { .. }) => self.string(class, value),
             (Class::Parts, Kind::Array(values)) => self.parts(value.span.start, values),
@@ -93,6 +95,10 @@ impl<'d> Walk<'d, '_> {
         }
         let (element, span) = self.around.last()?;
         Some(Removal::Element(*element, *span))
+    }
+
+    fn decimal(&self, number: &Value) -> Option<Box<str>> {
+        json::decimal(number.span.of(self.document.text)).map(Into::into)
     }
 
     fn string(&mut self, class: Class, value: &'d Value) -> Result<(), ShapeError> {
