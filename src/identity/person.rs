@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use icu_normalizer::uts46::Uts46MapperBorrowed;
 use serde_json::Value;
 
 use super::{
@@ -23,8 +24,8 @@ pub fn account(issuer: &str, subject: &str) -> String {
     format!("{issuer}\u{1f}{subject}")
 }
 
-/// Adds the persons that a claim names. Blanks around a name and the case of its letters do not count: where in doubt, two
-/// names are one human.
+/// Adds the persons that a claim names. Blanks around a name, the case of its letters, how they are composed, their width and what nobody sees
+/// do not count (the mapping of UTS #46): where in doubt, two names are one human.
 pub(super) fn names(value: &Value, also: &mut BTreeSet<String>) -> Result<(), TokenError> {
     let several = match value {
         Value::Array(several) if several.len() <= MAX_NAMES => several.as_slice(),
@@ -37,7 +38,10 @@ pub(super) fn names(value: &Value, also: &mut BTreeSet<String>) -> Result<(), To
             Value::Number(number) if !number.is_f64() => number.to_string(),
             _ => {
                 let name = plain(value, MAX_NAME_BYTES).ok_or(TokenError::PersonInvalid)?;
-                name.trim().to_lowercase()
+                let name: String = Uts46MapperBorrowed::new()
+                    .map_normalize(name.chars())
+                    .collect();
+                name.trim().to_owned()
             }
         };
         if name.is_empty() {

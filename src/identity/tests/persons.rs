@@ -37,7 +37,12 @@ fn a_person_is_named_by_the_claims_the_operator_chose_whatever_the_spelling() {
             json!(null),
             vec!["person:alice@example.com"],
         ),
-        (json!(4711), json!("4711"), vec!["person:4711"]),
+        (
+            json!("Jose\u{301} M\u{fc}ller"),
+            json!("jos\u{e9} \u{ff2d}u\u{308}\u{200b}LLER\u{a0}"),
+            vec!["person:jos\u{e9} m\u{fc}ller"],
+        ),
+        (json!(4711), json!("\u{feff}4711"), vec!["person:4711"]),
         (
             json!(["a@x", "B@x"]),
             json!("c@x"),
