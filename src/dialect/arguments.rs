@@ -7,12 +7,17 @@
 //! string.
 //!
 //! Promises: the same output for every way of cutting the input. Where the filter masks nothing, the bytes pass as
-//! they came; where it masks, strings are written with the fewest escapes.
+//! they came; where it masks, strings are written with the fewest escapes. Keys of one object that the filter makes the same are numbered.
 //!
 //! Arguments that are not JSON (models do that) are plain text from the token on that is not, and the filter sees that
 //! text as it stands, under the keys around it: it misses what is escaped there. It misses too a value spread over
-//! several strings.
-//! Holds no more than half an escape, one number and what the filter holds.
+//! several strings. A key that came as another leaves is not told from it.
+//! Holds no more than half an escape, one number, [`MAX_NAMES`] numbers of changed keys and what the filter holds.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hasher},
+};
 
 use super::{Channel, ShapeError, TextFilter, json, texts::MAX_LABEL_BYTES};
 
@@ -21,6 +26,9 @@ const MAX_NUMBER_BYTES: usize = 512;
 
 /// The most bytes of the keys around a text that are told of as its label.
 const MAX_LABELS_BYTES: usize = 3 * MAX_LABEL_BYTES;
+
+/// Changed keys that are remembered of all objects that are open; behind those, keys may leave the same.
+const MAX_NAMES: usize = 256;
 
 /// One arguments text being read.
 #[derive(Debug, Default)]
@@ -38,6 +46,10 @@ pub(crate) struct Arguments {
     keys: String,
     /// What the filter let go last.
     released: String,
+    /// The key being read, as it came and as it leaves.
+    key: (DefaultHasher, DefaultHasher),
+    /// How often each changed key left, by how many objects and arrays were open and the key's digest.
+    names: HashMap<(usize, u64), u32>,
 }
 
 /// An array, or an object and how long `keys` was before it.
@@ -219,8 +231,12 @@ impl Arguments {
     }
 
     fn closed(&mut self) -> State {
+        let depth = self.open.len();
         if let Some(Open::Object(keys)) = self.open.pop() {
             self.keys.truncate(keys);
+            if !self.names.is_empty() {
+                self.names.retain(|(of, _), _| *of < depth);
+            }
         }
         self.behind_value()
     }
@@ -271,6 +287,9 @@ impl Arguments {
                 '"' => {
                     self.hand_over(out, channel, filter);
                     self.end_string(out, channel, filter);
+                    if key {
+                        self.number(out);
+                    }
                     out.push('"');
                     self.state = if key {
                         State::Colon
@@ -303,7 +322,35 @@ impl Arguments {
         self.text.push(c);
         if key {
             self.label(c);
+            self.key.0.write_u32(c.into());
         }
+    }
+
+    /// A key is over that may have left before.
+    fn number(&mut self, out: &mut String) {
+        let (came, left) = std::mem::take(&mut self.key);
+        let left = left.finish();
+        if came.finish() == left {
+            return;
+        }
+        let name = (self.open.len(), left);
+        if self.names.len() < MAX_NAMES || self.names.contains_key(&name) {
+            let times = self.names.entry(name).or_default();
+            *times += 1;
+            if *times > 1 {
+                out.push_str(&format!("_{times}"));
+            }
+        }
+    }
+
+    /// What the filter let go leaves.
+    fn release(&mut self, out: &mut String) {
+        if self.state == (State::InString { key: true }) {
+            for c in self.released.chars() {
+                self.key.1.write_u32(c.into());
+            }
+        }
+        json::escape_least_into(out, &self.released);
     }
 
     /// Hands the decoded text read so far to the filter and encodes what it lets go.
@@ -314,7 +361,7 @@ impl Arguments {
         self.tell_label(channel, filter);
         self.released.clear();
         filter.push(channel, &self.text, &mut self.released);
-        json::escape_least_into(out, &self.released);
+        self.release(out);
         self.text.clear();
     }
 
@@ -339,7 +386,7 @@ impl Arguments {
     fn end_string(&mut self, out: &mut String, channel: &Channel, filter: &mut dyn TextFilter) {
         self.released.clear();
         filter.finish(channel, &mut self.released);
-        json::escape_least_into(out, &self.released);
+        self.release(out);
         self.begun = false;
     }
 

@@ -38,6 +38,10 @@ fn values_are_masked_wherever_arguments_have_them() {
             r#"{"a":"x"}{"b":"[\"N\"]"}"#,
         ),
         ("12345", r#""[\"N\"]""#),
+        (
+            r#"{"1111":1,"a":{"2222":2,"b":[{"3333":3}]},"4444":4,"5555-6666":5,"c":{"7777":6}}"#,
+            r#"{"[\"N\"]":1,"a":{"[\"N\"]":2,"b":[{"[\"N\"]":3}]},"[\"N\"]_2":4,"[\"N\"]_3":5,"c":{"[\"N\"]":6}}"#,
+        ),
         (r#"{"card":4.111e3}"#, r#"{"card":"[\"N\"]"}"#),
         (r#"{"card":-4111000E-3 }"#, r#"{"card":"[\"N\"]" }"#),
         (r#"{"n":1.2e1,"f":1e400}"#, r#"{"n":1.2e1,"f":1e400}"#),
@@ -52,11 +56,11 @@ fn values_are_masked_wherever_arguments_have_them() {
         ("", ""),
     ];
     for (arguments, expected) in table {
-        assert_eq!(
-            through(&[arguments], &mut Runs::default()),
-            expected,
-            "{arguments}"
-        );
+        for at in 0..=arguments.len() {
+            let pieces = cut_text(arguments, &[at]);
+            let left = through(&pieces, &mut Runs::default());
+            assert_eq!(left, expected, "{arguments}, cut at {at}");
+        }
     }
 }
 
