@@ -27,7 +27,9 @@ def demo(tmp_path):
         log, work = tmp_path / "demo.log", tmp_path / "work"
         command = [sys.executable, "-u", DEMO, "--dir", work, *options]
         env = {**os.environ, "COUNTERSIGN_BIN": str(binary()), "TERM": "dumb"}
-        running.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log.open("wb"), stderr=subprocess.STDOUT))
+        # Whoever runs the tests in the background has Ctrl-C ignored, which is passed on.
+        running.append(subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log.open("wb"), stderr=subprocess.STDOUT,
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
         return running[-1], log, work
 
     yield start
