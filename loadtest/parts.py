@@ -105,7 +105,7 @@ def settings(issuer: str, work: Path, *, policies: int = 10, connections: int = 
                "policies": [*rest[n::connections - 1], *(rule["name"] for rule in tail)]} for n in range(connections - 1)]
     made["connections"] = [*others, usual]
     made["detectors"] = []
-    made["limits"] = {"request_body": "64MiB", "response_body": "64MiB", "memory": "4GiB", "streams": 8192, "streams_per_principal": 8192}
+    made["limits"] = {"request_body": "64MiB", "response_body": "64MiB", "memory": "4GiB", "memory_per_principal": "4GiB", "streams": 8192, "streams_per_principal": 8192}
     if kafka:
         made["audit"] = {"kafka": {"brokers": [kafka]}}
     return made

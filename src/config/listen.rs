@@ -242,11 +242,21 @@ pub(super) fn limits(raw: &raw::Limits, at: &At, notes: &mut Notes<'_>) -> Optio
             &at.key("memory"),
             format!("must hold one body {COPIES} times, as it is received, forwarded and recorded: {least} or more"),
         );
+        return None;
     }
+    let memory_per_principal = size(
+        raw.memory_per_principal.as_ref(),
+        (memory / 2).max(least),
+        least,
+        memory,
+        &at.key("memory_per_principal"),
+        notes,
+    )?;
     Some(Limits {
         request_body,
         response_body,
         memory,
+        memory_per_principal,
         streams,
         streams_per_principal,
     })

@@ -331,6 +331,8 @@ pub struct Limits {
     /// All bodies held at one time together with their copies, in bytes; at least [`COPIES`](crate::exchange::COPIES) times
     /// either of the above.
     pub memory: u64,
+    /// Those of one principal, in bytes; with the same least, and at most `memory`.
+    pub memory_per_principal: u64,
     /// Requests in flight.
     pub streams: u32,
     /// Requests in flight of one principal; at most `streams`.

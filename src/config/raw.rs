@@ -212,6 +212,8 @@ pub(super) struct Limits {
     pub(super) response_body: Option<Size>,
     /// All bodies held at one time together; beyond it requests are refused with 503. Default: 512MiB; 1MiB to 1TiB.
     pub(super) memory: Option<Size>,
+    /// All bodies of one principal held at one time together; beyond it 429. Default: half of `memory`, or three times the larger body; up to `memory`.
+    pub(super) memory_per_principal: Option<Size>,
     /// Requests in flight; beyond it 503. Default: 4096; 1 to 1000000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) streams: Option<u32>,

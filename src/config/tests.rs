@@ -324,6 +324,7 @@ fn the_base_file_is_valid_and_means_what_it_says() {
             request_body: 10 << 20,
             response_body: 32 << 20,
             memory: 512 << 20,
+            memory_per_principal: 256 << 20,
             streams: 10,
             streams_per_principal: 10,
         }
@@ -647,6 +648,11 @@ fn what_is_wrong_with_a_file() {
             &[
                 "4: limits.memory: must hold one body 3 times, as it is received, forwarded and recorded: 96MiB or more",
             ],
+        ),
+        (
+            "{ streams: 10 }",
+            "{ memory_per_principal: 1GiB }",
+            &["4: limits.memory_per_principal: must be between 96MiB and 512MiB"],
         ),
         (
             "{ streams: 10 }",

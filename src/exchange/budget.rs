@@ -17,14 +17,11 @@ pub struct Budget {
     cap: usize,
 }
 
-/// The budget is spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spent;
-
-/// One exchange's share of a [`Budget`]; given back when dropped.
+/// One exchange's share of a [`Budget`], and of its principal's once that is known; given back when dropped.
 #[derive(Debug)]
 pub struct Share {
-    budget: Budget,
+    all: Budget,
+    own: Option<Budget>,
     held: usize,
 }
 
@@ -51,7 +48,8 @@ impl Budget {
     #[must_use]
     pub fn share(&self) -> Share {
         Share {
-            budget: self.clone(),
+            all: self.clone(),
+            own: None,
             held: 0,
         }
     }
@@ -67,36 +65,64 @@ impl Budget {
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
+
+    /// Takes `bytes` more; false where that would pass the cap.
+    fn take(&self, bytes: usize) -> bool {
+        let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.cap);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.used.fetch_update(set, get, within).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Share {
     /// Says how many bytes are held now.
     ///
     /// # Errors
-    /// [`Spent`] where growing to `bytes` would pass the cap; the share stays as it was.
-    pub fn set(&mut self, bytes: usize) -> Result<(), Spent> {
+    /// Whose cap would be passed by growing to `bytes`; the share stays as it was.
+    pub fn set(&mut self, bytes: usize) -> Result<(), Full> {
         if bytes > self.held {
             let more = bytes - self.held;
-            let grown =
-                self.budget
-                    .used
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                        used.checked_add(more).filter(|sum| *sum <= self.budget.cap)
-                    });
-            grown.map_err(|_| Spent)?;
+            if let Some(own) = &self.own
+                && !own.take(more)
+            {
+                return Err(Full::Principal);
+            }
+            if !self.all.take(more) {
+                self.own.iter().for_each(|own| own.give_back(more));
+                return Err(Full::Gateway);
+            }
         } else {
-            self.budget
-                .used
-                .fetch_sub(self.held - bytes, Ordering::Relaxed);
+            let less = self.held - bytes;
+            self.all.give_back(less);
+            self.own.iter().for_each(|own| own.give_back(less));
         }
         self.held = bytes;
+        Ok(())
+    }
+
+    /// What is held counts for its principal too from here on.
+    ///
+    /// # Errors
+    /// [`Full::Principal`] where that passes their cap: nothing changes.
+    pub fn belongs_to(&mut self, own: Budget) -> Result<(), Full> {
+        if !own.take(self.held) {
+            return Err(Full::Principal);
+        }
+        if let Some(before) = self.own.replace(own) {
+            before.give_back(self.held);
+        }
         Ok(())
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
+        self.all.give_back(self.held);
+        self.own.iter().for_each(|own| own.give_back(self.held));
     }
 }
 
@@ -112,15 +138,22 @@ pub struct Admission {
 struct Inside {
     total: usize,
     // Bounded by `all`: an entry lives only while its principal has a stream.
-    by_principal: HashMap<(String, String), usize>,
+    by_principal: HashMap<(String, String), Theirs>,
 }
 
-/// Why there was no place.
+/// What one principal has.
+#[derive(Debug, Default)]
+struct Theirs {
+    streams: usize,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// Why there was no place, or no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// The principal has as many streams as one may have.
+    /// The principal has as much as one may have.
     Principal,
-    /// The gateway has as many streams as it may have.
+    /// The gateway has as much as it may have.
     Gateway,
 }
 
@@ -129,6 +162,18 @@ pub enum Full {
 pub struct Place {
     admission: Admission,
     who: (String, String),
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// What the principal's streams together hold of at most `cap` bytes.
+    #[must_use]
+    pub fn budget(&self, cap: usize) -> Budget {
+        Budget {
+            used: self.bytes.clone(),
+            cap,
+        }
+    }
 }
 
 impl Admission {
@@ -170,16 +215,19 @@ impl Admission {
         if inside.total >= self.all {
             return Err(Full::Gateway);
         }
-        let theirs = inside.by_principal.get(&who).copied().unwrap_or_default();
-        if theirs >= self.each {
+        let streams = inside.by_principal.get(&who).map_or(0, |they| they.streams);
+        if streams >= self.each {
             return Err(Full::Principal);
         }
-        inside.by_principal.insert(who.clone(), theirs + 1);
+        let theirs = inside.by_principal.entry(who.clone()).or_default();
+        theirs.streams += 1;
+        let bytes = theirs.bytes.clone();
         inside.total += 1;
         drop(inside);
         Ok(Place {
             admission: self.clone(),
             who,
+            bytes,
         })
     }
 }
@@ -193,8 +241,8 @@ impl Drop for Place {
             .unwrap_or_else(PoisonError::into_inner);
         inside.total -= 1;
         if let Some(theirs) = inside.by_principal.get_mut(&self.who) {
-            *theirs -= 1;
-            if *theirs == 0 {
+            theirs.streams -= 1;
+            if theirs.streams == 0 {
                 inside.by_principal.remove(&self.who);
             }
         }
@@ -211,12 +259,41 @@ mod tests {
         let mut first = budget.share();
         let mut second = budget.share();
         assert_eq!(first.set(60), Ok(()));
-        assert_eq!(second.set(41), Err(Spent));
+        assert_eq!(second.set(41), Err(Full::Gateway));
         assert_eq!(second.set(40), Ok(()));
         assert_eq!(first.set(10), Ok(()));
         assert_eq!(budget.used(), 50);
         drop((first, second));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn one_principal_cannot_take_all_memory() {
+        let (budget, admission) = (Budget::new(100), Admission::new(9, 9));
+        let enter = |who: &str| admission.enter("iss", who).unwrap();
+        let places = [enter("alice"), enter("alice"), enter("bob")];
+        let mut shares = places.each_ref().map(|_| budget.share());
+        let [first, second, other] = &mut shares;
+        // What came before it was known whose it is counts too.
+        assert_eq!(first.set(40), Ok(()));
+        assert_eq!(first.belongs_to(places[0].budget(60)), Ok(()));
+        assert_eq!(second.set(21), Ok(()));
+        assert_eq!(
+            second.belongs_to(places[1].budget(60)),
+            Err(Full::Principal)
+        );
+        assert_eq!(second.set(20), Ok(()));
+        assert_eq!(second.belongs_to(places[1].budget(60)), Ok(()));
+        assert_eq!(second.set(21), Err(Full::Principal));
+        assert_eq!(other.belongs_to(places[2].budget(60)), Ok(()));
+        assert_eq!(other.set(41), Err(Full::Gateway));
+        assert_eq!(other.set(40), Ok(()));
+        assert_eq!(first.set(10), Ok(()));
+        assert_eq!(second.set(51), Err(Full::Principal));
+        assert_eq!(second.set(50), Ok(()));
+        drop(shares);
+        assert_eq!(budget.used(), 0);
+        assert!(places.iter().all(|place| place.budget(60).used() == 0));
     }
 
     #[test]

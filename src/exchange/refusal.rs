@@ -3,6 +3,7 @@
 //! Codes are part of the contract: scripts and alerts match on them. Sentences are for the caller and carry nothing of
 //! the request but names from the configuration and reasons written by whoever wrote the policy.
 
+use super::budget::Full;
 use crate::{dialect::ShapeError, identity::TokenError, policy::Denial};
 
 /// Why a request or an answer was refused.
@@ -26,7 +27,7 @@ pub enum Refusal {
     RequestTooLarge,
     /// The request ends in trailers.
     RequestTrailers,
-    /// The caller has too many requests in flight.
+    /// The caller has too many requests in flight, or too much in them.
     TooManyStreams,
     /// The gateway has too many requests in flight, or its byte budget is spent.
     Overloaded,
@@ -90,6 +91,15 @@ pub enum Refusal {
     ResponseShape(ShapeError),
     /// The upstream answered with an error that is not in the dialect's shape.
     Upstream(u16),
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Principal => Self::TooManyStreams,
+            Full::Gateway => Self::Overloaded,
+        }
+    }
 }
 
 impl Refusal {
@@ -212,7 +222,7 @@ impl Refusal {
             Self::RequestTooLarge => "The request body is larger than this gateway accepts.".into(),
             Self::RequestTrailers => "Request trailers are not accepted.".into(),
             Self::TooManyStreams => {
-                "You have too many requests in flight; wait for one to end.".into()
+                "You have too many requests in flight, or too large ones; wait for one to end.".into()
             }
             Self::Overloaded => "The gateway is at its limit; try again shortly.".into(),
             Self::Shape(error) => format!("The request body was not accepted: {error}."),

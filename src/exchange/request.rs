@@ -8,7 +8,7 @@ use super::{
     Answer, Attributes, Called, Exchange, Mutation, Output, PIECE, Phase, Refusal, Step,
     TraceParent,
     approval::{Claiming, Waiting},
-    budget::{Full, Place},
+    budget::Place,
     grant::{self, Then, Using},
     head::{Head, Target},
     headers::Headers,
@@ -299,7 +299,12 @@ impl Exchange {
         if let Some(refusal) = body.fault {
             return self.refuse(refusal, None, out);
         }
-        match self.admit(head, principal) {
+        let admitted = self.admit(head, principal).and_then(|caller| {
+            let theirs = caller.place.budget(self.rules.limits.memory_per_principal);
+            self.share.belongs_to(theirs)?;
+            Ok(caller)
+        });
+        match admitted {
             Ok(caller) if caller.head.upgrade => self.decide_upgrade(caller, body, out),
             Ok(caller) => {
                 self.request = Request::AwaitingBody(Box::new(caller), body);
@@ -336,10 +341,7 @@ impl Exchange {
             .rules
             .admission
             .enter(&principal.issuer, &principal.subject)
-            .map_err(|full| match full {
-                Full::Principal => Refusal::TooManyStreams,
-                Full::Gateway => Refusal::Overloaded,
-            })?;
+            .map_err(Refusal::from)?;
         let endpoint = match head.upgrade {
             true => upgrade::ENDPOINT,
             false => head
@@ -386,12 +388,15 @@ impl Exchange {
             _ => return self.protocol_error(out),
         };
         let length = body.bytes.len() + bytes.len();
-        let fault = if length > limit {
-            Some(Refusal::RequestTooLarge)
-        } else if stranger && self.strange.set(length).is_err() || self.share.set(length).is_err() {
-            Some(Refusal::Overloaded)
-        } else {
-            None
+        let mut room = || {
+            if stranger {
+                self.strange.set(length)?;
+            }
+            self.share.set(length)
+        };
+        let fault = match length > limit {
+            true => Some(Refusal::RequestTooLarge),
+            false => room().err().map(Refusal::from),
         };
         match fault {
             Some(refusal) => self.refuse_body(refusal, out),
@@ -534,8 +539,8 @@ impl Exchange {
         let length = received.len();
         let may_hold = connection.chain.most_owed().is_some();
         let copies = COPIES + usize::from(connection.seals()) + usize::from(may_hold);
-        if self.share.set(copies * length).is_err() {
-            return Err((Refusal::Overloaded, None));
+        if let Err(full) = self.share.set(copies * length) {
+            return Err((full.into(), None));
         }
         let original = connection.seals().then(|| received.clone());
         let secrets = connection.secrets(principal, received);
@@ -547,19 +552,19 @@ impl Exchange {
         body.select(&connection.fields);
         // What a small body is taken apart into may be large; for as long as it is looked at.
         let apart = body.memory();
-        if self.share.set(copies * length + apart).is_err() {
-            return Err((Refusal::Overloaded, None));
+        if let Err(full) = self.share.set(copies * length + apart) {
+            return Err((full.into(), None));
         }
         let unscannable = unscannable(&connection, &mut *body);
         let texts = body.texts();
         let apart = apart + Looked::room(&connection, texts.len());
-        if self.share.set(copies * length + apart).is_err() {
-            return Err((Refusal::Overloaded, None));
+        if let Err(full) = self.share.set(copies * length + apart) {
+            return Err((full.into(), None));
         }
         let (findings, looked) = look(head, &texts);
         let apart = apart + looked.memory();
-        if self.share.set(copies * length + apart).is_err() {
-            return Err((Refusal::Overloaded, None));
+        if let Err(full) = self.share.set(copies * length + apart) {
+            return Err((full.into(), None));
         }
         // Where none of all detectors finds anything, none of some does, and there is nothing to be masked.
         let labelled = texts.iter().any(|text| !text.label.is_empty());
@@ -617,8 +622,8 @@ impl Exchange {
         };
         // Stand-ins can be longer than what they stand for.
         let held = length + parts.memory() + read.memory();
-        if self.share.set(held.max(copies * length) + apart).is_err() {
-            return Err((Refusal::Overloaded, Some(read)));
+        if let Err(full) = self.share.set(held.max(copies * length) + apart) {
+            return Err((full.into(), Some(read)));
         }
         let request = &mut read.request;
         request.masked.clone_from(&parts.body.operators);

@@ -446,8 +446,8 @@ impl Exchange {
             return self.end(Ending::Refuse(Refusal::ResponseTooLarge), out);
         }
         let held = flow.memory() + self.journal.memory() + self.recording;
-        if self.share.set(held).is_err() {
-            return self.end(Ending::Refuse(Refusal::Overloaded), out);
+        if let Err(full) = self.share.set(held) {
+            return self.end(Ending::Refuse(full.into()), out);
         }
         self.let_out(out);
         if over {

@@ -81,6 +81,8 @@ pub struct Limits {
     pub request_body: usize,
     /// Longest answer that is one document; also the most one stream may hold back.
     pub response_body: usize,
+    /// The most that the bodies of one principal may take of the byte budget.
+    pub memory_per_principal: usize,
 }
 
 /// One upstream as callers see it: where it is, who may use it and how it is spoken to.

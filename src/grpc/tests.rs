@@ -65,6 +65,7 @@ impl Fake {
         let limits = Limits {
             request_body: 1 << 20,
             response_body: 1 << 20,
+            memory_per_principal: 8 << 20,
         };
         Self {
             rules: rules(limits, 8 << 20, 10),

@@ -215,6 +215,7 @@ pub fn rules(
         limits: Limits {
             request_body: size(limits.request_body),
             response_body: size(limits.response_body),
+            memory_per_principal: size(limits.memory_per_principal),
         },
         budget: before.map_or_else(
             || Budget::new(memory),

@@ -105,12 +105,33 @@ def test_all_bodies_together_have_a_bound(gateway, upstream, tokens):
                      b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s" % (tokens().encode(), len(half), half[:-1]))
         wait_until("most of it is held", lambda: running.countersign.metrics()[HELD] > 600_000)
         # Deciding on it takes three times its size.
-        reply = call(running.envoy.url, tokens(), prompt("b" * 900_000))
+        reply = call(running.envoy.url, tokens("carol-app"), prompt("b" * 900_000))
         assert (reply.status, reply.code) == (503, "overloaded") and upstream.requests == []
         assert call(running.envoy.url, tokens(), prompt("small")).status == 200, "there is room for one that fits"
         slow.sendall(half[-1:])
         assert slow.recv(100).startswith(b"HTTP/1.1 200")
     wait_until("all is given back", lambda: running.countersign.metrics()[HELD] == 0)
+
+
+def test_the_bodies_of_one_principal_leave_room_for_anothers(gateway, upstream, tokens):
+    running = gateway(limits={"memory": "6MiB", "request_body": "1MiB", "response_body": "1MiB"})
+    upstream.answer = chat("Hello.")
+    body = json.dumps(prompt("a" * 900_000)).encode()
+    host, port = running.envoy.url.removeprefix("http://").split(":")
+    head = (b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n" % (tokens().encode(), len(body)))
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(head + body[:-1])
+        wait_until("most of both is held", lambda: running.countersign.metrics()[HELD] > 1_700_000)
+        # Deciding on a third takes three times its size, and theirs are three bodies of six.
+        reply = call(running.envoy.url, tokens(), prompt("b" * 900_000))
+        assert (reply.status, reply.code) == (429, "too_many_streams") and upstream.requests == []
+        assert call(running.envoy.url, tokens("carol-app"), prompt("b" * 900_000)).status == 200, "the others' half is free"
+        assert call(running.envoy.url, tokens(), prompt("small")).status == 200, "there is room for one that fits"
+    wait_until("all is given back", lambda: running.countersign.metrics()[HELD] == 0)
+    assert call(running.envoy.url, tokens(), prompt("b" * 900_000)).status == 200
 
 
 def test_an_answer_over_the_cap_is_not_passed(gateway, upstream, tokens):

@@ -256,6 +256,7 @@ impl Bench {
         let limits = Limits {
             request_body,
             response_body,
+            memory_per_principal: usize::MAX,
         };
         Self {
             alone: true,
