@@ -88,6 +88,9 @@ pub fn lint(config: &Value, ours: &Ours) -> Result<Vec<Finding>, String> {
     if managers == 0 {
         return Err("no HTTP connection manager found; give a bootstrap with static listeners, or the answer of `/config_dump`".to_owned());
     }
+    for extension in &parts.extensions {
+        copies::look(extension, ours, &mut found);
+    }
     reached.lending(ours, &parts, &mut found);
     clusters::service(&parts, &ours.service, &mut found);
     clusters::reached(&reached, &parts, ours, &mut found);

@@ -747,12 +747,29 @@ fn a_lent_credential_is_not_copied_anywhere() {
         (
             "",
             "access_log",
-            json!([{"typed_config": {"additional_request_headers_to_log": ["x-y", "Cookie"]}}]),
+            json!([{"typed_config": {"@type": "x/a.HttpGrpcAccessLogConfig", "additional_request_headers_to_log": ["x-y", "Cookie"]}}]),
+        ),
+        (
+            "",
+            "access_log",
+            json!([{"typed_config": {"@type": "x/a.OpenTelemetryAccessLogConfig", "attributes": {"values": [
+                {"key": "a", "value": {"string_value": "%REQ(cookie)%"}}]}}}]),
+        ),
+        (
+            "",
+            "access_log",
+            json!([{"typed_config": {"@type": "x/a.HttpGrpcAccessLogConfig", "common_config": {"custom_tags": [
+                {"tag": "a", "request_header": {"name": "DPoP"}}]}}}]),
         ),
         (
             "",
             "tracing",
             json!({"custom_tags": [{"tag": "a", "request_header": {"name": "x-goog-api-key"}}]}),
+        ),
+        (
+            ROUTE,
+            "tracing",
+            json!({"custom_tags": [{"tag": "a", "request_header": {"name": "proxy-authorization"}}]}),
         ),
         (
             "/http_filters/4/typed_config",
@@ -782,6 +799,130 @@ fn a_lent_credential_is_not_copied_anywhere() {
     config["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] =
         json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.tap.v3.Tap"}});
     assert_eq!(found(&config), ["tap"]);
+}
+
+/// An access log that writes `format`.
+fn log_of(format: &str) -> Value {
+    json!([{"typed_config": {"@type": "x/a.FileAccessLog", "log_format": {"text_format_source": {"inline_string": format}}}}])
+}
+
+#[test]
+fn each_way_to_read_a_request_header_into_a_log_is_known() {
+    for format in [
+        "%REQ(Proxy-Authorization)%",
+        "%REQ(dpop)%",
+        "%REQUEST_HEADER(AUTHORIZATION)%",
+        "of %REQUEST_HEADER(X-Y?X-Api-Key):4%, and more",
+        "%REQ_WITHOUT_QUERY(Cookie)%",
+        "%TYPED_CEL(request.headers['authorization'])%",
+        "%TYPED_CEL(request.headers)%",
+        "%CEL(request.headers[ 'author' + 'ization' ])%",
+        "%CEL(request.headers.map(name, name))%",
+        "%CEL(request['headers'])%",
+        "%TYPED_CEL(request)%",
+        r#"%COALESCE({"operators": [{"command": "REQ", "param": "x-y?authorization"}]}):9%"#,
+        r#"%COALESCE({"operators": ["REQUESTED_SERVER_NAME", {"command": "REQUEST_HEADER", "param": "cookie"}]})%"#,
+        "%PROTOCOL% %REQ(x-y):10% %REQ(x-api-key)%",
+    ] {
+        let logged = with("", "access_log", log_of(format));
+        assert_eq!(found(&logged), ["credential_copied"], "{format}");
+        let tags = json!({"custom_tags": [{"tag": "a", "value": format}]});
+        let traced = with(ROUTE, "tracing", tags);
+        assert_eq!(found(&traced), ["credential_copied"], "{format}");
+    }
+    for format in [
+        "authorization %REQ(:PATH):10% cookie %START_TIME(%s)%",
+        "%REQUEST_HEADER(x-request-id)% %RESPONSE_HEADER(x-y)%",
+        "%CEL(request.headers['x-request-id'] + request.path)%",
+        "%CEL('x-y' in request.headers)% %CEL(request.headers.referer)%",
+        "%CEL(has(request.headers.referer) ? 'request' : response.headers['x-y'])%",
+        r#"%COALESCE({"operators": [{"command": "REQ", "param": ":authority"}]})%"#,
+    ] {
+        let config = with("", "access_log", log_of(format));
+        assert_eq!(found(&config), Vec::<&str>::new(), "{format}");
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_read_here_is_named() {
+    let written = |source: Value| json!([{"typed_config": {"@type": "x/a.StdoutAccessLog", "log_format": {"text_format_source": source}}}]);
+    let kind = |kind: &str| json!([{"typed_config": {"@type": kind}}]);
+    let formatter = |kind: &str| {
+        json!([{"typed_config": {"@type": "x/a.StdoutAccessLog", "log_format": {"json_format": {},
+            "formatters": [{"typed_config": {"@type": format!("x/a.v3.{kind}")}}]}}}])
+    };
+    let headers = |excluded: Value| {
+        let formatter = json!({"typed_config": {"@type": "x/envoy.extensions.formatter.all_headers.v3.AllHeaders", "exclude_headers": excluded}});
+        json!([{"typed_config": {"@type": "x/a.StdoutAccessLog", "log_format": {
+            "text_format_source": {"inline_string": "%REQ_ALL_HEADERS%"}, "formatters": [formatter]}}}])
+    };
+    let all = [
+        "Authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "dpop",
+    ];
+    let table = [
+        (
+            written(json!({"filename": "format"})),
+            Some("format_unseen"),
+        ),
+        (
+            written(json!({"environment_variable": "FORMAT"})),
+            Some("format_unseen"),
+        ),
+        (
+            written(json!({"inline_bytes": "JVJFUShhdXRob3JpemF0aW9uKSU="})),
+            Some("format_unseen"),
+        ),
+        (kind("x/a.v3.WasmAccessLog"), Some("access_log_unknown")),
+        (
+            kind("x/a.v3.DynamicModuleAccessLog"),
+            Some("access_log_unknown"),
+        ),
+        (json!([{"name": "x"}]), Some("access_log_unknown")),
+        (
+            kind("x/envoy.extensions.access_loggers.stats.v3.Config"),
+            None,
+        ),
+        (kind("x/a.v3.OpenTelemetryAccessLogConfig"), None),
+        (formatter("Cel"), None),
+        (formatter("DynamicModuleFormatter"), Some("format_unseen")),
+        (headers(json!([])), Some("credential_copied")),
+        (
+            headers(json!(["authorization", "cookie", "set-cookie"])),
+            Some("credential_copied"),
+        ),
+        (headers(json!(all)), None),
+    ];
+    for (log, code) in table {
+        let code: Vec<_> = code.into_iter().collect();
+        assert_eq!(found(&with("", "access_log", log.clone())), code, "{log}");
+        let router = with("/http_filters/4/typed_config", "upstream_log", log.clone());
+        assert_eq!(found(&router), code, "{log}");
+    }
+    let lent = Ours {
+        lent_headers: vec!["x-llm-key".to_owned()],
+        ..ours()
+    };
+    let config = with("", "access_log", headers(json!(all)));
+    assert_eq!(codes(&config, &lent), ["credential_copied"]);
+}
+
+#[test]
+fn a_rate_limit_at_the_end_of_a_request_copies_what_it_counts_by() {
+    let limits = |done: bool, header: &str| {
+        let action =
+            json!({"request_headers": {"header_name": header, "descriptor_key": "caller"}});
+        let limits = json!([{"apply_on_stream_done": done, "actions": [action]}]);
+        found(&with(&format!("{ROUTE}/route"), "rate_limits", limits))
+    };
+    assert_eq!(limits(true, "Authorization"), ["credential_copied"]);
+    assert_eq!(limits(true, "x-y"), Vec::<&str>::new());
+    assert_eq!(limits(false, "authorization"), Vec::<&str>::new());
 }
 
 #[test]
@@ -961,6 +1102,11 @@ fn a_dump_is_read_with_its_dynamic_parts() {
         .unwrap()
         .push(ecds(&config));
     assert_eq!(found(&discovered), Vec::<&str>::new());
+    let mut copying = config.clone();
+    copying["grpc_service"]["initial_metadata"] =
+        json!([{"key": "x-copy", "value": "%REQ(authorization)%"}]);
+    discovered["configs"][4] = ecds(&copying);
+    assert_eq!(found(&discovered), ["credential_copied"]);
     config["failure_mode_allow"] = json!(true);
     discovered["configs"][4] = ecds(&config);
     assert_eq!(found(&discovered), ["failure_mode_allow"]);
