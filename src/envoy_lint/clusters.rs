@@ -10,6 +10,7 @@ use super::{
     copies,
     routes::{self, Reached},
     shape::{Parts, Spot, any, at, field, is_set, seconds, text, whole},
+    sockets,
 };
 
 /// The longest that a frozen service may go unnoticed, in seconds.
@@ -61,6 +62,7 @@ pub(super) fn service(parts: &Parts<'_>, service: &str, found: &mut Found) {
         found.error("service_plain", &spot.path, "who stands between can read every prompt and answer in Countersign's stead; use a Unix socket, or TLS with a client certificate");
     }
     tls(spot, found);
+    sockets::judge(spot, found);
 }
 
 /// Holds the clusters that governed requests reach against what they must be.
@@ -73,7 +75,7 @@ pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, ours: &Ours, found: 
         chosen_by_caller(spot, found);
         tls(spot, found);
         copies::look(spot, ours, found);
-        copies::tapped(spot, found);
+        sockets::judge(spot, found);
         spot.each(&mut |below| {
             routes::behind_our_back(&below, found);
             if let Some(filters) = below.key("http_filters").filter(|set| {
@@ -114,24 +116,17 @@ fn chosen_by_caller(spot: &Spot<'_>, found: &mut Found) {
 /// Fields that hold a TLS context towards an upstream without saying its type.
 const CONTEXTS: [&str; 2] = ["upstream_tls_context", "tls_socket_config"];
 
-/// Whether every connection is TLS from its first byte, whichever transport socket it takes.
-fn is_tls(cluster: &Spot<'_>) -> bool {
-    let is_secure = |socket: &Spot<'_>| {
-        any(socket.value, &|value| {
-            ["UpstreamTlsContext", "QuicUpstreamTransport"]
-                .iter()
-                .any(|kind| super::shape::is_type(value, kind))
-        })
-    };
+/// Whether every connection is protected from its first byte, whichever transport socket it takes.
+fn is_protected(cluster: &Spot<'_>) -> bool {
     let chosen = cluster.list("transport_socket_matches");
     let chosen = chosen.iter().map(|chosen| chosen.key("transport_socket"));
-    let mut sockets = chosen.chain([cluster.key("transport_socket")]);
-    sockets.all(|socket| socket.as_ref().is_some_and(is_secure))
+    let mut all = chosen.chain([cluster.key("transport_socket")]);
+    all.all(|socket| socket.as_ref().is_some_and(sockets::is_protecting))
 }
 
 /// Whether what is said to a cluster can be read between here and there.
 pub(super) fn is_open(cluster: &Spot<'_>) -> bool {
-    !is_tls(cluster) && !is_local(cluster)
+    !is_protected(cluster) && !is_local(cluster)
 }
 
 /// Whether all endpoints are known, and on this host.
@@ -165,6 +160,9 @@ fn tls(cluster: &Spot<'_>, found: &mut Found) {
         })
     });
     cluster.each(&mut |spot| {
+        if spot.is_type("Alts") && !field(spot.value, "peer_service_accounts").is_some_and(is_set) {
+            found.error("upstream_name", &spot.path, "any service account is taken; add `peer_service_accounts`");
+        }
         if !spot.is_tls_context("UpstreamTlsContext", &CONTEXTS) {
             return;
         }

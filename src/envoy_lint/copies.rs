@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Found, Ours,
-    shape::{Spot, any_text, camel, field, is_set, is_type, kind},
+    shape::{Spot, any_text, camel, field, is_set, kind},
 };
 
 /// Headers that credentials, and what proves them, are known to come in.
@@ -64,23 +64,6 @@ pub(super) fn look(spot: &Spot<'_>, ours: &Ours, found: &mut Found) {
             found.error("credential_copied", &below.path, copied);
         }
         unseen(&below, found);
-    });
-}
-
-/// Whether Envoy's own tap of connections is below: it sees everything in the clear.
-pub(super) fn tapped(spot: &Spot<'_>, found: &mut Found) {
-    spot.each(&mut |below| {
-        let of_a_socket = |value: &Value| {
-            let kind = value.get("@type").and_then(Value::as_str);
-            is_type(value, "Tap") && kind.is_some_and(|kind| kind.contains("transport_sockets"))
-        };
-        if of_a_socket(below.value) {
-            found.error(
-                "tap",
-                &below.path,
-                "copies of requests and answers leave; remove it",
-            );
-        }
     });
 }
 

@@ -16,6 +16,7 @@ mod guards;
 mod processor;
 mod routes;
 mod shape;
+mod sockets;
 
 #[cfg(test)]
 mod tests;
@@ -77,7 +78,7 @@ pub fn lint(config: &Value, ours: &Ours) -> Result<Vec<Finding>, String> {
     let mut managers = 0;
     for listener in &parts.listeners {
         connection::listener(listener, &mut found);
-        copies::tapped(listener, &mut found);
+        sockets::judge(listener, &mut found);
         listener.each(&mut |spot| {
             if spot.is_type("HttpConnectionManager") {
                 managers += 1;

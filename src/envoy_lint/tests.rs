@@ -990,7 +990,10 @@ fn what_is_lent_travels_in_tls_only() {
         (json!({}), vec!["lend_plain"]),
         (json!({"transport_socket": tls}), vec![]),
         (json!({"transport_socket": quic(&context)}), vec![]),
-        (json!({"transport_socket": start}), vec!["lend_plain"]),
+        (
+            json!({"transport_socket": start}),
+            vec!["lend_plain", "starttls"],
+        ),
         (
             json!({"transport_socket": tls, "transport_socket_matches": either}),
             vec!["lend_plain"],
@@ -1004,6 +1007,167 @@ fn what_is_lent_travels_in_tls_only() {
         let config = model_elsewhere(&sockets);
         assert_eq!(codes(&config, &lending), codes_found, "{sockets}");
     }
+}
+
+/// Transport sockets as Envoy names them, around `inner`.
+fn socket(kind: &str, inner: &Value) -> Value {
+    json!({"name": "s", "typed_config": {"@type": format!("x/envoy.extensions.transport_sockets.{kind}"), "transport_socket": inner}})
+}
+
+/// TLS towards an upstream whose certificate is checked.
+fn good_tls() -> Value {
+    json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {"validation_context": {"trusted_ca": {"filename": "ca"}, "match_typed_subject_alt_names": [{"san_type": "DNS"}]}}}})
+}
+
+#[test]
+fn each_transport_socket_is_taken_for_what_it_is() {
+    let lending = Ours {
+        lend_to_clusters: vec!["model".to_owned()],
+        ..ours()
+    };
+    let (tls, nothing) = (good_tls(), Value::Null);
+    let raw = socket("raw_buffer.v3.RawBuffer", &nothing);
+    let alts = |accounts: Value| {
+        json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.alts.v3.Alts",
+        "handshaker_service": "h", "peer_service_accounts": accounts}})
+    };
+    let start = json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig",
+        "tls_socket_config": tls["typed_config"]}});
+    let module = json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.dynamic_modules.v3.DynamicModuleTransportSocket",
+        "transport_socket_config": tls, "implements_secure_transport": true}});
+    let table: Vec<(Value, &[&str])> = vec![
+        (tls.clone(), &[]),
+        (raw.clone(), &["lend_plain"]),
+        (
+            json!({"name": "envoy.transport_sockets.raw_buffer"}),
+            &["lend_plain"],
+        ),
+        (socket("tcp_stats.v3.Config", &tls), &[]),
+        (socket("tcp_stats.v3.Config", &raw), &["lend_plain"]),
+        (
+            socket("internal_upstream.v3.InternalUpstreamTransport", &tls),
+            &[],
+        ),
+        (
+            socket("proxy_protocol.v3.ProxyProtocolUpstreamTransport", &tls),
+            &[],
+        ),
+        (
+            socket("proxy_protocol.v3.ProxyProtocolUpstreamTransport", &raw),
+            &["lend_plain"],
+        ),
+        (
+            socket("http_11_proxy.v3.Http11ProxyUpstreamTransport", &tls),
+            &[],
+        ),
+        (
+            socket("http_11_proxy.v3.Http11ProxyUpstreamTransport", &nothing),
+            &["lend_plain"],
+        ),
+        (socket("tap.v3.Tap", &tls), &["tap"]),
+        (
+            socket("tcp_stats.v3.Config", &socket("tap.v3.Tap", &raw)),
+            &["lend_plain", "tap"],
+        ),
+        (alts(json!(["models@example"])), &[]),
+        (alts(json!([])), &["upstream_name"]),
+        (start, &["lend_plain", "starttls"]),
+        // What is inside one that is not known says nothing of what it does.
+        (
+            socket("other.v3.Wrapper", &tls),
+            &["lend_plain", "socket_unknown"],
+        ),
+        (json!({"name": "x"}), &["lend_plain", "socket_unknown"]),
+        (module, &["lend_plain", "socket_unknown"]),
+        (
+            socket("s2a.v3.S2AConfiguration", &nothing),
+            &["lend_plain", "socket_unknown"],
+        ),
+    ];
+    for (socket, wanted) in table {
+        let config = model_elsewhere(&json!({"transport_socket": socket}));
+        assert_eq!(codes(&config, &lending), wanted, "{socket}");
+    }
+}
+
+#[test]
+fn what_is_between_envoy_and_the_service_is_taken_for_what_it_is() {
+    let elsewhere = json!({"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 1}}}}]}]});
+    let with = |socket: &Value| {
+        let mut config = shipped();
+        let service = &mut config["static_resources"]["clusters"][1];
+        service["load_assignment"] = elsewhere.clone();
+        service["transport_socket"] = socket.clone();
+        found(&config)
+    };
+    let tls = good_tls();
+    assert_eq!(with(&tls), Vec::<&str>::new());
+    assert_eq!(
+        with(&socket("tcp_stats.v3.Config", &tls)),
+        Vec::<&str>::new()
+    );
+    assert_eq!(with(&socket("tap.v3.Tap", &tls)), ["tap"]);
+    assert_eq!(
+        with(&socket("other.v3.Wrapper", &tls)),
+        ["service_plain", "socket_unknown"]
+    );
+    let start = json!({"typed_config": {"@type": "x/envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig",
+        "tls_socket_config": tls["typed_config"]}});
+    assert_eq!(with(&start), ["service_plain", "starttls"]);
+}
+
+#[test]
+fn what_is_between_callers_and_envoy_is_taken_for_what_it_is() {
+    let with = |socket: Value| {
+        let mut config = shipped();
+        config["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = socket;
+        found(&config)
+    };
+    let typed = |kind: &str, key: &str, context: Value| json!({"typed_config": {"@type": format!("x/envoy.extensions.transport_sockets.{kind}"), key: context}});
+    let context = json!({"common_tls_context": {}});
+    let quic = typed(
+        "quic.v3.QuicDownstreamTransport",
+        "downstream_tls_context",
+        context.clone(),
+    );
+    let tls = typed(
+        "tls.v3.DownstreamTlsContext",
+        "common_tls_context",
+        json!({}),
+    );
+    assert_eq!(with(quic), Vec::<&str>::new());
+    assert_eq!(with(tls.clone()), Vec::<&str>::new());
+    assert_eq!(
+        with(socket("tcp_stats.v3.Config", &tls)),
+        Vec::<&str>::new()
+    );
+    assert_eq!(
+        with(socket("raw_buffer.v3.RawBuffer", &Value::Null)),
+        Vec::<&str>::new()
+    );
+    assert_eq!(with(socket("tap.v3.Tap", &tls)), ["tap"]);
+    assert_eq!(
+        with(socket("rustls.v3.RustlsDownstreamTlsContext", &Value::Null)),
+        ["socket_unknown"]
+    );
+    assert_eq!(
+        with(typed(
+            "starttls.v3.StartTlsConfig",
+            "tls_socket_config",
+            context
+        )),
+        ["starttls"]
+    );
+    let unchecked = json!({"require_client_certificate": true});
+    assert_eq!(
+        with(typed(
+            "starttls.v3.StartTlsConfig",
+            "tls_socket_config",
+            unchecked
+        )),
+        ["client_ca", "starttls"]
+    );
 }
 
 #[test]
