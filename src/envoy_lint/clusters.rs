@@ -1,6 +1,6 @@
 //! What clusters must be: the service's, and those that governed requests reach.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
@@ -65,9 +65,12 @@ pub(super) fn service(parts: &Parts<'_>, service: &str, found: &mut Found) {
     sockets::judge(spot, found);
 }
 
-/// Holds the clusters that governed requests reach against what they must be.
+/// Holds the clusters that governed requests reach, and those that credentials are lent to, against what they must be.
 pub(super) fn reached(reached: &Reached, parts: &Parts<'_>, ours: &Ours, found: &mut Found) {
-    for name in reached.clusters() {
+    let lent_to = ours.lend_to_clusters.iter().map(String::as_str);
+    let lent_to = lent_to.filter(|name| parts.cluster(name).is_some());
+    let names: BTreeSet<_> = reached.clusters().chain(lent_to).collect();
+    for name in names {
         let Some(spot) = parts.cluster(name) else {
             found.warning("cluster_unseen", "", format!("routes lead to the cluster `{name}`, which was not found and not looked at; give the answer of `/config_dump`"));
             continue;
@@ -129,19 +132,56 @@ pub(super) fn is_open(cluster: &Spot<'_>) -> bool {
     !is_protected(cluster) && !is_local(cluster)
 }
 
-/// Whether all endpoints are known, and on this host.
-fn is_local(spot: &Spot<'_>) -> bool {
-    let (mut any, mut all) = (false, true);
-    spot.each(&mut |below| {
-        if let Some(address) = below
-            .key("address")
-            .filter(|address| address.value.is_object())
-        {
-            any = true;
-            all &= is_loopback(address.value);
-        }
-    });
-    any && all
+/// Groups of hosts that are not written under `lb_endpoints`.
+const ELSEWHERE: [&str; 2] = ["leds_cluster_locality_config", "load_balancer_endpoints"];
+
+/// Whether all hosts are written here, and are this host.
+fn is_local(cluster: &Spot<'_>) -> bool {
+    let groups = cluster
+        .key("load_assignment")
+        .map_or_else(Vec::new, |all| all.list("endpoints"));
+    let hosts: Vec<_> = groups
+        .iter()
+        .flat_map(|group| group.list("lb_endpoints"))
+        .collect();
+    let fetched = |group: &Spot<'_>| ELSEWHERE.iter().any(|key| group.key(key).is_some());
+    takes_written_hosts(cluster)
+        && !groups.iter().any(fetched)
+        && !hosts.is_empty()
+        && hosts.iter().all(is_local_host)
+}
+
+/// Whether a cluster of this type has the hosts of its `load_assignment` and no others.
+fn takes_written_hosts(cluster: &Spot<'_>) -> bool {
+    const STATED: [&str; 3] = ["STATIC", "STRICT_DNS", "LOGICAL_DNS"];
+    const NAMED: [&str; 3] = [
+        "envoy.cluster.static",
+        "envoy.cluster.strict_dns",
+        "envoy.cluster.logical_dns",
+    ];
+    let Some(custom) = cluster.key("cluster_type") else {
+        return text(cluster.value, "type").is_none_or(|stated| STATED.contains(&stated));
+    };
+    match field(custom.value, "typed_config") {
+        Some(config) => super::shape::is_type(config, "DnsCluster"),
+        None => text(custom.value, "name").is_some_and(|name| NAMED.contains(&name)),
+    }
+}
+
+/// Whether every address of a host is on this one; an internal listener's own filters are judged like any listener's.
+fn is_local_host(host: &Spot<'_>) -> bool {
+    let near = |address: &Value| {
+        is_loopback(address) || field(address, "envoy_internal_address").is_some()
+    };
+    let Some(endpoint) = host.key("endpoint") else {
+        return false;
+    };
+    let more = endpoint.list("additional_addresses");
+    let mut all = more
+        .iter()
+        .chain([&endpoint])
+        .map(|one| field(one.value, "address"));
+    all.all(|address| address.is_some_and(near))
 }
 
 /// Whether this address is a Unix socket or one that only this host reaches.

@@ -1009,6 +1009,73 @@ fn what_is_lent_travels_in_tls_only() {
     }
 }
 
+#[test]
+fn a_cluster_is_on_this_host_where_all_its_hosts_are() {
+    let lending = Ours {
+        lend_to_clusters: vec!["model".to_owned()],
+        ..ours()
+    };
+    let at = |address: Value| json!({"load_assignment": {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}});
+    let host = |host: &str| json!({"socket_address": {"address": host, "port_value": 1}});
+    let with = |changes: &Value| {
+        let mut config = shipped();
+        let clusters = config["static_resources"]["clusters"].as_array_mut();
+        let mut all = clusters.unwrap().iter_mut();
+        let model = all.find(|cluster| cluster["name"] == "model").unwrap();
+        for (key, value) in changes.as_object().unwrap() {
+            model[key] = value.clone();
+        }
+        codes(&config, &lending)
+    };
+    for near in [
+        host("127.0.0.1"),
+        host("::1"),
+        json!({"pipe": {"path": "/run/model"}}),
+        json!({"envoy_internal_address": {"server_listener_name": "l"}}),
+    ] {
+        assert_eq!(with(&at(near.clone())), Vec::<&str>::new(), "{near}");
+    }
+    assert_eq!(with(&at(host("models.example"))), ["lend_plain"]);
+    // Health checks go to an address of their own, and a control plane names hosts that are not written here.
+    let mut checked = at(host("models.example"));
+    checked["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["health_check_config"] =
+        json!({"address": host("127.0.0.1")});
+    assert_eq!(with(&checked), ["lend_plain"]);
+    let mut fetched = at(host("127.0.0.1"));
+    fetched["type"] = json!("EDS");
+    assert_eq!(with(&fetched), ["lend_plain"]);
+    for (kind, codes_found) in [
+        ("DnsCluster", vec![]),
+        ("RedisClusterConfig", vec!["lend_plain"]),
+    ] {
+        let mut custom = at(host("localhost"));
+        custom["cluster_type"] =
+            json!({"name": "envoy.cluster.x", "typed_config": {"@type": format!("x/a.v3.{kind}")}});
+        assert_eq!(with(&custom), codes_found, "{kind}");
+    }
+    let mut grouped = at(host("127.0.0.1"));
+    grouped["load_assignment"]["endpoints"][0]["load_balancer_endpoints"] = json!({});
+    assert_eq!(with(&grouped), ["lend_plain"]);
+    let mut bound = at(host("127.0.0.1"));
+    bound["upstream_bind_config"] =
+        json!({"extra_source_addresses": [{"address": {"address": "10.0.0.1", "port_value": 0}}]});
+    assert_eq!(with(&bound), Vec::<&str>::new());
+}
+
+#[test]
+fn what_is_lent_to_is_looked_at_though_no_route_that_is_seen_leads_there() {
+    let mut config = model_elsewhere(&json!({"type": "ORIGINAL_DST", "transport_socket":
+        {"typed_config": {"@type": "x/a.UpstreamTlsContext"}}}));
+    let route = manager(&mut config).pointer_mut(ROUTE).unwrap();
+    route["route"]["cluster"] = json!("countersign");
+    let lending = Ours {
+        lend_to_clusters: vec!["model".to_owned()],
+        ..ours()
+    };
+    assert_eq!(found(&config), Vec::<&str>::new());
+    assert_eq!(codes(&config, &lending), ["cluster_dynamic", "upstream_ca"]);
+}
+
 /// Transport sockets as Envoy names them, around `inner`.
 fn socket(kind: &str, inner: &Value) -> Value {
     json!({"name": "s", "typed_config": {"@type": format!("x/envoy.extensions.transport_sockets.{kind}"), "transport_socket": inner}})
