@@ -54,15 +54,10 @@ const WANTED: [(&str, &str, &str, &str); 5] = [
 
 const PATHS: &str = "policy and upstream may read different paths";
 
+pub(super) const UNGOVERNED: &str = "what is said after an upgrade is not governed; remove it";
+
 /// What must not be set: path, code, whether it is an error, why.
-const NEVER: [(&str, &str, bool, &str); 9] = [
-    // An upgrade may even have a filter chain of its own, without us.
-    (
-        "upgrade_configs",
-        "upgrade",
-        true,
-        "what is said after an upgrade is not governed; remove it",
-    ),
+const NEVER: [(&str, &str, bool, &str); 8] = [
     (
         "http2_protocol_options.allow_connect",
         "upgrade",
@@ -182,6 +177,12 @@ pub(super) fn manager(manager: &Spot<'_>, ours: &Ours, found: &mut Found) {
             }
         }
     }
+    if let Some(upgrades) = manager
+        .key("upgrade_configs")
+        .filter(|set| is_set(set.value))
+    {
+        upgraded(&upgrades, found);
+    }
     for key in ["strip_matching_host_port", "strip_any_host_port"] {
         if ours.names_ports && field(manager.value, key).is_some_and(is_set) {
             let path = format!("{}.{key}", manager.path);
@@ -191,6 +192,35 @@ pub(super) fn manager(manager: &Spot<'_>, ours: &Ours, found: &mut Found) {
     if !marks_local_replies(manager.value) {
         found.warning("local_reply_mark", &manager.path, "not all of Envoy's own answers are marked, so the response guard replaces them; take `local_reply_config` of envoy/envoy.yaml");
     }
+}
+
+/// What stands here is for every route, and may have a filter chain of its own, without us, which a route that switches the
+/// upgrade on again takes as well.
+fn upgraded(upgrades: &Spot<'_>, found: &mut Found) {
+    let items = upgrades.items();
+    let all = |test: fn(&Spot<'_>) -> bool| {
+        let is_ours = |one: &Spot<'_>| !field(one.value, "filters").is_some_and(is_set);
+        !items.is_empty() && items.iter().all(|one| is_ours(one) && test(one))
+    };
+    if all(is_off) {
+        return;
+    }
+    let advice = match all(|one| is_off(one) || is_websocket(one)) {
+        true => {
+            "WebSockets are let through on every route, also where no policy has `allow_upgrade`; remove it, and set `upgrade_configs` on the routes whose policies do"
+        }
+        false => UNGOVERNED,
+    };
+    found.error("upgrade", &upgrades.path, advice);
+}
+
+/// Whether an entry of `upgrade_configs` switches its upgrade off.
+pub(super) fn is_off(upgrade: &Spot<'_>) -> bool {
+    is(upgrade.value, "enabled", "false")
+}
+
+pub(super) fn is_websocket(upgrade: &Spot<'_>) -> bool {
+    text(upgrade.value, "upgrade_type").is_some_and(|kind| kind.eq_ignore_ascii_case("websocket"))
 }
 
 /// How long a stream may be idle where its route does not say; `None` is for ever.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Found, Ours, clusters,
-    connection::LOCAL_REPLY_MARK,
+    connection::{LOCAL_REPLY_MARK, UNGOVERNED, is_off, is_websocket},
     copies::CREDENTIALS,
     shape::{self, Parts, Spot, field, is_set, is_type, seconds, text},
 };
@@ -148,16 +148,16 @@ impl Judge<'_> {
 
     /// WebSockets are let through by policy, which has to have said so.
     fn upgrades(&self, upgrades: &Spot<'_>, found: &mut Found) {
-        let is_websocket = |one: &Spot<'_>| {
+        let is_plain = |one: &&Spot<'_>| {
             let plain = one.key("connect_config").is_none() && one.key("filters").is_none();
-            text(one.value, "upgrade_type")
-                .is_some_and(|kind| kind.eq_ignore_ascii_case("websocket"))
-                && plain
+            plain && is_websocket(one)
         };
-        match upgrades.items().iter().all(is_websocket) {
-            true if self.allows_websockets => {}
+        let all = upgrades.items();
+        let open: Vec<_> = all.iter().filter(|one| !is_off(one)).collect();
+        match open.iter().all(is_plain) {
+            true if self.allows_websockets || (open.is_empty() && !all.is_empty()) => {}
             true => found.warning("upgrade", &upgrades.path, "no policy that was seen allows WebSockets, so the upgrade is of no use; remove it, or give the configuration with `allow_upgrade` by `--config`"),
-            false => found.error("upgrade", &upgrades.path, "what is said after an upgrade is not governed; remove it"),
+            false => found.error("upgrade", &upgrades.path, UNGOVERNED),
         }
     }
 

@@ -952,6 +952,27 @@ fn websockets_are_let_through_where_policy_may_allow_them() {
         json!([{"upgrade_type": "websocket"}]),
     );
     assert_eq!(codes(&everywhere, &allowing), ["upgrade"]);
+    let says = |config: &Value, ours: &Ours| lint(config, ours).unwrap()[0].message.clone();
+    assert!(says(&everywhere, &allowing).contains("on the routes"));
+    assert!(says(&plain, &ours()).contains("allow_upgrade"));
+}
+
+#[test]
+fn an_upgrade_that_is_switched_off_is_none() {
+    for kind in ["websocket", "CONNECT"] {
+        let off = json!([{"upgrade_type": kind, "enabled": false}]);
+        for at in [&format!("{ROUTE}/route"), ""] {
+            let config = with(at, "upgrade_configs", off.clone());
+            assert_eq!(found(&config), Vec::<&str>::new(), "{kind} {at}");
+        }
+    }
+    // A route that switches it on again takes the chain that stands here.
+    let own =
+        json!([{"upgrade_type": "websocket", "enabled": false, "filters": [{"name": "router"}]}]);
+    assert_eq!(found(&with("", "upgrade_configs", own)), ["upgrade"]);
+    let on = json!([{"upgrade_type": "websocket", "enabled": false}, {"upgrade_type": "CONNECT"}]);
+    let config = with(&format!("{ROUTE}/route"), "upgrade_configs", on);
+    assert_eq!(found(&config), ["upgrade"]);
 }
 
 /// The cluster `model` we ship, elsewhere than on this host, with these transport sockets.
