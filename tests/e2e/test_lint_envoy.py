@@ -50,6 +50,28 @@ def test_what_was_changed_is_found_in_what_envoy_runs(tmp_path):
     assert sorted(found) == ["failure_mode_allow", "hold_cut", "override", "path_rewrite", "retries", "runtime_flag"]
 
 
+def copying(config):
+    manager = http_manager(config)
+    formats = manager["access_log"][0]["typed_config"]["log_format"]["json_format"]
+    formats["one"] = "%REQUEST_HEADER(X-OTHER?AUTHORIZATION):9%"
+    formats["first"] = '%COALESCE({"operators": [{"command": "REQ", "param": "x-other"}, {"command": "REQ", "param": "x-api-key"}]})%'
+    formats["all"] = "%TYPED_CEL(request.headers)%"
+    formats["harmless"] = "%CEL(request.headers['x-request-id'])%"
+    manager["tracing"] = {"custom_tags": [{"tag": "cookie", "request_header": {"name": "cookie"}}]}
+    manager["upgrade_configs"] = [{"upgrade_type": "websocket", "enabled": False}]
+    sockets = "type.googleapis.com/envoy.extensions.transport_sockets"
+    tls = {"common_tls_context": {}}
+    start = {"name": "start", "typed_config": {"@type": f"{sockets}.starttls.v3.UpstreamStartTlsConfig", "tls_socket_config": tls}}
+    stats = {"name": "stats", "typed_config": {"@type": f"{sockets}.tcp_stats.v3.Config", "transport_socket": start}}
+    model = next(one for one in config["static_resources"]["clusters"] if one["name"] == "model")
+    model["transport_socket"] = stats
+
+
+def test_copies_and_what_is_wrapped_are_found_in_what_envoy_runs(tmp_path):
+    code, found, _ = lint("-", text=dump(tmp_path, copying))
+    assert (code, sorted(found)) == (1, ["credential_copied"] * 4 + ["starttls", "upstream_ca"])
+
+
 def from_files(work, change=None):
     """Listeners, routes and clusters come from files, as a control plane would send them."""
 
