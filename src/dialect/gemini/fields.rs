@@ -205,8 +205,14 @@ impl Fields for Shape {
     }
 }
 
-/// Whether a value is what a function or a tool is called with, or what it gave back.
+/// Whether a value is what a function or a tool is called with, or what it gave back, or what a user notes down.
 fn is_values(path: &Path<'_>) -> bool {
+    let mut around = path.keys.iter().rev().skip(1).rev();
+    if let Some(free) = around.find(|key| NAMES.free.contains(*key))
+        && matches!(*free, "labels" | "partMetadata" | "part_metadata")
+    {
+        return true;
+    }
     path.keys.windows(2).any(|two| {
         matches!(
             two,

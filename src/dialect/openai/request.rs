@@ -102,6 +102,7 @@ impl Fields for ChatRequest {
         Ok(match *path.keys.as_slice() {
             // Checked by itself: the name must reach the upstream as policy saw it.
             ["model"] => Class::Protocol,
+            ["metadata", ..] => Class::Values,
             ["messages", "*", "content"] | ["prediction", "content"] => Class::Parts,
             ["messages", "*", "content", "*", "image_url"]
             | ["messages", "*", "content", "*", "image_url", "url"] => media("image_url", data_uri),

@@ -135,6 +135,32 @@ fn a_tools_input_says_what_each_of_its_texts_stands_under_in_every_dialect() {
             json!({"contents": [{"parts": [part]}]}),
         );
     }
+    for (noted, around) in [
+        (json!({"contents": [], "labels": input}), "gemini"),
+        (
+            json!({"contents": [{"parts": [{"text": "x", "partMetadata": {"who": [input]}}]}]}),
+            "gemini",
+        ),
+        (
+            json!({"model": "m", "messages": [], "metadata": input}),
+            "openai",
+        ),
+        (
+            json!({"model": "m", "input": "x", "metadata": input}),
+            "openai",
+        ),
+        (
+            json!({"model": "m", "input": "x", "tools": [{"type": "mcp", "server_label": "s", "headers": input}]}),
+            "openai",
+        ),
+    ] {
+        let name = match (around, noted.get("messages")) {
+            ("gemini", _) => "generate_content",
+            (_, Some(_)) => "chat_completions",
+            (_, None) => "responses",
+        };
+        of(around, name, noted);
+    }
     let called = json!({"type": "tool_search_call", "arguments": {"text": 1, "who": [number]}});
     of(
         "openai",

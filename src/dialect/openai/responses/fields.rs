@@ -155,13 +155,22 @@ impl Fields for Shape {
     }
 }
 
-/// Whether a value is inside of what a tool is called with, a command runs in, or a prompt is filled with: its keys say
-/// what it is. A schema may have properties of such names.
+/// Names of what a user or a model fills: the keys in it say what stands under them.
+const VALUES: [&str; 6] = [
+    "arguments",
+    "attributes",
+    "env",
+    "headers",
+    "metadata",
+    "variables",
+];
+
+/// Whether a value is inside of something of one of those names. A schema may have properties of such names.
 fn is_in_values(path: &Path<'_>) -> bool {
     let mut around = path.keys.iter().rev().skip(1).rev();
     around
-        .find(|key| matches!(**key, "arguments" | "env" | "variables") || NAMES.free.contains(*key))
-        .is_some_and(|key| matches!(*key, "arguments" | "env" | "variables"))
+        .find(|key| VALUES.contains(*key) || NAMES.free.contains(*key))
+        .is_some_and(|key| VALUES.contains(key))
 }
 
 /// What a delta is.
