@@ -4,12 +4,12 @@
 //! Promises: a field that is a value of an entity is found whole, with all that is in it. Where the text of a stream
 //! goes on from event to event, and where the protocol has its own words, there are no such fields.
 
-use std::{borrow::Cow, cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
 use super::{
     JsonPath, ShapeError,
     json::{Document, Kind, Span, Value},
-    texts::{Slot, Texts, What},
+    texts::{Leaf, Slot, Texts, What},
 };
 
 /// Which fields of documents are what. Empty, it says nothing.
@@ -90,8 +90,7 @@ impl Selection {
 struct Field<'s> {
     entity: &'s Arc<str>,
     span: Span,
-    /// Its text, or its JSON where it is no string.
-    text: String,
+    value: &'s Value,
 }
 
 impl Texts {
@@ -107,7 +106,7 @@ impl Texts {
             fields.extend(found.map(|value| Field {
                 entity,
                 span: value.span,
-                text: text(document, value),
+                value,
             }));
         }
         if fields.is_empty() {
@@ -117,7 +116,7 @@ impl Texts {
         fields.sort_by_key(|field| (field.span.start, Reverse(field.span.end)));
         let mut slots = self.apart(document.text, &fields);
         slots.sort_by_key(|slot| slot.span.start);
-        self.slots = nested(slots, &fields);
+        self.slots = nested(slots, &fields, document);
     }
 
     /// Leaves out what is not in any of the fields.
@@ -211,7 +210,7 @@ fn around(fields: &[Field<'_>]) -> Vec<Option<usize>> {
 }
 
 /// Puts one slot for each field in the place of all that are in it. Both come in the document's order.
-fn nested(slots: Vec<Slot>, fields: &[Field<'_>]) -> Vec<Slot> {
+fn nested(slots: Vec<Slot>, fields: &[Field<'_>], document: &Document<'_>) -> Vec<Slot> {
     let mut slots = slots.into_iter().peekable();
     let (mut out, mut rest) = (Vec::new(), fields);
     while let Some((field, behind)) = rest.split_first() {
@@ -237,7 +236,7 @@ fn nested(slots: Vec<Slot>, fields: &[Field<'_>]) -> Vec<Slot> {
             _ => false,
         };
         let stays = inside.iter().any(bare);
-        let inside = nested(inside, inner);
+        let inside = nested(inside, inner, document);
         if stays {
             out.extend(inside);
             continue;
@@ -245,18 +244,13 @@ fn nested(slots: Vec<Slot>, fields: &[Field<'_>]) -> Vec<Slot> {
         let channel = inside.first().map(|slot| slot.channel.clone());
         let what = What::Named {
             entity: field.entity.clone(),
-            text: field.text.clone(),
+            leaf: document.string(field.value).map(Leaf::new),
             inside,
         };
         out.push(Slot::of(channel.unwrap_or_default(), field.span, what));
     }
     out.extend(slots);
     out
-}
-
-fn text(document: &Document<'_>, value: &Value) -> String {
-    let string = document.string(value);
-    string.map_or_else(|| value.span.of(document.text).to_owned(), Cow::into_owned)
 }
 
 /// What someone has signed, and what only they can read.

@@ -220,10 +220,10 @@ pub(super) enum What {
         parts: Vec<(Span, Leaf)>,
         joined: String,
     },
-    /// A field that is a value of an entity: its text, or its JSON where it is no string, and what is in it.
+    /// A field that is a value of an entity: its text, or no leaf where it is no string and its JSON counts, and what is in it.
     Named {
         entity: Arc<str>,
-        text: String,
+        leaf: Option<Leaf>,
         inside: Vec<Slot>,
     },
     /// An element of an array that stays as it is or goes, and the texts in it.
@@ -254,7 +254,7 @@ pub(super) struct Element {
 pub(super) struct Leaf(Option<Box<str>>);
 
 impl Leaf {
-    fn new(decoded: Cow<'_, str>) -> Self {
+    pub(super) fn new(decoded: Cow<'_, str>) -> Self {
         match decoded {
             Cow::Borrowed(_) => Self(None),
             Cow::Owned(text) => Self(Some(text.into_boxed_str())),
@@ -356,7 +356,9 @@ fn memory(slots: &Vec<Slot>) -> usize {
                 let handed = size_of::<(Span, Leaf)>() + size_of::<Text<'_>>();
                 parts.capacity() * handed + each.sum::<usize>() + joined.capacity()
             }
-            What::Named { text, inside, .. } => text.capacity() + memory(inside),
+            What::Named { leaf, inside, .. } => {
+                leaf.as_ref().map_or(0, Leaf::memory) + memory(inside)
+            }
             What::Signed { inside, .. } => memory(inside),
             What::Number(decimal) | What::NumberPiece(decimal) => {
                 decimal.as_deref().map_or(0, str::len)
@@ -407,12 +409,12 @@ fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
             }
             What::Named {
                 entity,
-                text,
+                leaf,
                 inside,
             } => {
                 out.push(Text {
                     entity: Some(entity),
-                    ..Text::bare(text)
+                    ..Text::bare(named(leaf.as_ref(), document, slot.span))
                 });
                 all(inside, document, out);
             }
@@ -424,6 +426,11 @@ fn all<'a>(slots: &'a [Slot], document: &'a str, out: &mut Vec<Text<'a>>) {
             | What::Padding => {}
         }
     }
+}
+
+/// The text of a named field, or its JSON where it is no string.
+fn named<'a>(leaf: Option<&'a Leaf>, document: &'a str, span: Span) -> &'a str {
+    leaf.map_or_else(|| span.of(document), |leaf| leaf.text(document, span))
 }
 
 /// Whether `text` looks like a protocol's own word (an id, a role, an enum's value) and not like something a person

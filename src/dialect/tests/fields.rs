@@ -268,6 +268,25 @@ fn many_fields_cost_no_more_than_the_document_is_large() {
 }
 
 #[test]
+fn fields_in_one_another_are_not_each_kept_with_all_that_is_in_them() {
+    let mut body = json!("4111 ".repeat(20_000));
+    for _ in 0..60 {
+        body = json!({ "id": body });
+    }
+    let mut read = request("json", "any", &body).unwrap();
+    read.select(&selection(&[("ID", "$..id")], &[]));
+    let texts = read.texts();
+    let named = texts.iter().filter(|text| text.entity.is_some());
+    assert_eq!(named.count(), 60);
+    assert!(read.memory() < 100_000, "{}", read.memory());
+    let out = rewritten(&*read);
+    assert_eq!(
+        out,
+        json!({"id": format!("[ID {}]", body["id"].to_string().len())})
+    );
+}
+
+#[test]
 fn of_some_fields_only_those_are_looked_into_and_it_says_so() {
     let body = json!({"text": "4111", "deep": [{"text": "4111", "id": 4111}], "id": "4111"});
     let mut read = request("json", "any", &body).unwrap();

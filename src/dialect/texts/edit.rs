@@ -337,9 +337,13 @@ impl<'e> Edit<'e> {
             What::Run { parts, .. } => self.run(parts, channel),
             What::Named {
                 entity,
-                text,
+                leaf,
                 inside,
-            } => match self.filter.named(entity, channel, text) {
+            } => match self.filter.named(
+                entity,
+                channel,
+                super::named(leaf.as_ref(), self.document, *span),
+            ) {
                 Some(masked) => self.edits.push((*span, json::quote(masked))),
                 None => {
                     self.slots(inside)?;
