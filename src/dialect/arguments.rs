@@ -15,7 +15,7 @@
 //! Holds no more than half an escape, one number, [`MAX_NAMES`] numbers of changed keys and what the filter holds.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     hash::{DefaultHasher, Hasher},
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// The key being read, as it came and as it leaves.
     key: (DefaultHasher, DefaultHasher),
     /// How often each changed key left, by how many objects and arrays were open and the key's digest.
-    names: HashMap<(usize, u64), u32>,
+    names: BTreeMap<(usize, u64), u32>,
 }
 
 /// An array, or an object and how long `keys` was before it.
@@ -234,8 +234,12 @@ impl Arguments {
         let depth = self.open.len();
         if let Some(Open::Object(keys)) = self.open.pop() {
             self.keys.truncate(keys);
-            if !self.names.is_empty() {
-                self.names.retain(|(of, _), _| *of < depth);
+            let of_it = self
+                .names
+                .last_key_value()
+                .is_some_and(|((of, _), _)| *of == depth);
+            if of_it {
+                self.names.split_off(&(depth, 0));
             }
         }
         self.behind_value()
